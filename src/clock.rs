@@ -1,0 +1,38 @@
+//! The time of day, as an argument.
+//!
+//! Pure code takes `now: SystemTime`; the roles hold a [`Clock`] and are the only ones to read it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Where a role takes the time of day from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    _private: (),
+}
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The time of day now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    pub fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// Whole seconds since the Unix epoch; 0 for a time before it.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The time `seconds` after the Unix epoch, or `None` if the platform cannot represent it.
+#[must_use]
+pub fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}

@@ -1,0 +1,1 @@
+//! Strict TOML configuration, complete at start.

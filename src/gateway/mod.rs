@@ -1,0 +1,1 @@
+//! The gateway: from the plain contract to a sealed request and back.

@@ -1,0 +1,16 @@
+//! sealgate: a drop-in private endpoint for confidential inference.
+//!
+//! A request goes through the modules in this order: [`gateway`] reads it with [`openai`], seals it
+//! with [`seal`] to a key that [`attestation`] verified, and sends it to a [`node`], which opens it,
+//! asks its engine and seals the reply. [`config`], [`telemetry`], [`clock`] and [`ids`] serve both
+//! roles, which never import each other.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod gateway;
+pub mod ids;
+pub mod node;
+pub mod openai;
+pub mod seal;
+pub mod telemetry;

@@ -1,0 +1,1 @@
+//! The node: inside the TEE, beside the engine.

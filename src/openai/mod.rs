@@ -1,0 +1,1 @@
+//! The public contract: requests, replies, errors, server-sent events. No IO.

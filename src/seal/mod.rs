@@ -1,0 +1,1 @@
+//! Attested Oblivious HTTP: encapsulate and open, chunk by chunk. No IO.

@@ -1,0 +1,1 @@
+//! Logs: an allow-list of fields, never content.
