@@ -19,7 +19,10 @@ impl Clock {
 
     /// The time of day now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's clock"
+    )]
     pub fn now(&self) -> SystemTime {
         SystemTime::now()
     }
@@ -28,7 +31,8 @@ impl Clock {
 /// Whole seconds since the Unix epoch; 0 for a time before it.
 #[must_use]
 pub fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The time `seconds` after the Unix epoch, or `None` if the platform cannot represent it.

@@ -49,7 +49,12 @@ mod tests {
     fn an_id_reads_back_and_other_texts_do_not() {
         let id = RequestId::generate();
         assert_eq!(id.to_string().parse(), Ok(id));
-        for text in ["", "00", "0123456789ABCDEF0123456789abcdef", "g123456789abcdef0123456789abcdef"] {
+        for text in [
+            "",
+            "00",
+            "0123456789ABCDEF0123456789abcdef",
+            "g123456789abcdef0123456789abcdef",
+        ] {
             assert_eq!(text.parse::<RequestId>(), Err(InvalidRequestId), "{text}");
         }
     }

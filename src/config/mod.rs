@@ -1,1 +1,284 @@
 //! Strict TOML configuration, complete at start.
+//!
+//! A file is read once, before any port opens: an unknown key, a wrong type or a missing member
+//! stops the start and says which key. `SEALGATE_*` variables override keys of the file: the name
+//! in upper case, `__` between a table and its key (`SEALGATE_LIMITS__BODY_BYTES=1048576`).
+//! Secrets never stand in the text: keys of the configuration name the files that hold them.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+
+pub mod gateway;
+pub mod node;
+
+/// Longest configuration file, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Prefix of the variables that override configuration keys.
+const ENV_PREFIX: &str = "SEALGATE_";
+
+/// Variables with the prefix that are no configuration keys: they steer the command itself.
+const ENV_OF_THE_COMMAND: [&str; 2] = ["SEALGATE_LOG", "SEALGATE_LOG_FORMAT"];
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{}: larger than {MAX_FILE} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The text is no TOML, or a key is unknown, missing or of the wrong type.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with the line and the key.
+        message: Box<str>,
+    },
+    /// A variable of the environment does not fit the configuration.
+    #[error("with {variables} from the environment: {message}")]
+    Environment {
+        /// The variables in force.
+        variables: Box<str>,
+        /// What is wrong.
+        message: Box<str>,
+    },
+    /// Values that are right one by one do not fit together, or break a bound.
+    #[error("{}: {key}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: Box<str>,
+        /// What is wrong and what to do.
+        message: Box<str>,
+    },
+}
+
+/// A configuration with the folder that its relative paths start from.
+#[derive(Clone, Debug)]
+pub struct Loaded<T> {
+    /// The values.
+    pub value: T,
+    /// The file that they came from, for messages.
+    pub path: PathBuf,
+}
+
+impl<T> Loaded<T> {
+    /// `path` as the configuration means it: relative to the file's own folder.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.path
+            .parent()
+            .map_or_else(|| path.to_owned(), |dir| dir.join(path))
+    }
+
+    /// The error that says what is wrong with `key`.
+    #[must_use]
+    pub fn invalid(&self, key: &str, message: impl AsRef<str>) -> ConfigError {
+        ConfigError::Invalid {
+            path: self.path.clone(),
+            key: key.into(),
+            message: message.as_ref().into(),
+        }
+    }
+}
+
+/// Reads `path` and the environment's `SEALGATE_*` variables.
+///
+/// # Errors
+/// [`ConfigError`] names the file or variable and the key.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>, ConfigError> {
+    let text = read_text(path)?;
+    parse(path, &text, std::env::vars())
+}
+
+/// A small text file that a configuration names.
+///
+/// # Errors
+/// [`ConfigError::Read`] or [`ConfigError::TooLong`].
+pub fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let read = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE {
+        return Err(ConfigError::TooLong {
+            path: path.to_owned(),
+        });
+    }
+    std::fs::read_to_string(path).map_err(read)
+}
+
+/// The configuration in `text`, with `variables` over it.
+///
+/// # Errors
+/// As for [`load`].
+pub fn parse<T: DeserializeOwned>(
+    path: &Path,
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded<T>, ConfigError> {
+    let wrong = |e: toml::de::Error| ConfigError::Parse {
+        path: path.to_owned(),
+        message: e.to_string().trim_end().into(),
+    };
+    let overrides: Vec<(String, String)> = variables
+        .filter(|(name, _)| {
+            name.starts_with(ENV_PREFIX) && !ENV_OF_THE_COMMAND.contains(&name.as_str())
+        })
+        .collect();
+    if overrides.is_empty() {
+        let value = toml::from_str(text).map_err(wrong)?;
+        return Ok(Loaded {
+            value,
+            path: path.to_owned(),
+        });
+    }
+    let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
+    let names: Vec<&str> = overrides.iter().map(|(name, _)| name.as_str()).collect();
+    let variables: Box<str> = names.join(", ").into();
+    for (name, value) in &overrides {
+        set(&mut table, name, value).map_err(|message| ConfigError::Environment {
+            variables: name.as_str().into(),
+            message: message.into(),
+        })?;
+    }
+    let value = table
+        .try_into()
+        .map_err(|e: toml::de::Error| ConfigError::Environment {
+            variables,
+            message: e.to_string().trim_end().into(),
+        })?;
+    Ok(Loaded {
+        value,
+        path: path.to_owned(),
+    })
+}
+
+/// Puts one variable over the table: `value` as TOML where it is TOML, else as a string.
+fn set(table: &mut toml::Table, name: &str, value: &str) -> Result<(), &'static str> {
+    let path = name
+        .strip_prefix(ENV_PREFIX)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let mut parts: Vec<&str> = path.split("__").collect();
+    let key = parts
+        .pop()
+        .filter(|key| !key.is_empty())
+        .ok_or("it names no key")?;
+    let mut at = table;
+    for part in parts {
+        at = at
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or("it names a key below something that is no table")?;
+    }
+    let typed = toml::from_str::<toml::Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"));
+    at.insert(
+        key.to_owned(),
+        typed.unwrap_or_else(|| toml::Value::String(value.to_owned())),
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        listen: String,
+        limits: Limits,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Limits {
+        body_bytes: u32,
+    }
+
+    const TEXT: &str = "listen = \"127.0.0.1:1\"\n[limits]\nbody_bytes = 1\n";
+
+    fn parsed(text: &str, variables: &[(&str, &str)]) -> Result<Sample, String> {
+        let variables = variables
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        parse(Path::new("x.toml"), text, variables)
+            .map(|l| l.value)
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn variables_override_keys() {
+        let variables = [
+            ("SEALGATE_LISTEN", "127.0.0.1:2"),
+            ("SEALGATE_LIMITS__BODY_BYTES", "7"),
+            ("SEALGATE_LOG", "debug"),
+            ("HOME", "/"),
+        ];
+        let sample = parsed(TEXT, &variables).unwrap();
+        assert_eq!(sample.listen, "127.0.0.1:2");
+        assert_eq!(sample.limits.body_bytes, 7);
+    }
+
+    #[test]
+    fn an_error_names_the_key() {
+        let cases = [
+            (
+                "unknown",
+                "listen = \"a\"\nlisten_to = 1\n[limits]\nbody_bytes = 1",
+                "listen_to",
+            ),
+            ("missing", "listen = \"a\"\n[limits]\n", "body_bytes"),
+            (
+                "wrong type",
+                "listen = \"a\"\n[limits]\nbody_bytes = \"many\"",
+                "body_bytes",
+            ),
+            ("no TOML", "listen = ", "x.toml"),
+        ];
+        for (name, text, named) in cases {
+            let error = parsed(text, &[]).unwrap_err();
+            assert!(error.contains(named), "{name}: {error}");
+        }
+        let error = parsed(TEXT, &[("SEALGATE_LIMITS__BODY_BYTE", "7")]).unwrap_err();
+        assert!(error.contains("SEALGATE_LIMITS__BODY_BYTE"), "{error}");
+    }
+
+    #[test]
+    fn paths_start_from_the_file() {
+        let loaded = Loaded {
+            value: (),
+            path: PathBuf::from("/etc/sealgate/gateway.toml"),
+        };
+        assert_eq!(
+            loaded.resolve(Path::new("keys.toml")),
+            Path::new("/etc/sealgate/keys.toml")
+        );
+        assert_eq!(
+            loaded.resolve(Path::new("/run/keys.toml")),
+            Path::new("/run/keys.toml")
+        );
+    }
+}
