@@ -1,1 +1,38 @@
-//! Appraisal of TEE evidence.
+//! Appraises what a node says of itself: evidence, policy, nonce and time in, a verified node out.
+//!
+//! This crate is the trust boundary. [`verify`] is the only maker of a [`VerifiedNode`], a
+//! [`VerifiedNode`] the only source of a [`VerifiedKey`], and a [`VerifiedKey`] the only thing a
+//! request can be sealed to. Every check has a name, is made whether or not an earlier one failed,
+//! and can be read in the [`Appraisal`]; one that did not pass refuses the node.
+//!
+//! The crate does no IO, reads no clock and logs nothing: the nonce and the time are arguments, and
+//! the files that a policy names are read by the caller. Roots come from the crate itself or from
+//! the policy, never from evidence. [`software_root`] makes evidence for machines without a TEE and
+//! is never used by the verifier, which knows no simulated mode: such evidence is accepted only
+//! under a policy that names its root, and then says so in [`Root`].
+
+#![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+pub mod answer;
+pub mod binding;
+mod certificate;
+mod check;
+mod digest;
+mod json;
+pub mod policy;
+pub mod sev_snp;
+pub mod software_root;
+pub mod statement;
+pub mod time;
+mod verify;
+
+pub use answer::{Answer, AnswerError, EvidenceItem, EvidenceKind};
+pub use certificate::CertificateError;
+pub use check::{Check, Outcome, Refusal};
+pub use digest::{InvalidHex, Nonce, StatementDigest};
+pub use json::JsonError;
+pub use policy::{Policy, PolicyError};
+pub use statement::{Statement, StatementError};
+pub use verify::{
+    Appraisal, Ineligible, MAX_KEY_LIFE, Root, VerifiedKey, VerifiedNode, appraise, verify,
+};

@@ -1,0 +1,329 @@
+//! X.509 certificates, as far as a vendor's short chains need them.
+//!
+//! Signatures are checked over the bytes that were received: the parsed form is read, never
+//! written again. Serial numbers are not looked at (AMD's can be zero).
+
+use std::time::SystemTime;
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
+use x509_cert::der::{self, Decode, Header, Reader, SliceReader};
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::{Certificate as Parsed, TbsCertificate, Version};
+
+/// Longest certificate, in bytes; AMD's have under 1,700.
+pub(crate) const MAX_CERTIFICATE: usize = 8 * 1024;
+
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+
+/// RSA-4096, the size of every key in AMD's chains above the leaf.
+const RSA_MODULUS_LEN: usize = 512;
+/// 65537.
+const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+
+/// Why a certificate is not used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CertificateError {
+    /// Longer than any certificate here can be.
+    #[error("certificate of {len} bytes exceeds the limit of {MAX_CERTIFICATE}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// Not one DER certificate.
+    #[error("not one DER certificate")]
+    Der,
+    /// Not X.509 version 3, or its two statements of the signature algorithm differ.
+    #[error("not a consistent X.509 version 3 certificate")]
+    Inconsistent,
+    /// An extension twice.
+    #[error("extension {0} appears twice")]
+    DuplicateExtension(ObjectIdentifier),
+    /// A critical extension that is not understood.
+    #[error("critical extension {0} is unknown")]
+    UnknownCritical(ObjectIdentifier),
+    /// The key is of another kind than its place in the chain asks for.
+    #[error("public key is not {0}")]
+    Key(&'static str),
+    /// Basic constraints or key usage do not allow its place in the chain.
+    #[error("not allowed to be {0}")]
+    Usage(&'static str),
+    /// It names another issuer.
+    #[error("issuer's name differs")]
+    Issuer,
+    /// The issuer's signature is not RSA-PSS with SHA-384, or does not verify.
+    #[error("issuer's signature does not verify")]
+    Signature,
+}
+
+/// A certificate, parsed; nothing about it is verified.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate {
+    /// The signed bytes, as received.
+    tbs: Vec<u8>,
+    parsed: Parsed,
+}
+
+impl Certificate {
+    /// Reads one DER certificate.
+    pub(crate) fn parse(der: &[u8]) -> Result<Self, CertificateError> {
+        if der.len() > MAX_CERTIFICATE {
+            return Err(CertificateError::TooLong { len: der.len() });
+        }
+        let parsed = Parsed::from_der(der).map_err(|_| CertificateError::Der)?;
+        let tbs = signed_bytes(der)
+            .map_err(|_| CertificateError::Der)?
+            .to_vec();
+        let certificate = Self { tbs, parsed };
+        let body = certificate.body();
+        if body.version() != Version::V3
+            || body.signature() != certificate.parsed.signature_algorithm()
+        {
+            return Err(CertificateError::Inconsistent);
+        }
+        certificate.check_extensions()?;
+        Ok(certificate)
+    }
+
+    fn body(&self) -> &TbsCertificate {
+        self.parsed.tbs_certificate()
+    }
+
+    fn extensions(&self) -> &[Extension] {
+        self.body().extensions().map_or(&[], Vec::as_slice)
+    }
+
+    fn check_extensions(&self) -> Result<(), CertificateError> {
+        for (at, extension) in self.extensions().iter().enumerate() {
+            let id = extension.extn_id;
+            if self
+                .extensions()
+                .iter()
+                .skip(at)
+                .filter(|e| e.extn_id == id)
+                .count()
+                > 1
+            {
+                return Err(CertificateError::DuplicateExtension(id));
+            }
+            if extension.critical && id != BASIC_CONSTRAINTS && id != KEY_USAGE {
+                return Err(CertificateError::UnknownCritical(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of an extension.
+    pub(crate) fn extension(&self, id: ObjectIdentifier) -> Option<&[u8]> {
+        let mut extensions = self.extensions().iter();
+        let extension = extensions.find(|extension| extension.extn_id == id)?;
+        Some(extension.extn_value.as_bytes())
+    }
+
+    /// The subject's first common name; empty where there is none.
+    pub(crate) fn common_name(&self) -> String {
+        let name = self.body().subject().common_name().ok().flatten();
+        name.map_or_else(String::new, |name| name.value().into_owned())
+    }
+
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.body().issuer() == self.body().subject()
+    }
+
+    pub(crate) fn is_issued_by(&self, issuer: &Self) -> bool {
+        self.body().issuer() == issuer.body().subject()
+    }
+
+    pub(crate) fn not_before(&self) -> SystemTime {
+        self.body().validity().not_before.to_system_time()
+    }
+
+    /// The last second of validity (RFC 5280 section 4.1.2.5).
+    pub(crate) fn not_after(&self) -> SystemTime {
+        self.body().validity().not_after.to_system_time()
+    }
+
+    pub(crate) fn is_valid_at(&self, now: SystemTime) -> bool {
+        self.not_before() <= now && now <= self.not_after()
+    }
+
+    /// Checks that this certificate may issue certificates `below` levels of authorities under it.
+    pub(crate) fn check_authority(&self, below: u8) -> Result<(), CertificateError> {
+        let error = CertificateError::Usage("an authority");
+        let constraints = self.decode::<BasicConstraints>(BASIC_CONSTRAINTS, error)?;
+        let usage = self.decode::<KeyUsage>(KEY_USAGE, error)?;
+        let (Some(constraints), Some(usage)) = (constraints, usage) else {
+            return Err(error);
+        };
+        let deep_enough = constraints
+            .path_len_constraint
+            .is_none_or(|most| below <= most);
+        if !constraints.ca || !deep_enough || !usage.key_cert_sign() {
+            return Err(error);
+        }
+        self.rsa_key().map(drop)
+    }
+
+    /// Checks that this certificate may end a chain: no authority, and its key may sign.
+    pub(crate) fn check_leaf(&self) -> Result<(), CertificateError> {
+        let error = CertificateError::Usage("a signing key");
+        let constraints = self.decode::<BasicConstraints>(BASIC_CONSTRAINTS, error)?;
+        let usage = self.decode::<KeyUsage>(KEY_USAGE, error)?;
+        let is_authority = constraints.is_some_and(|constraints| constraints.ca);
+        if is_authority || usage.is_some_and(|usage| !usage.digital_signature()) {
+            return Err(error);
+        }
+        self.p384_key().map(drop)
+    }
+
+    fn decode<'a, T: Decode<'a>>(
+        &'a self,
+        id: ObjectIdentifier,
+        error: CertificateError,
+    ) -> Result<Option<T>, CertificateError> {
+        let content = self.extension(id);
+        content
+            .map(|der| T::from_der(der).map_err(|_| error))
+            .transpose()
+    }
+
+    /// Checks that `issuer` is named as this certificate's issuer and signed it.
+    pub(crate) fn check_issued_by(&self, issuer: &Self) -> Result<(), CertificateError> {
+        if !self.is_issued_by(issuer) {
+            return Err(CertificateError::Issuer);
+        }
+        let signature = self.parsed.signature().as_bytes();
+        let signature = signature.ok_or(CertificateError::Signature)?;
+        if self.parsed.signature_algorithm().oid != RSASSA_PSS {
+            return Err(CertificateError::Signature);
+        }
+        UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, issuer.rsa_key()?)
+            .verify(&self.tbs, signature)
+            .map_err(|_| CertificateError::Signature)
+    }
+
+    /// Whether the key signed `message`; `signature` is r and s, big-endian, 48 bytes each.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 96]) -> bool {
+        self.p384_key().is_ok_and(|key| {
+            UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, key)
+                .verify(message, signature)
+                .is_ok()
+        })
+    }
+
+    /// The uncompressed point of a P-384 key.
+    pub(crate) fn p384_key(&self) -> Result<&[u8], CertificateError> {
+        let error = CertificateError::Key("P-384");
+        let key = self.body().subject_public_key_info();
+        let curve = key.algorithm.parameters.as_ref();
+        let curve = curve.and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
+        if key.algorithm.oid != EC_PUBLIC_KEY || curve != Some(SECP384R1) {
+            return Err(error);
+        }
+        key.subject_public_key.as_bytes().ok_or(error)
+    }
+
+    /// The `RSAPublicKey` of an RSA-4096 key.
+    fn rsa_key(&self) -> Result<&[u8], CertificateError> {
+        let error = CertificateError::Key("RSA-4096");
+        let key = self.body().subject_public_key_info();
+        let bytes = key.subject_public_key.as_bytes().ok_or(error)?;
+        let (modulus, exponent) = rsa_numbers(bytes).map_err(|_| error)?;
+        if key.algorithm.oid != RSA_ENCRYPTION
+            || modulus.len() != RSA_MODULUS_LEN
+            || exponent != RSA_EXPONENT
+        {
+            return Err(error);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Modulus and exponent of an `RSAPublicKey` (RFC 8017 appendix A.1.1).
+fn rsa_numbers(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
+    let mut reader = SliceReader::new(der)?;
+    let numbers = reader.sequence(|reader| {
+        let modulus = UintRef::decode(reader)?;
+        let exponent = UintRef::decode(reader)?;
+        Ok::<_, der::Error>((modulus.as_bytes(), exponent.as_bytes()))
+    })?;
+    reader.finish()?;
+    Ok(numbers)
+}
+
+/// The first element of the outer sequence, header included: what the issuer signed.
+fn signed_bytes(der: &[u8]) -> der::Result<&[u8]> {
+    let mut reader = SliceReader::new(der)?;
+    Header::decode(&mut reader)?;
+    reader.tlv_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sev_snp::roots::AMD_ROOTS;
+
+    #[test]
+    fn refuses_what_is_not_exactly_one_certificate() {
+        let der = AMD_ROOTS[0].ark;
+        assert!(Certificate::parse(der).is_ok());
+        let trailing = [der, &[0]].concat();
+        assert_eq!(
+            Certificate::parse(&trailing).err(),
+            Some(CertificateError::Der)
+        );
+        for len in [0, 1, der.len() - 1] {
+            assert_eq!(
+                Certificate::parse(&der[..len]).err(),
+                Some(CertificateError::Der)
+            );
+        }
+        let long = vec![0x30; MAX_CERTIFICATE + 1];
+        let error = CertificateError::TooLong {
+            len: MAX_CERTIFICATE + 1,
+        };
+        assert_eq!(Certificate::parse(&long).err(), Some(error));
+    }
+
+    /// Every bit of an intermediate matters: a changed one is refused or is no longer issued.
+    #[test]
+    fn every_flipped_bit_of_a_certificate_is_refused() {
+        let root = Certificate::parse(AMD_ROOTS[0].ark).unwrap();
+        let mut der = AMD_ROOTS[0].ask.to_vec();
+        for at in 0..der.len() {
+            for bit in 0..8 {
+                der[at] ^= 1 << bit;
+                let accepted = Certificate::parse(&der)
+                    .is_ok_and(|changed| changed.check_issued_by(&root).is_ok());
+                assert!(!accepted, "byte {at}, bit {bit}");
+                der[at] ^= 1 << bit;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            drop(Certificate::parse(&bytes));
+        }
+
+        #[test]
+        fn never_panics_on_almost_certificates(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut der = AMD_ROOTS[1].ask.to_vec();
+            let at = at.index(der.len());
+            der[at] = byte;
+            if let Ok(certificate) = Certificate::parse(&der) {
+                let _ = certificate.check_authority(0);
+                let _ = certificate.check_leaf();
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Named checks: what was expected, what was seen, and whether it passed.
+
+use std::fmt;
+
+/// One check of an appraisal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Check {
+    /// What is checked; the same name for the same check, always.
+    pub name: &'static str,
+    /// What would pass.
+    pub expected: String,
+    /// What the evidence shows.
+    pub seen: String,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+impl Check {
+    /// Whether the check was made and passed.
+    pub fn passed(&self) -> bool {
+        self.outcome == Outcome::Passed
+    }
+}
+
+/// What came of a check. Anything but [`Outcome::Passed`] refuses the evidence.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Seen is as expected.
+    Passed,
+    /// Seen is not as expected.
+    Failed,
+    /// There was nothing to compare with: no policy, or no expected value, was given.
+    NotChecked,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::NotChecked => "not checked",
+        })
+    }
+}
+
+/// The first check that refuses the evidence.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{check} {outcome}: expected {expected}, seen {seen}")]
+pub struct Refusal {
+    /// The name of the check.
+    pub check: &'static str,
+    /// What would have passed.
+    pub expected: String,
+    /// What the evidence shows.
+    pub seen: String,
+    /// [`Outcome::Failed`], or [`Outcome::NotChecked`] where no check failed.
+    pub outcome: Outcome,
+}
+
+/// The checks made so far, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Checks(Vec<Check>);
+
+impl Checks {
+    /// Records a check, and returns whether it passed.
+    pub(crate) fn record(
+        &mut self,
+        name: &'static str,
+        passed: bool,
+        expected: impl Into<String>,
+        seen: impl Into<String>,
+    ) -> bool {
+        self.0.push(Check {
+            name,
+            expected: expected.into(),
+            seen: seen.into(),
+            outcome: if passed {
+                Outcome::Passed
+            } else {
+                Outcome::Failed
+            },
+        });
+        passed
+    }
+
+    /// Records a step that yields a value or an error; the error is what was seen.
+    pub(crate) fn step<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        result: Result<(T, String), E>,
+    ) -> Option<T> {
+        match result {
+            Ok((value, seen)) => {
+                self.record(name, true, expected, seen);
+                Some(value)
+            }
+            Err(error) => {
+                self.record(name, false, expected, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Records a check against `reference`; without one, that it was not made and what it needs.
+    pub(crate) fn against<R>(
+        &mut self,
+        name: &'static str,
+        reference: Option<R>,
+        needed: &str,
+        seen: impl Into<String>,
+        judge: impl FnOnce(R) -> (bool, String),
+    ) {
+        match reference.map(judge) {
+            Some((passed, expected)) => {
+                self.record(name, passed, expected, seen);
+            }
+            None => self.0.push(Check {
+                name,
+                expected: needed.to_owned(),
+                seen: seen.into(),
+                outcome: Outcome::NotChecked,
+            }),
+        }
+    }
+
+    /// The first check that failed; where none did, the first that was not made.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let first = |outcome| self.0.iter().find(move |check| check.outcome == outcome);
+        let check = first(Outcome::Failed).or_else(|| first(Outcome::NotChecked))?;
+        Some(Refusal {
+            check: check.name,
+            expected: check.expected.clone(),
+            seen: check.seen.clone(),
+            outcome: check.outcome,
+        })
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Check> {
+        self.0
+    }
+}

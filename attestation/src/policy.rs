@@ -1,0 +1,173 @@
+//! What evidence is accepted: the appraisal policy, read from TOML (`docs/policy.md`).
+//!
+//! Strict: an unknown key is an error, a list of allowed values that is empty allows nothing, and
+//! nothing is trusted that is not named.
+
+use std::io;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use crate::certificate::CertificateError;
+use crate::digest::{from_hex, sha256};
+use crate::sev_snp::{self, Product, SnpPolicy};
+
+/// Longest policy, in bytes.
+pub const MAX_POLICY: usize = 1024 * 1024;
+/// Longest that an appraisal may hold, in seconds: a week, as for keys.
+pub const MAX_APPRAISAL_AGE_S: u64 = 7 * 24 * 60 * 60;
+
+const VERSION: u64 = 1;
+
+/// An appraisal policy, complete.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub(crate) appraisal_max_age: Duration,
+    pub(crate) allow_remote_engine: bool,
+    pub(crate) config_sha256: Option<Vec<[u8; 32]>>,
+    pub(crate) sev_snp: Option<SnpPolicy>,
+    digest: [u8; 32],
+}
+
+/// Why a policy is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// Longer than [`MAX_POLICY`].
+    #[error("policy of {len} bytes exceeds the limit of {MAX_POLICY}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// Not the TOML that a policy is.
+    #[error("{0}")]
+    Toml(#[from] toml::de::Error),
+    /// Another version than 1.
+    #[error("policy version {0} is unknown")]
+    Version(u64),
+    /// A number or list outside its range.
+    #[error("`{key}` is not {range}")]
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        range: &'static str,
+    },
+    /// Neither AMD's roots nor a software root.
+    #[error("`sev_snp` trusts no root: set `amd_roots = true` or name `software_roots`")]
+    NoRoot,
+    /// A product without a minimum TCB.
+    #[error("`sev_snp.products` lists {0} but `sev_snp.minimum_tcb.{0}` is missing")]
+    NoMinimumTcb(Product),
+    /// A minimum with `fmc` where there is none, or without where there is.
+    #[error("`sev_snp.minimum_tcb.{0}`: turin has `fmc`, the others have not")]
+    Fmc(Product),
+    /// A file that cannot be read.
+    #[error("cannot read `{path}`: {source}")]
+    Read {
+        /// The path as written.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that holds no root.
+    #[error("`{path}` holds no root certificate: {source}")]
+    RootCertificate {
+        /// The path as written.
+        path: String,
+        /// What was wrong.
+        source: CertificateError,
+    },
+    /// One of AMD's roots, named as a software root.
+    #[error("`{path}` is AMD's own root: use `amd_roots = true`")]
+    AmdAsSoftware {
+        /// The path as written.
+        path: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u64,
+    #[serde(default = "File::default_appraisal_max_age_s")]
+    appraisal_max_age_s: u64,
+    #[serde(default)]
+    allow_remote_engine: bool,
+    config_sha256: Option<Vec<Hex<32>>>,
+    sev_snp: Option<sev_snp::Section>,
+}
+
+impl File {
+    /// An hour.
+    fn default_appraisal_max_age_s() -> u64 {
+        60 * 60
+    }
+}
+
+impl Policy {
+    /// Reads a policy. Files that it names are asked of `read_file`, with their paths as written.
+    ///
+    /// # Errors
+    /// If the text is no policy, trusts no root, or names a file that holds none.
+    pub fn from_toml(
+        text: &str,
+        read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
+    ) -> Result<Self, PolicyError> {
+        if text.len() > MAX_POLICY {
+            return Err(PolicyError::TooLong { len: text.len() });
+        }
+        let file: File = toml::from_str(text)?;
+        if file.version != VERSION {
+            return Err(PolicyError::Version(file.version));
+        }
+        if !(1..=MAX_APPRAISAL_AGE_S).contains(&file.appraisal_max_age_s) {
+            return Err(PolicyError::OutOfRange {
+                key: "appraisal_max_age_s",
+                range: "1 to 604800",
+            });
+        }
+        let mut digests = vec![sha256(&[text.as_bytes()])];
+        let sev_snp = file.sev_snp;
+        let sev_snp = sev_snp.map(|section| section.load(read_file, &mut digests));
+        Ok(Self {
+            appraisal_max_age: Duration::from_secs(file.appraisal_max_age_s),
+            allow_remote_engine: file.allow_remote_engine,
+            config_sha256: file.config_sha256.map(Hex::unwrap_all),
+            sev_snp: sev_snp.transpose()?,
+            digest: sha256(&[digests.as_flattened()]),
+        })
+    }
+
+    /// How long an appraisal under this policy holds at most.
+    pub fn appraisal_max_age(&self) -> Duration {
+        self.appraisal_max_age
+    }
+
+    /// What it asks of SEV-SNP evidence; `None` refuses all of it.
+    pub fn sev_snp(&self) -> Option<&SnpPolicy> {
+        self.sev_snp.as_ref()
+    }
+
+    /// Tells this policy from any other: SHA-256 over the digests of its text and of each file that
+    /// it names.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+}
+
+/// `N` bytes, written as lower-case hex.
+pub(crate) struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> Hex<N> {
+    pub(crate) fn unwrap_all(list: Vec<Self>) -> Vec<[u8; N]> {
+        list.into_iter().map(|hex| hex.0).collect()
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        from_hex(&text).map(Self).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,219 @@
+//! The certificates: from a root that is trusted down to the key that signed the report.
+
+use std::time::SystemTime;
+
+use crate::certificate::{Certificate, CertificateError};
+use crate::check::Checks;
+use crate::digest::sha256;
+use crate::sev_snp::Product;
+use crate::sev_snp::roots::{AMD_ROOTS, ARK_SHA256};
+use crate::time::to_rfc3339;
+use crate::verify::Root;
+
+/// A root that a policy trusts.
+#[derive(Clone, Debug)]
+pub(crate) struct TrustedRoot {
+    kind: Root,
+    /// The generation it is for; a software root does not say.
+    product: Option<Product>,
+    certificate: Certificate,
+}
+
+impl TrustedRoot {
+    /// AMD's roots whose bytes have the pinned digest.
+    pub(crate) fn amd() -> Vec<Self> {
+        let pinned = AMD_ROOTS.iter().zip(ARK_SHA256);
+        let pinned = pinned.filter(|(root, digest)| hex::encode(sha256(&[root.ark])) == *digest);
+        pinned
+            .filter_map(|(root, _)| {
+                Some(Self {
+                    kind: Root::Amd,
+                    product: Some(root.product),
+                    certificate: Certificate::parse(root.ark).ok()?,
+                })
+            })
+            .collect()
+    }
+
+    /// A software root's self-signed certificate.
+    pub(crate) fn software(der: &[u8]) -> Result<Self, CertificateError> {
+        let certificate = Certificate::parse(der)?;
+        certificate.check_authority(1)?;
+        certificate.check_issued_by(&certificate)?;
+        Ok(Self {
+            kind: Root::Software,
+            product: None,
+            certificate,
+        })
+    }
+
+    fn describe(&self) -> String {
+        let name = self.certificate.common_name();
+        match self.kind {
+            Root::Amd => name,
+            Root::Software => format!("{name}, a {}", Root::Software.as_str()),
+        }
+    }
+}
+
+/// A chain that holds: the leaf, and what it hangs from.
+pub(crate) struct Chain {
+    pub(crate) leaf: Certificate,
+    pub(crate) root: Root,
+    pub(crate) root_product: Option<Product>,
+    /// When the first of its certificates ends.
+    pub(crate) not_after: SystemTime,
+}
+
+/// Verifies leaf, authority and root; `None` where a later check has nothing to stand on.
+pub(crate) fn verify(
+    checks: &mut Checks,
+    certificates: &[Vec<u8>],
+    roots: &[TrustedRoot],
+    now: SystemTime,
+) -> Option<Chain> {
+    let (leaf, authority) = checks.step(
+        "certificates",
+        "the leaf and at most one authority, root left out",
+        parse(certificates),
+    )?;
+    let endorsed = leaf
+        .check_leaf()
+        .and_then(|()| authority.check_authority(0))
+        .and_then(|()| leaf.check_issued_by(&authority))
+        .map(|()| ((), format!("signed by {}", authority.common_name())));
+    checks.step(
+        "leaf certificate",
+        "a P-384 key signed by the authority",
+        endorsed,
+    )?;
+
+    let signs = |root: &&TrustedRoot| {
+        root.certificate.check_authority(1).is_ok()
+            && authority.check_issued_by(&root.certificate).is_ok()
+    };
+    let trusted: Vec<_> = roots.iter().map(TrustedRoot::describe).collect();
+    let expected = format!("a root that the policy trusts: {}", trusted.join("; "));
+    let root = roots.iter().find(signs);
+    let seen = root.map_or_else(
+        || format!("{} is signed by none of them", authority.common_name()),
+        TrustedRoot::describe,
+    );
+    checks.record("root", root.is_some(), expected, seen);
+    let root = root?;
+
+    let chain = [&leaf, &authority, &root.certificate];
+    check_validity(checks, &chain, now);
+    Some(Chain {
+        root: root.kind,
+        root_product: root.product,
+        not_after: chain
+            .iter()
+            .map(|certificate| certificate.not_after())
+            .min()?,
+        leaf,
+    })
+}
+
+/// The leaf and its authority, which may come from the pinned ones.
+fn parse(certificates: &[Vec<u8>]) -> Result<((Certificate, Certificate), String), String> {
+    let parse = |der: &[u8]| Certificate::parse(der).map_err(|error| error.to_string());
+    let (leaf, authority) = match certificates {
+        [leaf] => (parse(leaf)?, None),
+        [leaf, authority] => (parse(leaf)?, Some(parse(authority)?)),
+        other => return Err(format!("{} certificates", other.len())),
+    };
+    let (authority, origin) = match authority {
+        Some(authority) => (authority, "given"),
+        None => (pinned_authority(&leaf).ok_or("no authority")?, "built in"),
+    };
+    let seen = format!(
+        "{}, {} ({origin})",
+        leaf.common_name(),
+        authority.common_name()
+    );
+    Ok(((leaf, authority), seen))
+}
+
+fn pinned_authority(leaf: &Certificate) -> Option<Certificate> {
+    let authorities = AMD_ROOTS.iter().flat_map(|root| [root.ask, root.asvk]);
+    authorities
+        .filter_map(|der| Certificate::parse(der).ok())
+        .find(|authority| leaf.is_issued_by(authority))
+}
+
+fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {
+    let invalid = chain
+        .iter()
+        .find(|certificate| !certificate.is_valid_at(now));
+    let window = |certificate: &Certificate| {
+        let name = certificate.common_name();
+        let from = to_rfc3339(certificate.not_before());
+        format!("{name} {from} to {}", to_rfc3339(certificate.not_after()))
+    };
+    let seen = invalid
+        .or(chain.first())
+        .map(|certificate| window(certificate));
+    checks.record(
+        "certificate validity",
+        invalid.is_none(),
+        format!("every certificate valid at {}", to_rfc3339(now)),
+        seen.unwrap_or_default(),
+    );
+}
+
+/// Puts certificates found in files into the order of evidence: leaf first, then its authority;
+/// self-signed ones and strangers are left out.
+///
+/// Nothing is verified here, and what is left out is never trusted.
+pub fn order_certificates(certificates: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let parsed: Vec<_> = certificates
+        .iter()
+        .filter_map(|der| Some((der, Certificate::parse(der).ok()?)))
+        .collect();
+    let Some((leaf_der, leaf)) = parsed.iter().find(|(_, cert)| cert.check_leaf().is_ok()) else {
+        return Vec::new();
+    };
+    let authority = parsed
+        .iter()
+        .find(|(_, certificate)| leaf.is_issued_by(certificate) && !certificate.is_self_issued());
+    let ordered = [Some(*leaf_der), authority.map(|(der, _)| *der)];
+    ordered.into_iter().flatten().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use super::*;
+    use crate::sev_snp::endorsement;
+    use crate::time::from_rfc3339;
+
+    /// There is no public Turin report, so the chain and the extensions are looked at alone.
+    #[test]
+    fn a_turin_vcek_chains_to_its_root_and_has_turins_extensions() {
+        let vcek = include_bytes!("../../tests/data/turin/vcek.der").to_vec();
+        let verify_at = |time| {
+            let mut checks = Checks::default();
+            let now = from_rfc3339(time).unwrap();
+            let chain = verify(
+                &mut checks,
+                slice::from_ref(&vcek),
+                &TrustedRoot::amd(),
+                now,
+            );
+            (chain.unwrap(), checks.refusal())
+        };
+        let (chain, refusal) = verify_at("2026-06-01T00:00:00Z");
+        assert_eq!(refusal, None);
+        assert_eq!(chain.root_product, Some(Product::Turin));
+        let hwid = chain.leaf.extension(endorsement::HWID).unwrap();
+        assert_eq!(hwid.len(), Product::Turin.hwid_len());
+        assert!(chain.leaf.extension(endorsement::FMC).is_some());
+
+        for time in ["2024-11-05T00:00:00Z", "2031-11-07T00:00:00Z"] {
+            let (_, refusal) = verify_at(time);
+            assert_eq!(refusal.unwrap().check, "certificate validity");
+        }
+    }
+}

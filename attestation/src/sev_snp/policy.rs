@@ -1,0 +1,234 @@
+//! What a policy asks of SEV-SNP evidence: the `[sev_snp]` table (`docs/policy.md`).
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Deserialize;
+
+use crate::digest::sha256;
+use crate::policy::{Hex, PolicyError};
+use crate::sev_snp::chain::TrustedRoot;
+use crate::sev_snp::roots::ARK_SHA256;
+use crate::sev_snp::{Product, Tcb};
+
+/// Most software roots that one policy can name.
+const MAX_SOFTWARE_ROOTS: usize = 16;
+
+/// Reference values for SEV-SNP evidence.
+#[derive(Clone, Debug)]
+pub struct SnpPolicy {
+    pub(crate) roots: Vec<TrustedRoot>,
+    pub(crate) products: Vec<Product>,
+    pub(crate) measurements: Vec<[u8; 48]>,
+    pub(crate) minimum_tcb: BTreeMap<Product, Tcb>,
+    pub(crate) allow_provisional_firmware: bool,
+    pub(crate) vmpl: u8,
+    pub(crate) minimum_guest_svn: u32,
+    pub(crate) allow_smt: bool,
+    pub(crate) allow_cxl: bool,
+    pub(crate) require_single_socket: bool,
+    pub(crate) required_platform_info: Vec<PlatformFeature>,
+    pub(crate) host_data: Option<Vec<[u8; 32]>>,
+    pub(crate) id_key_digests: Option<Vec<[u8; 48]>>,
+    pub(crate) author_key_digests: Option<Vec<[u8; 48]>>,
+    pub(crate) chip_ids: Option<Vec<[u8; 64]>>,
+    pub(crate) vlek_csp_ids: Vec<String>,
+}
+
+/// What a platform can have switched on, as the report's `platform_info` tells.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PlatformFeature {
+    Tsme,
+    Ecc,
+    RaplDisabled,
+    CiphertextHiding,
+    AliasCheckComplete,
+}
+
+impl PlatformFeature {
+    pub(crate) fn bit(self) -> u64 {
+        match self {
+            Self::Tsme => 1 << 1,
+            Self::Ecc => 1 << 2,
+            Self::RaplDisabled => 1 << 3,
+            Self::CiphertextHiding => 1 << 4,
+            Self::AliasCheckComplete => 1 << 5,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Tsme => "tsme",
+            Self::Ecc => "ecc",
+            Self::RaplDisabled => "rapl-disabled",
+            Self::CiphertextHiding => "ciphertext-hiding",
+            Self::AliasCheckComplete => "alias-check-complete",
+        }
+    }
+}
+
+/// The table as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Section {
+    #[serde(default)]
+    amd_roots: bool,
+    #[serde(default)]
+    software_roots: Vec<String>,
+    products: Vec<Product>,
+    measurements: Vec<Hex<48>>,
+    #[serde(default)]
+    minimum_tcb: BTreeMap<Product, MinimumTcb>,
+    #[serde(default)]
+    allow_provisional_firmware: bool,
+    #[serde(default)]
+    vmpl: u8,
+    #[serde(default)]
+    minimum_guest_svn: u32,
+    #[serde(default = "Section::default_allow_smt")]
+    allow_smt: bool,
+    #[serde(default)]
+    allow_cxl: bool,
+    #[serde(default)]
+    require_single_socket: bool,
+    #[serde(default = "Section::default_required_platform_info")]
+    required_platform_info: Vec<PlatformFeature>,
+    host_data: Option<Vec<Hex<32>>>,
+    id_key_digests: Option<Vec<Hex<48>>>,
+    author_key_digests: Option<Vec<Hex<48>>>,
+    chip_ids: Option<Vec<Hex<64>>>,
+    #[serde(default)]
+    vlek_csp_ids: Vec<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MinimumTcb {
+    fmc: Option<u8>,
+    bootloader: u8,
+    tee: u8,
+    snp: u8,
+    microcode: u8,
+}
+
+impl Section {
+    /// Guests may run with SMT unless told otherwise: nearly every host has it on.
+    fn default_allow_smt() -> bool {
+        true
+    }
+
+    /// Memory aliasing (BadRAM) is checked for unless told otherwise.
+    fn default_required_platform_info() -> Vec<PlatformFeature> {
+        vec![PlatformFeature::AliasCheckComplete]
+    }
+
+    /// Completes the policy; `digests` gets the SHA-256 of every file that it rests on.
+    pub(crate) fn load(
+        self,
+        read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
+        digests: &mut Vec<[u8; 32]>,
+    ) -> Result<SnpPolicy, PolicyError> {
+        if self.vmpl > 3 {
+            return Err(PolicyError::OutOfRange {
+                key: "sev_snp.vmpl",
+                range: "0 to 3",
+            });
+        }
+        let minimum_tcb = minimum_tcb(&self.products, &self.minimum_tcb)?;
+        let mut roots = Vec::new();
+        if self.amd_roots {
+            roots.extend(TrustedRoot::amd());
+        }
+        if self.software_roots.len() > MAX_SOFTWARE_ROOTS {
+            return Err(PolicyError::OutOfRange {
+                key: "sev_snp.software_roots",
+                range: "at most 16 files",
+            });
+        }
+        for path in self.software_roots {
+            let der = read_root(&path, read_file)?;
+            digests.push(sha256(&[&der]));
+            roots.push(software_root(path, &der)?);
+        }
+        if roots.is_empty() {
+            return Err(PolicyError::NoRoot);
+        }
+        Ok(SnpPolicy {
+            roots,
+            products: self.products,
+            measurements: Hex::unwrap_all(self.measurements),
+            minimum_tcb,
+            allow_provisional_firmware: self.allow_provisional_firmware,
+            vmpl: self.vmpl,
+            minimum_guest_svn: self.minimum_guest_svn,
+            allow_smt: self.allow_smt,
+            allow_cxl: self.allow_cxl,
+            require_single_socket: self.require_single_socket,
+            required_platform_info: self.required_platform_info,
+            host_data: self.host_data.map(Hex::unwrap_all),
+            id_key_digests: self.id_key_digests.map(Hex::unwrap_all),
+            author_key_digests: self.author_key_digests.map(Hex::unwrap_all),
+            chip_ids: self.chip_ids.map(Hex::unwrap_all),
+            vlek_csp_ids: self.vlek_csp_ids,
+        })
+    }
+}
+
+/// Every product that is allowed must have a minimum: without one a rollback would go unseen.
+fn minimum_tcb(
+    products: &[Product],
+    minima: &BTreeMap<Product, MinimumTcb>,
+) -> Result<BTreeMap<Product, Tcb>, PolicyError> {
+    if let Some(product) = products
+        .iter()
+        .find(|product| !minima.contains_key(product))
+    {
+        return Err(PolicyError::NoMinimumTcb(*product));
+    }
+    let complete = |(product, minimum): (&Product, &MinimumTcb)| {
+        if minimum.fmc.is_some() != (*product == Product::Turin) {
+            return Err(PolicyError::Fmc(*product));
+        }
+        let MinimumTcb {
+            fmc,
+            bootloader,
+            tee,
+            snp,
+            microcode,
+        } = *minimum;
+        Ok((
+            *product,
+            Tcb {
+                fmc,
+                bootloader,
+                tee,
+                snp,
+                microcode,
+            },
+        ))
+    };
+    minima.iter().map(complete).collect()
+}
+
+/// Reads a root's file: one certificate, PEM or DER.
+fn read_root(
+    path: &str,
+    read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
+) -> Result<Vec<u8>, PolicyError> {
+    let bytes = read_file(path).map_err(|source| PolicyError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    match x509_cert::der::pem::decode_vec(&bytes) {
+        Ok(("CERTIFICATE", der)) => Ok(der),
+        _ => Ok(bytes),
+    }
+}
+
+fn software_root(path: String, der: &[u8]) -> Result<TrustedRoot, PolicyError> {
+    if ARK_SHA256.contains(&hex::encode(sha256(&[der])).as_str()) {
+        return Err(PolicyError::AmdAsSoftware { path });
+    }
+    TrustedRoot::software(der).map_err(|source| PolicyError::RootCertificate { path, source })
+}

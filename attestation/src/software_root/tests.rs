@@ -1,0 +1,782 @@
+//! The verifier against evidence with one flaw each, made under a software root.
+
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails its test")]
+
+use std::sync::LazyLock;
+
+use aws_lc_rs::encoding::AsDer;
+use x509_cert::der::asn1::ObjectIdentifier;
+
+use super::*;
+use crate::sev_snp::endorsement as amd;
+use crate::sev_snp::report::{POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SINGLE_SOCKET};
+use crate::sev_snp::{self, SnpPolicy};
+use crate::time::from_rfc3339;
+use crate::{Appraisal, Policy, PolicyError, Root};
+
+const MEASUREMENT: [u8; 48] = [0x11; 48];
+const REPORT_DATA: [u8; 64] = [0x22; 64];
+const CHIP_ID: [u8; 64] = [0x33; 64];
+const CSP: &str = "CN=cloud.example";
+
+/// Keys made once: they take seconds.
+struct Keys {
+    ark: Vec<u8>,
+    ask: Vec<u8>,
+    vcek: Vec<u8>,
+}
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let rsa = |size| {
+        let key = RsaKeyPair::generate(size).unwrap();
+        key.as_der().unwrap().as_ref().to_vec()
+    };
+    let vcek = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    Keys {
+        ark: rsa(KeySize::Rsa4096),
+        ask: rsa(KeySize::Rsa4096),
+        vcek: vcek.to_pkcs8v1().unwrap().as_ref().to_vec(),
+    }
+});
+
+/// The root as a policy gets it: signatures are salted, so each one issued differs.
+static ARK: LazyLock<Vec<u8>> = LazyLock::new(|| issuer().ark().unwrap());
+
+fn now() -> SystemTime {
+    from_rfc3339("2026-06-01T00:00:00Z").unwrap()
+}
+
+fn issuer_of(ark: &[u8], ask: &[u8]) -> Issuer {
+    let rsa = |der| RsaKeyPair::from_pkcs8(der).unwrap();
+    Issuer::new(rsa(ark), rsa(ask), now() - BACKDATE, now() + VALIDITY)
+}
+
+fn issuer() -> Issuer {
+    issuer_of(&KEYS.ark, &KEYS.ask)
+}
+
+fn vcek_key() -> EcdsaKeyPair {
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &KEYS.vcek).unwrap()
+}
+
+fn signer() -> SoftwareSigner {
+    SoftwareSigner {
+        key: vcek_key(),
+        chip_id: CHIP_ID,
+        certificates: certificates(|_| {}),
+    }
+}
+
+/// VCEK and ASK, the VCEK changed by `flaw`.
+fn certificates(flaw: impl FnOnce(&mut Leaf<'_>)) -> Vec<Vec<u8>> {
+    let key = vcek_key();
+    let mut leaf = Leaf::genoa(key.public_key().as_ref(), &TCB, &CHIP_ID);
+    flaw(&mut leaf);
+    vec![issuer().leaf(&leaf).unwrap(), issuer().ask().unwrap()]
+}
+
+fn report() -> Report {
+    signer().report(REPORT_DATA, MEASUREMENT)
+}
+
+const POLICY: &str = r#"
+version = 1
+[sev_snp]
+software_roots = ["ark.pem"]
+products = ["genoa"]
+measurements = ["111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111"]
+[sev_snp.minimum_tcb.genoa]
+bootloader = 10
+tee = 0
+snp = 23
+microcode = 84
+"#;
+
+/// The policy with `extra` keys, which replace those of the same name.
+fn policy(extra: &str) -> SnpPolicy {
+    let mut text = POLICY.to_owned();
+    for line in extra.lines() {
+        let key = line.split('=').next().unwrap();
+        let old = POLICY.lines().find(|line| line.starts_with(key));
+        text = match old {
+            Some(old) => text.replace(old, line),
+            None => text.replace("[sev_snp]", &format!("[sev_snp]\n{line}")),
+        };
+    }
+    from_toml(&text).unwrap().sev_snp().unwrap().clone()
+}
+
+fn from_toml(text: &str) -> Result<Policy, PolicyError> {
+    Policy::from_toml(text, &mut |path| match path {
+        "ark.pem" => Ok(ARK.clone()),
+        other => panic!("{other} was asked for"),
+    })
+}
+
+fn appraise(report: &Report, certificates: &[Vec<u8>], policy: &SnpPolicy) -> Appraisal {
+    let bytes = signer().sign(report).unwrap();
+    sev_snp::appraise(
+        &bytes,
+        certificates,
+        Some(policy),
+        Some(&REPORT_DATA),
+        now(),
+    )
+}
+
+/// The names of the checks that did not pass.
+fn failed(appraisal: &Appraisal) -> Vec<&'static str> {
+    let checks = appraisal.checks().iter().filter(|check| !check.passed());
+    let failed: Vec<_> = checks.map(|check| check.name).collect();
+    assert_eq!(
+        appraisal.refusal().map(|refusal| refusal.check),
+        failed.first().copied()
+    );
+    failed
+}
+
+#[test]
+fn software_evidence_passes_the_same_checks_and_is_called_by_its_name() {
+    let appraisal = appraise(&report(), &certificates(|_| {}), &policy(""));
+    assert_eq!(failed(&appraisal), [""; 0]);
+    assert_eq!(appraisal.root(), Some(Root::Software));
+    let root = appraisal
+        .checks()
+        .iter()
+        .find(|check| check.name == "root")
+        .unwrap();
+    assert!(root.seen.contains("software root"), "{root:?}");
+}
+
+#[test]
+fn one_flaw_in_the_report_fails_its_check_alone() {
+    type Case = (&'static str, fn(&mut Report), &'static [&'static str]);
+    let cases: [Case; 35] = [
+        ("version 1", |r| r.version = 1, &["report"]),
+        ("version 6", |r| r.version = 6, &["report"]),
+        ("version 4", |r| r.version = 4, &[]),
+        ("version 5", |r| r.version = 5, &[]),
+        ("version 2", |r| (r.version, r.cpuid) = (2, [0; 3]), &[]),
+        ("version 2 with CPUID", |r| r.version = 2, &["product name"]),
+        ("no CPUID", |r| r.cpuid = [0; 3], &["product name"]),
+        (
+            "Milan's CPUID",
+            |r| r.cpuid = [0x19, 0x01, 0x01],
+            &["product name"],
+        ),
+        ("Bergamo's CPUID", |r| r.cpuid = [0x19, 0xa0, 0x02], &[]),
+        (
+            "algorithm",
+            |r| r.signature_algorithm = 2,
+            &["signature algorithm"],
+        ),
+        ("says VLEK", |r| r.flags = 1 << 2, &["signing key"]),
+        ("says no key", |r| r.flags = 7 << 2, &["signing key"]),
+        ("masked", |r| r.flags = 1 << 1, &["chip key mask"]),
+        ("author key", |r| r.flags = 1, &[]),
+        (
+            "bootloader above",
+            |r| r.reported_tcb[0] += 1,
+            &["certified TCB"],
+        ),
+        ("tee above", |r| r.reported_tcb[1] += 1, &["certified TCB"]),
+        ("snp above", |r| r.reported_tcb[6] += 1, &["certified TCB"]),
+        (
+            "microcode above",
+            |r| r.reported_tcb[7] += 1,
+            &["certified TCB"],
+        ),
+        (
+            "reserved TCB byte",
+            |r| r.reported_tcb[3] = 1,
+            &["certified TCB", "reported TCB"],
+        ),
+        ("another chip", |r| r.chip_id[63] ^= 1, &["hardware id"]),
+        ("no chip id", |r| r.chip_id = [0; 64], &["hardware id"]),
+        ("debug", |r| r.policy |= POLICY_DEBUG, &["debug"]),
+        (
+            "migration",
+            |r| r.policy |= POLICY_MIGRATE_MA,
+            &["migration agent"],
+        ),
+        (
+            "bit 17",
+            |r| r.policy &= !POLICY_RESERVED_ONE,
+            &["guest policy"],
+        ),
+        ("bit 25", |r| r.policy |= 1 << 25, &["guest policy"]),
+        ("bit 63", |r| r.policy |= 1 << 63, &["guest policy"]),
+        ("cxl", |r| r.policy |= POLICY_CXL, &["CXL memory"]),
+        ("vmpl 1", |r| r.vmpl = 1, &["VMPL"]),
+        ("asked by the host", |r| r.vmpl = u32::MAX, &["VMPL"]),
+        (
+            "aliases unchecked",
+            |r| r.platform_info = 0x05,
+            &["platform info"],
+        ),
+        (
+            "committed below",
+            |r| (r.committed_tcb[6], r.current_tcb[6]) = (22, 22),
+            &["committed TCB"],
+        ),
+        ("launch below", |r| r.launch_tcb[7] = 83, &["launch TCB"]),
+        ("provisional TCB", |r| r.current_tcb[6] = 24, &["firmware"]),
+        (
+            "provisional version",
+            |r| r.current_version[0] += 1,
+            &["firmware"],
+        ),
+        ("measurement", |r| r.measurement[47] ^= 1, &["measurement"]),
+    ];
+    let (certificates, policy) = (certificates(|_| {}), policy(""));
+    for (name, flaw, expected) in cases {
+        let mut report = report();
+        flaw(&mut report);
+        let appraisal = appraise(&report, &certificates, &policy);
+        assert_eq!(failed(&appraisal), expected, "{name}");
+    }
+}
+
+#[test]
+fn all_64_bytes_of_report_data_count() {
+    let (certificates, policy) = (certificates(|_| {}), policy(""));
+    for at in 0..64 {
+        let mut report = report();
+        report.report_data[at] ^= 0x80;
+        let appraisal = appraise(&report, &certificates, &policy);
+        assert_eq!(failed(&appraisal), ["report data"], "byte {at}");
+    }
+}
+
+#[test]
+fn one_flaw_in_the_certificate_fails_its_check() {
+    type Case = (&'static str, fn(&mut Leaf<'_>), &'static [&'static str]);
+    let cases: [Case; 22] = [
+        (
+            "product with a stepping",
+            |l| set(l, amd::PRODUCT_NAME, ia5("Genoa-B1")),
+            &[],
+        ),
+        (
+            "another product",
+            |l| set(l, amd::PRODUCT_NAME, ia5("Milan")),
+            &[
+                "product name",
+                "product",
+                "reported TCB",
+                "committed TCB",
+                "launch TCB",
+            ],
+        ),
+        (
+            "a longer product",
+            |l| set(l, amd::PRODUCT_NAME, ia5("GenoaX")),
+            &["product name"],
+        ),
+        (
+            "product no IA5String",
+            |l| set(l, amd::PRODUCT_NAME, b"Genoa".to_vec()),
+            &["product name"],
+        ),
+        (
+            "no product",
+            |l| remove(l, amd::PRODUCT_NAME),
+            &["product name"],
+        ),
+        (
+            "no bootloader",
+            |l| remove(l, amd::BOOTLOADER),
+            &["certified TCB"],
+        ),
+        ("no tee", |l| remove(l, amd::TEE), &["certified TCB"]),
+        ("no snp", |l| remove(l, amd::SNP), &["certified TCB"]),
+        (
+            "no microcode",
+            |l| remove(l, amd::MICROCODE),
+            &["certified TCB"],
+        ),
+        (
+            "snp above",
+            |l| set(l, amd::SNP, der::integer(24)),
+            &["certified TCB"],
+        ),
+        (
+            "snp below",
+            |l| set(l, amd::SNP, der::integer(22)),
+            &["certified TCB"],
+        ),
+        (
+            "snp with the right prefix",
+            |l| set(l, amd::SNP, vec![2, 1, 23, 0]),
+            &["certified TCB"],
+        ),
+        (
+            "snp in two bytes",
+            |l| set(l, amd::SNP, vec![2, 2, 0, 23]),
+            &["certified TCB"],
+        ),
+        (
+            "snp as raw byte",
+            |l| set(l, amd::SNP, vec![23]),
+            &["certified TCB"],
+        ),
+        (
+            "reserved set",
+            |l| set(l, amd::RESERVED[1], der::integer(1)),
+            &["certified TCB"],
+        ),
+        (
+            "no reserved",
+            |l| amd::RESERVED.into_iter().for_each(|id| remove(l, id)),
+            &[],
+        ),
+        ("no hardware id", |l| remove(l, HWID), &["hardware id"]),
+        (
+            "another hardware id",
+            |l| set(l, HWID, vec![0x34; 64]),
+            &["hardware id"],
+        ),
+        (
+            "hardware id cut short",
+            |l| set(l, HWID, vec![0x33; 63]),
+            &["hardware id"],
+        ),
+        (
+            "hardware id wrapped",
+            |l| set(l, HWID, [&[4, 64], &CHIP_ID[..]].concat()),
+            &["hardware id"],
+        ),
+        (
+            "another name",
+            |l| l.common_name = "SEV-XXXX",
+            &["signing key", "hardware id"],
+        ),
+        (
+            "an extension twice",
+            |l| l.extensions.push((HWID, CHIP_ID.to_vec())),
+            &["certificates"],
+        ),
+    ];
+    let (report, policy) = (report(), policy(""));
+    for (name, flaw, expected) in cases {
+        let failed = failed(&appraise(&report, &certificates(flaw), &policy));
+        let seen = failed.get(..expected.len()).unwrap_or(&failed);
+        assert_eq!(seen, expected, "{name}");
+        assert_eq!(failed.is_empty(), expected.is_empty(), "{name}: {failed:?}");
+    }
+}
+
+fn set(leaf: &mut Leaf<'_>, id: ObjectIdentifier, content: Vec<u8>) {
+    let mut extensions = leaf.extensions.iter_mut();
+    extensions.find(|extension| extension.0 == id).unwrap().1 = content;
+}
+
+fn remove(leaf: &mut Leaf<'_>, id: ObjectIdentifier) {
+    leaf.extensions.retain(|extension| extension.0 != id);
+}
+
+fn ia5(text: &str) -> Vec<u8> {
+    der::ia5_string(text)
+}
+
+#[test]
+fn a_policy_that_asks_for_more_refuses() {
+    let host_data =
+        "host_data = [\"0000000000000000000000000000000000000000000000000000000000000000\"]";
+    let zeros = "0".repeat(96);
+    let cases = [
+        (
+            "nothing measured",
+            "measurements = []",
+            &["measurement"][..],
+        ),
+        ("no product", "products = []", &["product"]),
+        (
+            "bootloader",
+            "bootloader = 11",
+            &["reported TCB", "committed TCB", "launch TCB"],
+        ),
+        (
+            "tee",
+            "tee = 1",
+            &["reported TCB", "committed TCB", "launch TCB"],
+        ),
+        (
+            "snp",
+            "snp = 24",
+            &["reported TCB", "committed TCB", "launch TCB"],
+        ),
+        (
+            "microcode",
+            "microcode = 85",
+            &["reported TCB", "committed TCB", "launch TCB"],
+        ),
+        ("vmpl", "vmpl = 2", &["VMPL"]),
+        ("guest svn", "minimum_guest_svn = 1", &["guest SVN"]),
+        ("no SMT", "allow_smt = false", &["SMT"]),
+        (
+            "single socket",
+            "require_single_socket = true",
+            &["single socket"],
+        ),
+        (
+            "tsme",
+            "required_platform_info = [\"tsme\"]",
+            &["platform info"],
+        ),
+        (
+            "several",
+            "required_platform_info = [\"ecc\", \"ciphertext-hiding\"]",
+            &["platform info"],
+        ),
+        ("host data listed", host_data, &[]),
+        ("host data", "host_data = []", &["host data"]),
+        (
+            "ID key listed",
+            &format!("id_key_digests = [\"{zeros}\"]"),
+            &[],
+        ),
+        ("ID key", "id_key_digests = []", &["ID key digest"]),
+        (
+            "author key",
+            "author_key_digests = []",
+            &["author key digest"],
+        ),
+        (
+            "chip listed",
+            &format!("chip_ids = [\"{}\"]", "33".repeat(64)),
+            &[],
+        ),
+        (
+            "chip",
+            &format!("chip_ids = [\"{}\"]", "34".repeat(64)),
+            &["chip id"],
+        ),
+    ];
+    let (report, certificates) = (report(), certificates(|_| {}));
+    for (name, extra, expected) in cases {
+        let appraisal = appraise(&report, &certificates, &policy(extra));
+        assert_eq!(failed(&appraisal), expected, "{name}");
+    }
+}
+
+#[test]
+fn settings_that_allow_more_allow_it() {
+    type Case = (fn(&mut Report), &'static str);
+    let cases: [Case; 4] = [
+        (|r| r.policy |= POLICY_CXL, "allow_cxl = true"),
+        (
+            |r| r.policy |= POLICY_SINGLE_SOCKET,
+            "require_single_socket = true",
+        ),
+        (
+            |r| r.current_version[0] += 1,
+            "allow_provisional_firmware = true",
+        ),
+        (|r| r.vmpl = 3, "vmpl = 3"),
+    ];
+    let certificates = certificates(|_| {});
+    for (change, extra) in cases {
+        let mut report = report();
+        change(&mut report);
+        let appraisal = appraise(&report, &certificates, &policy(extra));
+        assert_eq!(failed(&appraisal), [""; 0], "{extra}");
+    }
+}
+
+#[test]
+fn a_vlek_is_accepted_from_a_listed_provider_only() {
+    let vlek = |leaf: &mut Leaf<'_>| {
+        leaf.common_name = "SEV-VLEK";
+        remove(leaf, HWID);
+        leaf.extensions.push((amd::CSP_ID, ia5(CSP)));
+    };
+    let mut report = report();
+    (report.flags, report.chip_id) = (1 << 2, [0; 64]);
+    let listed = policy(&format!("vlek_csp_ids = [\"{CSP}\"]"));
+    let accepted = appraise(&report, &certificates(vlek), &listed);
+    assert_eq!(failed(&accepted), [""; 0]);
+    let unlisted = appraise(&report, &certificates(vlek), &policy(""));
+    assert_eq!(failed(&unlisted), ["VLEK provider"]);
+
+    report.chip_id = CHIP_ID;
+    let with_chip = appraise(&report, &certificates(vlek), &listed);
+    assert_eq!(failed(&with_chip), ["hardware id"]);
+    report.flags = 0;
+    let claims_vcek = appraise(&report, &certificates(vlek), &listed);
+    assert_eq!(failed(&claims_vcek), ["signing key", "hardware id"]);
+}
+
+#[test]
+fn chains_that_lead_elsewhere_are_refused() {
+    let policy = policy("");
+    let good = certificates(|_| {});
+    let stranger = issuer_of(&KEYS.ask, &KEYS.ark);
+    let small = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let small = issuer_of(&KEYS.ark, small.as_der().unwrap().as_ref());
+    let key = vcek_key();
+    let leaf = Leaf::genoa(key.public_key().as_ref(), &TCB, &CHIP_ID);
+    let ark = issuer().ark().unwrap();
+    let mut authority_as_leaf = Leaf::genoa(key.public_key().as_ref(), &TCB, &CHIP_ID);
+    let basic_constraints = ObjectIdentifier::new_unwrap("2.5.29.19");
+    let constraints = der::authority_constraints(None);
+    authority_as_leaf
+        .extensions
+        .push((basic_constraints, constraints));
+
+    let cases = [
+        (
+            "same names, other keys",
+            vec![stranger.leaf(&leaf).unwrap(), stranger.ask().unwrap()],
+            "root",
+        ),
+        (
+            "ASK of another",
+            vec![good[0].clone(), stranger.ask().unwrap()],
+            "leaf certificate",
+        ),
+        (
+            "ASK with a small key",
+            vec![small.leaf(&leaf).unwrap(), small.ask().unwrap()],
+            "leaf certificate",
+        ),
+        (
+            "root as authority",
+            vec![good[0].clone(), ark.clone()],
+            "leaf certificate",
+        ),
+        (
+            "root in the evidence",
+            vec![good[0].clone(), good[1].clone(), ark],
+            "certificates",
+        ),
+        ("no authority", vec![good[0].clone()], "certificates"),
+        (
+            "leaf that is an authority",
+            vec![issuer().leaf(&authority_as_leaf).unwrap(), good[1].clone()],
+            "leaf certificate",
+        ),
+    ];
+    for (name, certificates, check) in cases {
+        let appraisal = appraise(&report(), &certificates, &policy);
+        assert_eq!(failed(&appraisal).first(), Some(&check), "{name}");
+        assert_eq!(appraisal.root(), None, "{name}");
+    }
+}
+
+#[test]
+fn amds_roots_do_not_vouch_for_software() {
+    let text = POLICY.replace("software_roots = [\"ark.pem\"]", "amd_roots = true");
+    let policy = from_toml(&text).unwrap();
+    let appraisal = appraise(&report(), &certificates(|_| {}), policy.sev_snp().unwrap());
+    assert_eq!(failed(&appraisal).first(), Some(&"root"));
+}
+
+#[test]
+fn certificates_outside_their_time_are_refused() {
+    let bytes = signer().sign(&report()).unwrap();
+    let (certificates, policy) = (certificates(|_| {}), policy(""));
+    let second = Duration::from_secs(1);
+    let (from, to) = (now() - BACKDATE, now() + VALIDITY);
+    let cases = [
+        (from - second, false),
+        (from, true),
+        (to, true),
+        (to + second, false),
+    ];
+    for (time, valid) in cases {
+        let appraisal = sev_snp::appraise(
+            &bytes,
+            &certificates,
+            Some(&policy),
+            Some(&REPORT_DATA),
+            time,
+        );
+        let expected: &[_] = if valid {
+            &[]
+        } else {
+            &["certificate validity"]
+        };
+        assert_eq!(failed(&appraisal), expected, "{time:?}");
+    }
+}
+
+#[test]
+fn files_belong_together() {
+    let pem = |label, der: &[u8]| to_pem(label, der).unwrap();
+    let [vcek, ask] = &certificates(|_| {})[..] else {
+        unreachable!()
+    };
+    let (key, vcek, ask) = (
+        pem(KEY_LABEL, &KEYS.vcek),
+        pem(CERTIFICATE_LABEL, vcek),
+        pem(CERTIFICATE_LABEL, ask),
+    );
+    let signer = SoftwareSigner::from_pem(&key, &vcek, &ask).unwrap();
+    assert_eq!(signer.chip_id, CHIP_ID);
+    assert_eq!(signer.certificates(), certificates_of(&[&vcek, &ask]));
+
+    let other = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    let other = pem(KEY_LABEL, other.to_pkcs8v1().unwrap().as_ref());
+    let cases = [
+        (
+            &other,
+            &vcek,
+            &ask,
+            "private key does not belong to the certificate",
+        ),
+        (&vcek, &vcek, &ask, "vcek.key is not the PEM expected"),
+        (&key, &key, &ask, "vcek.pem is not the PEM expected"),
+        (
+            &key,
+            &ask,
+            &ask,
+            "certificate rejected: issuer's name differs",
+        ),
+        (
+            &key,
+            &vcek,
+            &vcek,
+            "certificate rejected: issuer's name differs",
+        ),
+    ];
+    for (key, vcek, ask, expected) in cases {
+        let error = SoftwareSigner::from_pem(key, vcek, ask).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+fn certificates_of(pems: &[&str]) -> Vec<Vec<u8>> {
+    let decode = |text: &&str| from_pem(CERTIFICATE_LABEL, text, "a certificate").unwrap();
+    pems.iter().map(decode).collect()
+}
+
+#[test]
+fn policies_are_strict() {
+    let digest = |text: &str| *from_toml(text).unwrap().digest();
+    assert_eq!(digest(POLICY), digest(POLICY));
+    assert_ne!(
+        digest(POLICY),
+        digest(&POLICY.replace("tee = 0", "tee = 1"))
+    );
+
+    let cases = [
+        (
+            "unknown key",
+            "version = 1",
+            "version = 1\nallow_debug = true",
+            "unknown field `allow_debug`",
+        ),
+        (
+            "unknown key below",
+            "tee = 0",
+            "tee = 0\nucode = 1",
+            "unknown field `ucode`",
+        ),
+        (
+            "version",
+            "version = 1",
+            "version = 2",
+            "policy version 2 is unknown",
+        ),
+        ("no version", "version = 1", "", "missing field `version`"),
+        (
+            "age zero",
+            "version = 1",
+            "version = 1\nappraisal_max_age_s = 0",
+            "`appraisal_max_age_s` is not 1 to 604800",
+        ),
+        (
+            "age over a week",
+            "version = 1",
+            "version = 1\nappraisal_max_age_s = 604801",
+            "`appraisal_max_age_s` is not 1 to 604800",
+        ),
+        (
+            "no root",
+            "software_roots = [\"ark.pem\"]",
+            "",
+            "`sev_snp` trusts no root",
+        ),
+        (
+            "no minimum",
+            "products = [\"genoa\"]",
+            "products = [\"genoa\", \"turin\"]",
+            "`sev_snp.minimum_tcb.turin` is missing",
+        ),
+        (
+            "fmc",
+            "tee = 0",
+            "tee = 0\nfmc = 1",
+            "`sev_snp.minimum_tcb.genoa`: turin has `fmc`",
+        ),
+        (
+            "product",
+            "products = [\"genoa\"]",
+            "products = [\"rome\"]",
+            "unknown variant `rome`",
+        ),
+        (
+            "no measurements",
+            "measurements",
+            "# measurements",
+            "missing field `measurements`",
+        ),
+        (
+            "short measurement",
+            "[\"11",
+            "[\"",
+            "not 48 bytes of lower-case hex",
+        ),
+        (
+            "upper measurement",
+            "[\"11",
+            "[\"AA",
+            "not 48 bytes of lower-case hex",
+        ),
+        (
+            "vmpl",
+            "products",
+            "vmpl = 4\nproducts",
+            "`sev_snp.vmpl` is not 0 to 3",
+        ),
+    ];
+    for (name, from, to, expected) in cases {
+        let error = from_toml(&POLICY.replacen(from, to, 1))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_policys_root_files_hold_roots() {
+    let load = |bytes: &[u8]| Policy::from_toml(POLICY, &mut |_| Ok(bytes.to_vec()));
+    let ark = issuer().ark().unwrap();
+    let [vcek, ask] = &certificates(|_| {})[..] else {
+        unreachable!()
+    };
+    assert!(load(&ark).is_ok());
+    let pem = to_pem(CERTIFICATE_LABEL, &ark).unwrap();
+    assert!(load(pem.as_bytes()).is_ok());
+    assert!(matches!(
+        load(ask),
+        Err(PolicyError::RootCertificate { .. })
+    ));
+    assert!(matches!(
+        load(vcek),
+        Err(PolicyError::RootCertificate { .. })
+    ));
+    assert!(matches!(
+        load(b"ark"),
+        Err(PolicyError::RootCertificate { .. })
+    ));
+    assert!(matches!(
+        load(&KEYS.ark),
+        Err(PolicyError::RootCertificate { .. })
+    ));
+    let amd = include_bytes!("../sev_snp/roots/genoa-ark.der");
+    assert!(matches!(load(amd), Err(PolicyError::AmdAsSoftware { .. })));
+    let missing = Policy::from_toml(POLICY, &mut |_| Err(std::io::ErrorKind::NotFound.into()));
+    assert!(matches!(missing, Err(PolicyError::Read { path, .. }) if path == "ark.pem"));
+}

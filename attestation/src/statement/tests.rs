@@ -1,0 +1,231 @@
+use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
+use aws_lc_rs::rand::SystemRandom;
+use proptest::prelude::*;
+
+use super::*;
+
+fn draft() -> Draft {
+    Draft {
+        node_id: "node-1".to_owned(),
+        keys: vec![ClaimedKey {
+            key_id: 7,
+            suite: Suite::X25519,
+            public_key: [9; 32],
+            not_before: 1000,
+            not_after: 2000,
+        }],
+        receipt_key: [3; 32],
+        tls_spki_sha256: Some([4; 32]),
+        models: vec!["org/model:7b".to_owned()],
+        engine: EngineLocation::Local,
+        config_sha256: [5; 32],
+        software: Software {
+            name: "sealgate".to_owned(),
+            version: "0.1.0".to_owned(),
+            commit: String::new(),
+        },
+    }
+}
+
+fn text() -> String {
+    String::from_utf8(draft().to_json().unwrap()).unwrap()
+}
+
+#[test]
+fn reads_what_it_writes() {
+    let bytes = draft().to_json().unwrap();
+    let statement = Statement::parse(&bytes).unwrap();
+    assert_eq!(statement.digest(), StatementDigest::of(&bytes));
+    assert_eq!(statement.node_id(), "node-1");
+    assert_eq!(statement.keys(), draft().keys);
+    assert_eq!(statement.receipt_key(), &[3; 32]);
+    assert_eq!(statement.tls_spki_sha256(), Some(&[4; 32]));
+    assert_eq!(statement.models(), ["org/model:7b"]);
+    assert_eq!(statement.engine(), EngineLocation::Local);
+    assert_eq!(statement.config_sha256(), &[5; 32]);
+    assert_eq!(statement.software(), &draft().software);
+}
+
+#[test]
+fn ignores_unknown_members_and_suites() {
+    let other = r#""x":{"y":[1]},"keys":[{"key_id":1,"suite":"x-wing","public_key":"long"},"#;
+    let statement = Statement::parse(text().replace("\"keys\":[", other).as_bytes()).unwrap();
+    assert_eq!(statement.keys(), draft().keys);
+}
+
+#[test]
+fn refuses_each_broken_rule() {
+    let key = STANDARD.encode([9; 32]);
+    let cases = [
+        (
+            "version",
+            "\"version\":1",
+            "\"version\":2",
+            "statement version 2 is unknown",
+        ),
+        (
+            "fraction",
+            "\"version\":1",
+            "\"version\":1.0",
+            "`version` is not an unsigned integer",
+        ),
+        (
+            "node id",
+            "node-1",
+            "Node",
+            "`node_id` is not 1 to 64 of a-z, 0-9 and -",
+        ),
+        (
+            "empty node id",
+            "node-1",
+            "",
+            "`node_id` is not 1 to 64 of a-z, 0-9 and -",
+        ),
+        (
+            "key id",
+            "\"key_id\":7",
+            "\"key_id\":256",
+            "key id 256 exceeds 255",
+        ),
+        (
+            "life",
+            "\"not_after\":2000",
+            "\"not_after\":1000",
+            "key 7 ends before it begins",
+        ),
+        (
+            "zero key",
+            &key,
+            &STANDARD.encode([0; 32]),
+            "key 7 is an X25519 point of low order",
+        ),
+        (
+            "short key",
+            &key,
+            &STANDARD.encode([9; 31]),
+            "`public_key` is not canonical base64 of 32 bytes",
+        ),
+        (
+            "no padding",
+            &key,
+            key.trim_end_matches('='),
+            "`public_key` is not canonical base64 of 32 bytes",
+        ),
+        (
+            "trailing bits",
+            &key,
+            &key.replace("k=", "l="),
+            "`public_key` is not canonical base64 of 32 bytes",
+        ),
+        (
+            "upper hex",
+            &"04".repeat(32),
+            &"AB".repeat(32),
+            "`tls_spki_sha256` is not 32 bytes of lower-case hex",
+        ),
+        (
+            "null",
+            &format!("\"{}\"", "04".repeat(32)),
+            "null",
+            "`tls_spki_sha256` is not a string",
+        ),
+        (
+            "model",
+            "org/model:7b",
+            "a b",
+            "`models` is not visible ASCII",
+        ),
+        (
+            "empty model",
+            "org/model:7b",
+            "",
+            "`models` is not visible ASCII",
+        ),
+        (
+            "engine",
+            "\"local\"",
+            "\"cloud\"",
+            "`engine` is neither `local` nor `remote`",
+        ),
+        (
+            "missing",
+            "\"software\"",
+            "\"hardware\"",
+            "member `software` is missing",
+        ),
+        (
+            "array for object",
+            "{\"name\":\"sealgate\",\"version\":\"0.1.0\",\"commit\":\"\"}",
+            "[]",
+            "`software` is not an object",
+        ),
+    ];
+    for (name, from, to, expected) in cases {
+        let changed = text().replace(from, to);
+        assert_ne!(changed, text(), "{name}");
+        let error = Statement::parse(changed.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{name}");
+    }
+}
+
+#[test]
+fn refuses_repeated_ids_even_of_unknown_suites() {
+    let repeated = "\"keys\":[{\"key_id\":7,\"suite\":\"other\"},";
+    let error = Statement::parse(text().replace("\"keys\":[", repeated).as_bytes());
+    assert!(matches!(error, Err(StatementError::DuplicateKeyId(7))));
+}
+
+#[test]
+fn limits_hold_at_the_edge() {
+    let mut edge = draft();
+    edge.models = vec!["m".to_owned(); MAX_MODELS];
+    edge.node_id = "n".repeat(MAX_NODE_ID);
+    assert!(edge.to_json().is_ok());
+    edge.models.push("m".to_owned());
+    assert!(matches!(
+        edge.to_json(),
+        Err(StatementError::TooManyModels(257))
+    ));
+
+    let mut padded = text().into_bytes();
+    padded.resize(MAX_STATEMENT, b' ');
+    assert!(Statement::parse(&padded).is_ok());
+    padded.push(b' ');
+    let error = Statement::parse(&padded);
+    assert!(matches!(error, Err(StatementError::TooLong { len }) if len == MAX_STATEMENT + 1));
+}
+
+#[test]
+fn low_order_points_are_those_that_x25519_refuses() {
+    for point in LOW_ORDER_POINTS {
+        for top in [0, 0x80] {
+            let mut key = point;
+            key[31] |= top;
+            assert!(is_low_order(&key));
+            let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).unwrap();
+            let agreed =
+                agree_ephemeral(
+                    private,
+                    UnparsedPublicKey::new(&X25519, key),
+                    (),
+                    |_| Ok(()),
+                );
+            assert!(agreed.is_err(), "{key:02x?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        drop(Statement::parse(&bytes));
+    }
+
+    #[test]
+    fn never_panics_on_almost_statements(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = text().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        drop(Statement::parse(&bytes));
+    }
+}

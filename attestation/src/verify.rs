@@ -1,0 +1,426 @@
+//! The appraisal of an answer, and what only it can make: verified nodes and keys.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::answer::{Answer, EvidenceKind};
+use crate::binding;
+use crate::check::{Check, Checks, Refusal};
+use crate::digest::{Nonce, StatementDigest};
+use crate::policy::Policy;
+use crate::sev_snp::{self, Claims};
+use crate::statement::{ClaimedKey, EngineLocation, Statement, Suite};
+use crate::time::to_rfc3339;
+
+/// Longest life of a node's key (`docs/wire.md`, "Keys").
+pub const MAX_KEY_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Where the certificates behind an appraisal chain to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Root {
+    /// AMD's own root, compiled in.
+    Amd,
+    /// A root that the policy names and that no hardware stands behind.
+    Software,
+}
+
+impl Root {
+    /// The word for people: `amd` or `software root`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Amd => "amd",
+            Self::Software => "software root",
+        }
+    }
+}
+
+/// As a parameter of a structured field (RFC 9651): `amd`, or `"software root"` with its quotes.
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Amd => "amd",
+            Self::Software => "\"software root\"",
+        })
+    }
+}
+
+/// A node whose evidence passed every check (RFC 9334 section 8.3).
+///
+/// [`verify`] is the only maker, so holding one is the proof. It holds until
+/// [`VerifiedNode::expires_at`].
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct VerifiedNode {
+    statement: Statement,
+    claims: Claims,
+    policy_digest: [u8; 32],
+    verified_at: SystemTime,
+    expires_at: SystemTime,
+}
+
+/// The X25519 public key of a verified node.
+///
+/// [`VerifiedNode::sealing_key`] is the only maker.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct VerifiedKey {
+    key_id: u8,
+    key: [u8; 32],
+    statement_digest: StatementDigest,
+    expires_at: SystemTime,
+}
+
+/// Why a verified node has no key to seal to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Ineligible {
+    /// The appraisal has ended; the node must be verified again.
+    #[error("the appraisal has expired")]
+    AppraisalExpired,
+    /// None of its keys is in its life.
+    #[error("no key is valid now")]
+    NoKey,
+}
+
+/// Every check that was made, and what follows.
+#[derive(Clone, Debug)]
+pub struct Appraisal {
+    checks: Vec<Check>,
+    refusal: Option<Refusal>,
+    root: Option<Root>,
+    node: Option<Box<VerifiedNode>>,
+}
+
+/// Verifies an answer to `nonce`.
+///
+/// # Errors
+/// The first check that did not pass. [`appraise`] tells the others too.
+pub fn verify(
+    answer: &Answer,
+    policy: &Policy,
+    nonce: &Nonce,
+    now: SystemTime,
+) -> Result<VerifiedNode, Refusal> {
+    appraise(answer, policy, Some(nonce), now).into_result()
+}
+
+/// Makes every check of an answer.
+///
+/// Without a nonce, for evidence that was kept, the answer's own is taken: it can then be shown to
+/// have been good, but not to be fresh, and no [`VerifiedNode`] comes of it.
+pub fn appraise(
+    answer: &Answer,
+    policy: &Policy,
+    nonce: Option<&Nonce>,
+    now: SystemTime,
+) -> Appraisal {
+    let mut checks = Checks::default();
+    check_nonce(&mut checks, answer, nonce);
+    let nonce_used = nonce.unwrap_or(&answer.nonce);
+    let statement = Statement::parse(&answer.statement).map(|statement| {
+        let seen = format!("{}, sha256 {}", statement.node_id(), statement.digest());
+        (statement, seen)
+    });
+    let statement = checks.step("statement", "well formed, version 1", statement);
+    let key = statement.as_ref().and_then(|statement| {
+        check_node(&mut checks, statement, policy);
+        check_keys(&mut checks, statement, now)
+    });
+    let claims = check_evidence(&mut checks, answer, policy, nonce_used, now);
+
+    let refusal = checks.refusal();
+    let root = claims.as_ref().map(|claims| claims.root);
+    let proven = refusal.is_none() && nonce.is_some();
+    let node = statement.zip(claims).zip(key).filter(|_| proven);
+    let node = node.and_then(|((statement, claims), key)| {
+        let not_after = unix(key.not_after)?;
+        let by_policy = now.checked_add(policy.appraisal_max_age)?;
+        Some(Box::new(VerifiedNode {
+            expires_at: by_policy.min(claims.not_after).min(not_after),
+            verified_at: now,
+            policy_digest: *policy.digest(),
+            statement,
+            claims,
+        }))
+    });
+    Appraisal {
+        checks: checks.into_vec(),
+        refusal,
+        root,
+        node,
+    }
+}
+
+fn check_nonce(checks: &mut Checks, answer: &Answer, nonce: Option<&Nonce>) {
+    let expected = nonce.map_or_else(
+        || "any: none was given, so freshness is not shown".to_owned(),
+        Nonce::to_string,
+    );
+    let passed = nonce.is_none_or(|nonce| *nonce == answer.nonce);
+    checks.record("nonce", passed, expected, answer.nonce.to_string());
+}
+
+fn check_node(checks: &mut Checks, statement: &Statement, policy: &Policy) {
+    let either = policy.allow_remote_engine;
+    checks.record(
+        "engine",
+        either || statement.engine() == EngineLocation::Local,
+        if either { "local or remote" } else { "local" },
+        statement.engine().as_str(),
+    );
+    let config = statement.config_sha256();
+    let listed = policy.config_sha256.as_ref();
+    checks.record(
+        "configuration",
+        listed.is_none_or(|list| list.contains(config)),
+        listed.map_or_else(
+            || "any".to_owned(),
+            |list| format!("one of {} that the policy lists", list.len()),
+        ),
+        hex::encode(config),
+    );
+}
+
+/// Checks the sealing keys, and gives the one to seal to at `now`.
+fn check_keys(checks: &mut Checks, statement: &Statement, now: SystemTime) -> Option<ClaimedKey> {
+    let life = |key: &ClaimedKey| key.not_after.saturating_sub(key.not_before);
+    let keys = || sealing_keys(statement);
+    let longest = keys().map(life).max().unwrap_or(0);
+    checks.record(
+        "key life",
+        longest <= MAX_KEY_LIFE.as_secs(),
+        format!("at most {} s", MAX_KEY_LIFE.as_secs()),
+        format!("{longest} s"),
+    );
+    let newest = newest(keys(), now);
+    checks.record(
+        "sealing key",
+        newest.is_some(),
+        format!("an x25519 key valid at {}", to_rfc3339(now)),
+        newest.map_or_else(
+            || format!("none of {}", keys().count()),
+            |key| {
+                format!(
+                    "key {} from {} to {}",
+                    key.key_id, key.not_before, key.not_after
+                )
+            },
+        ),
+    );
+    newest.copied()
+}
+
+fn sealing_keys(statement: &Statement) -> impl Iterator<Item = &ClaimedKey> {
+    let keys = statement.keys().iter();
+    keys.filter(|key| key.suite == Suite::X25519)
+}
+
+/// The key that began last among those in their life; the first listed among equals.
+fn newest<'a>(
+    keys: impl Iterator<Item = &'a ClaimedKey>,
+    now: SystemTime,
+) -> Option<&'a ClaimedKey> {
+    let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let in_life = keys.filter(|key| key.not_before <= now && now < key.not_after);
+    in_life.reduce(|newest, key| {
+        if key.not_before > newest.not_before {
+            key
+        } else {
+            newest
+        }
+    })
+}
+
+fn unix(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// Appraises the CPU's item; the others cannot be appraised yet, and refuse the answer.
+fn check_evidence(
+    checks: &mut Checks,
+    answer: &Answer,
+    policy: &Policy,
+    nonce: &Nonce,
+    now: SystemTime,
+) -> Option<Claims> {
+    let devices = answer.devices();
+    checks.record(
+        "devices",
+        devices.is_empty(),
+        "none: device evidence is not supported yet",
+        devices.first().map_or_else(
+            || "none".to_owned(),
+            |device| format!("{}, the first {}", devices.len(), device.kind),
+        ),
+    );
+    let cpu = answer.evidence.first();
+    let is_snp = cpu.is_some_and(|item| item.kind == EvidenceKind::SevSnp);
+    let seen = cpu.map_or("none", |item| item.kind.as_str());
+    checks.record("TEE", is_snp, "sev-snp: no other is supported yet", seen);
+    let snp = policy.sev_snp();
+    let seen = if snp.is_some() { "`sev_snp`" } else { "none" };
+    checks.record("policy section", snp.is_some(), "`sev_snp`", seen);
+
+    let item = cpu.filter(|_| is_snp)?;
+    let reports: Vec<_> = devices
+        .iter()
+        .map(|device| device.report.as_slice())
+        .collect();
+    let digest = StatementDigest::of(&answer.statement);
+    let expected = binding::report_data(&digest, nonce, &reports);
+    let (report, certificates) = (&item.report, &item.certificates);
+    sev_snp::run(
+        checks,
+        report,
+        certificates,
+        Some(snp?),
+        Some(&expected),
+        now,
+    )
+}
+
+impl Appraisal {
+    pub(crate) fn of_report(checks: Checks, root: Option<Root>) -> Self {
+        Self {
+            refusal: checks.refusal(),
+            checks: checks.into_vec(),
+            root,
+            node: None,
+        }
+    }
+
+    /// Every check that was made, in order.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// The first check that did not pass.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
+    /// Whether every check passed.
+    pub fn accepted(&self) -> bool {
+        self.refusal.is_none()
+    }
+
+    /// Where the certificates chain to, if they chain to a trusted root at all.
+    pub fn root(&self) -> Option<Root> {
+        self.root
+    }
+
+    /// The node, if every check passed and the nonce was the caller's.
+    fn into_result(self) -> Result<VerifiedNode, Refusal> {
+        match (self.refusal, self.node) {
+            (None, Some(node)) => Ok(*node),
+            (Some(refusal), _) => Err(refusal),
+            (None, None) => Err(Refusal {
+                check: "expiry",
+                expected: "a time that can be told".to_owned(),
+                seen: "a time beyond the clock's range".to_owned(),
+                outcome: crate::Outcome::Failed,
+            }),
+        }
+    }
+}
+
+impl VerifiedNode {
+    /// The node's name for itself.
+    pub fn node_id(&self) -> &str {
+        self.statement.node_id()
+    }
+
+    /// The statement that the evidence vouches for.
+    pub fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// Its digest.
+    pub fn statement_digest(&self) -> StatementDigest {
+        self.statement.digest()
+    }
+
+    /// The models that it serves.
+    pub fn models(&self) -> &[String] {
+        self.statement.models()
+    }
+
+    /// SHA-256 of the TLS key that connections to it must have, if it ends TLS itself.
+    pub fn tls_spki_sha256(&self) -> Option<&[u8; 32]> {
+        self.statement.tls_spki_sha256()
+    }
+
+    /// The Ed25519 key that signs its receipts.
+    pub fn receipt_key(&self) -> &[u8; 32] {
+        self.statement.receipt_key()
+    }
+
+    /// What its evidence says.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The kind of TEE: `sev-snp`.
+    pub fn tee(&self) -> &'static str {
+        EvidenceKind::SevSnp.as_str()
+    }
+
+    /// Where its certificates chain to.
+    pub fn root(&self) -> Root {
+        self.claims.root
+    }
+
+    /// The policy it was verified under, see [`Policy::digest`].
+    pub fn policy_digest(&self) -> &[u8; 32] {
+        &self.policy_digest
+    }
+
+    /// When it was verified.
+    pub fn verified_at(&self) -> SystemTime {
+        self.verified_at
+    }
+
+    /// When the appraisal ends: the earliest end of policy, certificates and sealing key.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at
+    }
+
+    /// The key to seal to at `now`: of those in their life, the one that began last.
+    ///
+    /// # Errors
+    /// If the appraisal has ended, or no key is in its life.
+    pub fn sealing_key(&self, now: SystemTime) -> Result<VerifiedKey, Ineligible> {
+        if now >= self.expires_at {
+            return Err(Ineligible::AppraisalExpired);
+        }
+        let key = newest(sealing_keys(&self.statement), now).ok_or(Ineligible::NoKey)?;
+        let not_after = unix(key.not_after).ok_or(Ineligible::NoKey)?;
+        Ok(VerifiedKey {
+            key_id: key.key_id,
+            key: key.public_key,
+            statement_digest: self.statement.digest(),
+            expires_at: self.expires_at.min(not_after),
+        })
+    }
+}
+
+impl VerifiedKey {
+    /// The key's id in OHTTP's key configuration.
+    pub fn key_id(&self) -> u8 {
+        self.key_id
+    }
+
+    /// The key, or `None` once it or its appraisal has ended.
+    pub fn at(&self, now: SystemTime) -> Option<&[u8; 32]> {
+        (now < self.expires_at).then_some(&self.key)
+    }
+
+    /// The statement that it was in.
+    pub fn statement_digest(&self) -> StatementDigest {
+        self.statement_digest
+    }
+
+    /// When it may no longer be sealed to.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at
+    }
+}

@@ -1,0 +1,330 @@
+//! From an answer to a verified node and its key, or to the first check that refuses.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed helper fails its test"
+)]
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use attestation::software_root::{SoftwareRoot, SoftwareSigner};
+use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
+use attestation::{
+    Answer, EvidenceItem, EvidenceKind, Ineligible, Nonce, Policy, Root, StatementDigest, appraise,
+    binding, verify,
+};
+
+const NOW: u64 = 1_780_272_000;
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+const MEASUREMENT: [u8; 48] = [0x11; 48];
+
+static ROOT: LazyLock<SoftwareRoot> = LazyLock::new(|| SoftwareRoot::generate(at(NOW)).unwrap());
+
+fn at(unix: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(unix)
+}
+
+fn nonce() -> Nonce {
+    Nonce::from([0x77; 32])
+}
+
+fn key(key_id: u8, not_before: u64, not_after: u64) -> ClaimedKey {
+    let public_key = [key_id.max(9); 32];
+    ClaimedKey {
+        key_id,
+        suite: Suite::X25519,
+        public_key,
+        not_before,
+        not_after,
+    }
+}
+
+fn draft() -> Draft {
+    Draft {
+        node_id: "node-1".to_owned(),
+        keys: vec![key(20, NOW - HOUR, NOW + DAY)],
+        receipt_key: [3; 32],
+        tls_spki_sha256: None,
+        models: vec!["tiny".to_owned()],
+        engine: EngineLocation::Local,
+        config_sha256: [5; 32],
+        software: Software {
+            name: "sealgate".to_owned(),
+            version: "0.1.0".to_owned(),
+            commit: "abc".to_owned(),
+        },
+    }
+}
+
+fn policy(settings: &str) -> Policy {
+    let text = format!(
+        "version = 1\n{settings}\n[sev_snp]\nsoftware_roots = [\"ark.pem\"]\nproducts = [\"genoa\"]\n\
+         measurements = [\"{}\"]\n[sev_snp.minimum_tcb.genoa]\nbootloader = 10\ntee = 0\nsnp = 23\n\
+         microcode = 84\n",
+        hex::encode(MEASUREMENT)
+    );
+    Policy::from_toml(&text, &mut |_| Ok(ROOT.ark_pem().as_bytes().to_vec())).unwrap()
+}
+
+/// What an honest node answers, with a statement of its choice.
+fn answer(draft: &Draft, devices: Vec<EvidenceItem>) -> Answer {
+    let signer = SoftwareSigner::from_pem(ROOT.vcek_key_pem(), ROOT.vcek_pem(), ROOT.ask_pem());
+    let statement = draft.to_json().unwrap();
+    let reports: Vec<_> = devices
+        .iter()
+        .map(|device| device.report.as_slice())
+        .collect();
+    let data = binding::report_data(&StatementDigest::of(&statement), &nonce(), &reports);
+    let mut evidence = vec![signer.unwrap().evidence(data, MEASUREMENT).unwrap()];
+    evidence.extend(devices);
+    Answer {
+        statement,
+        nonce: nonce(),
+        evidence,
+    }
+}
+
+#[test]
+fn a_good_answer_makes_a_node_that_expires() {
+    let answer = answer(&draft(), vec![]);
+    let answer = Answer::from_json(&answer.to_json().unwrap()).unwrap();
+    let node = verify(&answer, &policy(""), &nonce(), at(NOW)).unwrap();
+    assert_eq!(node.node_id(), "node-1");
+    assert_eq!(node.models(), ["tiny"]);
+    assert_eq!(
+        node.statement_digest(),
+        StatementDigest::of(&answer.statement)
+    );
+    assert_eq!((node.tee(), node.root()), ("sev-snp", Root::Software));
+    assert_eq!(node.root().to_string(), "\"software root\"");
+    assert_eq!(node.verified_at(), at(NOW));
+    assert_eq!(node.expires_at(), at(NOW + HOUR));
+    assert_eq!(node.claims().measurement, MEASUREMENT);
+    assert_eq!(node.policy_digest(), policy("").digest());
+
+    let key = node.sealing_key(at(NOW)).unwrap();
+    assert_eq!(key.key_id(), 20);
+    assert_eq!(key.statement_digest(), node.statement_digest());
+    assert_eq!(key.at(at(NOW + HOUR - 1)), Some(&[20; 32]));
+    assert_eq!(key.at(at(NOW + HOUR)), None);
+    assert!(node.sealing_key(at(NOW + HOUR - 1)).is_ok());
+    assert_eq!(
+        node.sealing_key(at(NOW + HOUR)).unwrap_err(),
+        Ineligible::AppraisalExpired
+    );
+}
+
+#[test]
+fn the_earliest_end_counts() {
+    let mut short = draft();
+    short.keys = vec![key(20, NOW - HOUR, NOW + 60)];
+    let node = verify(&answer(&short, vec![]), &policy(""), &nonce(), at(NOW)).unwrap();
+    assert_eq!(node.expires_at(), at(NOW + 60));
+
+    // The software root's certificates last ten years, so the policy's age ends after them only
+    // close to their end.
+    let end = NOW + 3652 * DAY;
+    let late = end - 60;
+    let mut draft = draft();
+    draft.keys = vec![key(20, late - HOUR, late + DAY)];
+    let node = verify(&answer(&draft, vec![]), &policy(""), &nonce(), at(late)).unwrap();
+    assert_eq!(node.expires_at(), at(end));
+}
+
+#[test]
+fn the_newest_key_in_its_life_is_sealed_to() {
+    let mut draft = draft();
+    draft.keys = vec![
+        key(30, NOW + 600, NOW + DAY),
+        key(20, NOW - HOUR, NOW + DAY),
+        key(21, NOW - HOUR, NOW + DAY),
+        key(10, NOW - DAY, NOW + DAY),
+    ];
+    let node = verify(&answer(&draft, vec![]), &policy(""), &nonce(), at(NOW)).unwrap();
+    let key_at = |time| node.sealing_key(at(time)).unwrap().key_id();
+    assert_eq!(key_at(NOW), 20);
+    assert_eq!(key_at(NOW + 599), 20);
+    assert_eq!(key_at(NOW + 600), 30);
+    assert_eq!(
+        node.sealing_key(at(NOW - 2 * DAY)).unwrap_err(),
+        Ineligible::NoKey
+    );
+}
+
+#[test]
+fn each_flaw_is_refused_by_its_check() {
+    let with = |change: fn(&mut Draft)| {
+        let mut draft = draft();
+        change(&mut draft);
+        answer(&draft, vec![])
+    };
+    let gpu = EvidenceItem {
+        kind: EvidenceKind::NvidiaGpu,
+        report: vec![1],
+        certificates: vec![vec![2]],
+    };
+    let changed = |change: fn(&mut Answer)| {
+        let mut answer = answer(&draft(), vec![]);
+        change(&mut answer);
+        answer
+    };
+    let pinned = format!("config_sha256 = [\"{}\"]", "05".repeat(32));
+    let cases = [
+        (
+            "remote engine",
+            with(|d| d.engine = EngineLocation::Remote),
+            "",
+            Some("engine"),
+        ),
+        (
+            "remote engine allowed",
+            with(|d| d.engine = EngineLocation::Remote),
+            "allow_remote_engine = true",
+            None,
+        ),
+        ("configuration pinned", with(|_| {}), &pinned, None),
+        (
+            "another configuration",
+            with(|d| d.config_sha256 = [6; 32]),
+            &pinned,
+            Some("configuration"),
+        ),
+        (
+            "no configuration",
+            with(|_| {}),
+            "config_sha256 = []",
+            Some("configuration"),
+        ),
+        ("no key", with(|d| d.keys.clear()), "", Some("sealing key")),
+        (
+            "key ended",
+            with(|d| d.keys = vec![key(20, NOW - HOUR, NOW)]),
+            "",
+            Some("sealing key"),
+        ),
+        (
+            "key not begun",
+            with(|d| d.keys = vec![key(20, NOW + 1, NOW + HOUR)]),
+            "",
+            Some("sealing key"),
+        ),
+        (
+            "key of a week",
+            with(|d| d.keys = vec![key(20, NOW, NOW + 7 * DAY)]),
+            "",
+            None,
+        ),
+        (
+            "key of over a week",
+            with(|d| d.keys = vec![key(20, NOW, NOW + 7 * DAY + 1)]),
+            "",
+            Some("key life"),
+        ),
+        ("a device", answer(&draft(), vec![gpu]), "", Some("devices")),
+        (
+            "device taken out",
+            changed(|a| a.evidence[0] = answer(&draft(), vec![item()]).evidence.remove(0)),
+            "",
+            Some("report data"),
+        ),
+        (
+            "another TEE",
+            changed(|a| a.evidence[0].kind = EvidenceKind::Tdx),
+            "",
+            Some("TEE"),
+        ),
+        (
+            "no evidence",
+            changed(|a| a.evidence.clear()),
+            "",
+            Some("TEE"),
+        ),
+        (
+            "statement no JSON",
+            changed(|a| a.statement = b"{".to_vec()),
+            "",
+            Some("statement"),
+        ),
+        (
+            "one byte more",
+            changed(|a| a.statement.push(b' ')),
+            "",
+            Some("report data"),
+        ),
+        (
+            "another's statement",
+            changed(|a| a.statement = answer(&other(), vec![]).statement),
+            "",
+            Some("report data"),
+        ),
+        (
+            "another's nonce",
+            changed(|a| a.nonce = Nonce::from([0; 32])),
+            "",
+            Some("nonce"),
+        ),
+    ];
+    for (name, answer, settings, expected) in cases {
+        let result = verify(&answer, &policy(settings), &nonce(), at(NOW));
+        assert_eq!(
+            result.err().map(|refusal| refusal.check),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+fn item() -> EvidenceItem {
+    EvidenceItem {
+        kind: EvidenceKind::NvidiaGpu,
+        report: vec![1],
+        certificates: vec![vec![2]],
+    }
+}
+
+fn other() -> Draft {
+    Draft {
+        node_id: "node-2".to_owned(),
+        ..draft()
+    }
+}
+
+#[test]
+fn evidence_does_not_answer_a_later_question() {
+    let later = Nonce::from([0x78; 32]);
+    let mut answer = answer(&draft(), vec![]);
+    answer.nonce = later;
+    let refusal = verify(&answer, &policy(""), &later, at(NOW)).unwrap_err();
+    assert_eq!(refusal.check, "report data");
+}
+
+#[test]
+fn a_policy_without_the_section_refuses() {
+    let policy = Policy::from_toml("version = 1", &mut |_| unreachable!()).unwrap();
+    let refusal = verify(&answer(&draft(), vec![]), &policy, &nonce(), at(NOW)).unwrap_err();
+    assert_eq!(refusal.check, "policy section");
+}
+
+#[test]
+fn kept_evidence_is_appraised_without_a_nonce() {
+    let answer = answer(&draft(), vec![]);
+    let appraisal = appraise(&answer, &policy(""), None, at(NOW));
+    assert!(appraisal.accepted());
+    assert_eq!(appraisal.root(), Some(Root::Software));
+    let nonce = appraisal
+        .checks()
+        .iter()
+        .find(|check| check.name == "nonce")
+        .unwrap();
+    assert!(nonce.expected.contains("freshness is not shown"));
+}
+
+#[test]
+fn private_parts_are_not_shown() {
+    assert_eq!(format!("{:?}", *ROOT), "SoftwareRoot(..)");
+    let signer = SoftwareSigner::from_pem(ROOT.vcek_key_pem(), ROOT.vcek_pem(), ROOT.ask_pem());
+    assert_eq!(format!("{:?}", signer.unwrap()), "SoftwareSigner(..)");
+}
