@@ -1,1 +1,56 @@
-//! Attested Oblivious HTTP: encapsulate and open, chunk by chunk. No IO.
+//! Attested Oblivious HTTP: encapsulate and open, chunk by chunk.
+//!
+//! A request is sealed to a key that appraisal made usable ([`seal_request`]), and sealing hands out
+//! the one [`ReplyOpener`] that fits the reply. A node collects a request in a [`RequestOpener`],
+//! whose end hands out the one [`ReplySealer`]. What travels is the encapsulation of
+//! draft-ietf-ohai-chunked-ohttp around a Binary HTTP message (RFC 9292); `docs/wire.md` says it
+//! byte by byte.
+//!
+//! Guarantees: no plaintext leaves an opener before its chunk was authenticated, an end that was not
+//! proved is an error, an opener or sealer that failed stays failed, and no nonce is used twice.
+//! This module does no IO, reads no clock and logs nothing; it does not know what the content means.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::as_conversions)
+)]
+
+mod bhttp;
+mod chunks;
+mod context;
+mod error;
+mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod kem;
+mod keys;
+mod labels;
+mod nonce;
+mod padding;
+mod plaintext;
+mod reply_opener;
+mod reply_sealer;
+mod request_opener;
+mod request_sealer;
+mod stream;
+mod suite;
+#[cfg(test)]
+mod tests;
+mod varint;
+
+pub use bhttp::{Fields, FormError};
+pub use error::{OpenError, OpenErrorKind, RandomError, SealError};
+pub use keys::{NodeSecret, OpeningKeys, encode_key_configs};
+pub use padding::{Padding, UnknownPadding};
+pub use reply_opener::{FinalPart, ReplyHead, ReplyOpener, ReplyPart, Trailers};
+pub use reply_sealer::ReplySealer;
+pub use request_opener::{MAX_REQUEST_CONTENT, OpenedRequest, RequestLimits, RequestOpener};
+pub use request_sealer::{RequestHead, seal_request};
+pub use stream::StreamSealer;
+
+/// Media type of an encapsulated request.
+pub const REQUEST_MEDIA_TYPE: &str = "message/ohttp-chunked-req";
+/// Media type of an encapsulated response.
+pub const RESPONSE_MEDIA_TYPE: &str = "message/ohttp-chunked-res";
+/// Media type of a list of key configurations (RFC 9458 section 3.2).
+pub const KEYS_MEDIA_TYPE: &str = "application/ohttp-keys";

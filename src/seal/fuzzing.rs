@@ -1,0 +1,169 @@
+//! What the fuzz targets call: parsers of outside bytes, with the checks that must always hold.
+//!
+//! Built only for fuzzing. Bytes that only a peer with the key can make are sealed here first, so
+//! that a target reaches what lies behind the cipher.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a broken promise must stop the fuzzer"
+)]
+
+use bytes::{Bytes, BytesMut};
+use rand::{SeedableRng as _, rngs::StdRng};
+
+use super::{
+    FinalPart, FormError, NodeSecret, OpenError, OpeningKeys, ReplyOpener, ReplyPart, ReplySealer,
+    RequestLimits, RequestOpener,
+    bhttp::{Control, Event, Fields, Reader, RequestLine, StatusLine},
+    chunks::OpenChunkAt,
+    context::{Place, ReplySecret, RequestSealing, SealChunk},
+    labels,
+    suite::{Aead, Header},
+};
+
+const KEY_ID: u8 = 1;
+const MAX_CONTENT: u64 = 4096;
+
+type Message<C> = (Option<C>, Fields, Vec<u8>, Option<Fields>);
+
+/// Reads a Binary HTTP request whole and byte by byte.
+pub fn bhttp_request(data: &[u8]) {
+    bhttp_message::<RequestLine>(data);
+}
+
+/// Reads a Binary HTTP response whole and byte by byte.
+pub fn bhttp_response(data: &[u8]) {
+    bhttp_message::<StatusLine>(data);
+}
+
+fn bhttp_message<C: Control + PartialEq + std::fmt::Debug>(data: &[u8]) {
+    let whole = read_message::<C>([data]);
+    let bytewise = read_message::<C>(data.chunks(1));
+    assert_eq!(whole, bytewise, "a split changed the message");
+}
+
+fn read_message<'a, C: Control>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Message<C>, FormError> {
+    let mut reader = Reader::<C>::new(MAX_CONTENT);
+    let mut message = (None, Fields::default(), Vec::new(), None);
+    for piece in pieces {
+        let mut piece = Bytes::copy_from_slice(piece);
+        while let Some(event) = reader.read(&mut piece)? {
+            match event {
+                Event::Head(head, fields) => {
+                    assert!(message.0.is_none(), "a second head");
+                    (message.0, message.1) = (Some(head), fields);
+                }
+                Event::Content(content) => message.2.extend_from_slice(&content),
+                Event::Trailers(trailers) => message.3 = Some(trailers),
+            }
+        }
+        assert!(piece.is_empty(), "input was left");
+    }
+    reader.finish()?;
+    assert!(
+        message.0.is_some() && message.3.is_some(),
+        "an end without head or trailers"
+    );
+    assert!(u64::try_from(message.2.len()).is_ok_and(|len| len <= MAX_CONTENT));
+    Ok(message)
+}
+
+/// Opens a request: the bytes as they are, and the same bytes as plaintext of a real sender.
+pub fn request_opener(data: &[u8]) {
+    let secret = NodeSecret::fixed(&[7; 32]).expect("32 bytes");
+    let public_key = secret.public_key();
+    let mut keys = OpeningKeys::new();
+    keys.insert(KEY_ID, secret);
+    assert!(open_request(&keys, [data]).is_err(), "nobody has the key");
+
+    let header = Header {
+        key_id: KEY_ID,
+        aead: Aead::Aes256Gcm,
+    };
+    let encoded = header.encode();
+    let info = labels::request_info(&encoded);
+    let mut rng = StdRng::seed_from_u64(1);
+    let (enc, mut sealing, _) =
+        RequestSealing::setup(header, &public_key, &info, &mut rng).expect("a good key");
+    let mut body = BytesMut::from(&encoded[..]);
+    body.extend_from_slice(&enc);
+    seal_pieces(&mut body, data, &mut sealing);
+    let whole = open_request(&keys, [&body[..]]);
+    let bytewise = open_request(&keys, body.chunks(1));
+    assert_eq!(whole, bytewise, "a split changed the request");
+}
+
+fn open_request<'a>(
+    keys: &OpeningKeys,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<(String, Fields, Bytes), OpenError> {
+    let mut opener = RequestOpener::new(RequestLimits {
+        content_bytes: 4096,
+    });
+    for piece in pieces {
+        opener.push(keys, Bytes::copy_from_slice(piece))?;
+    }
+    opener
+        .finish()
+        .map(|(request, _)| (request.path, request.fields, request.content))
+}
+
+/// Opens a reply: the bytes as they are, and the same bytes as plaintext of a real node.
+pub fn reply_opener(data: &[u8]) {
+    let secret = || ReplySecret::fixed(Aead::Aes256Gcm, [1; 32], [2; 32]);
+    assert!(
+        open_reply(ReplyOpener::new(secret()), [data]).is_err(),
+        "nobody has the key"
+    );
+
+    let mut rng = StdRng::seed_from_u64(1);
+    let (nonce, mut sealing) = ReplySealer::new(secret())
+        .begin(&mut rng)
+        .expect("lengths that fit");
+    let mut body = BytesMut::from(nonce.as_bytes());
+    seal_pieces(&mut body, data, &mut sealing);
+    let whole = open_reply(ReplyOpener::new(secret()), [&body[..]]);
+    let bytewise = open_reply(ReplyOpener::new(secret()), body.chunks(1));
+    assert_eq!(whole, bytewise, "a split changed the reply");
+}
+
+fn open_reply<'a>(
+    mut opener: ReplyOpener,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<(Vec<u8>, FinalPart), OpenError> {
+    let (mut content, mut head) = (Vec::new(), None);
+    for piece in pieces {
+        opener.push(Bytes::copy_from_slice(piece))?;
+        while let Some(part) = opener.next_part()? {
+            match part {
+                ReplyPart::Head(new) => head = Some(new),
+                ReplyPart::Content(piece) => content.extend_from_slice(&piece),
+            }
+        }
+    }
+    let mut end = opener.finish()?;
+    end.head = end.head.or(head);
+    assert!(end.head.is_some(), "an end without a head");
+    Ok((content, end))
+}
+
+/// Seals `data` in chunks whose lengths its own bytes choose.
+fn seal_pieces(body: &mut BytesMut, mut data: &[u8], sealing: &mut impl SealChunk) {
+    while let Some(first) = data.first().copied().filter(|first| first & 1 == 1) {
+        let len = usize::from(first).min(data.len());
+        let (piece, rest) = data.split_at(len);
+        seal_piece(body, piece, Place::Middle, sealing);
+        data = rest;
+    }
+    let last = &data[..data.len().min(16_384)];
+    seal_piece(body, last, Place::Final, sealing);
+}
+
+fn seal_piece(body: &mut BytesMut, piece: &[u8], place: Place, sealing: &mut impl SealChunk) {
+    let chunk = OpenChunkAt::begin(body, piece.len(), place).expect("a length that fits");
+    body.extend_from_slice(piece);
+    chunk.end(body, sealing).expect("a fresh key");
+}

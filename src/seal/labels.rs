@@ -1,0 +1,79 @@
+//! Every label of the protocol, and the formulas that use them.
+//!
+//! Draft: draft-ietf-ohai-chunked-ohttp-08, on RFC 9458.
+
+use aes_gcm::{Aes128Gcm, Aes256Gcm, KeyInit as _};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{
+    context::ReplyCipher,
+    nonce::{CounterNonce, NONCE_LEN},
+    suite::{Aead, ENC_LEN, HEADER_LEN, MAX_KEY_LEN},
+};
+
+/// What the HPKE context of a request is bound to (draft section 6.1).
+const REQUEST_INFO_LABEL: &[u8] = b"message/bhttp chunked request";
+/// What the secret of a response is exported under (draft section 6.2).
+pub(super) const RESPONSE_EXPORT_LABEL: &[u8] = b"message/bhttp chunked response";
+/// Associated data of every chunk but the last.
+pub(super) const CHUNK_AAD: &[u8] = b"";
+/// Associated data of the last chunk.
+pub(super) const FINAL_CHUNK_AAD: &[u8] = b"final";
+/// `info` of the response key (RFC 9458 section 4.4).
+const RESPONSE_KEY_LABEL: &[u8] = b"key";
+/// `info` of the response nonce (RFC 9458 section 4.4).
+const RESPONSE_NONCE_LABEL: &[u8] = b"nonce";
+
+/// Length of [`request_info`].
+const REQUEST_INFO_LEN: usize = 37;
+
+/// `info = "message/bhttp chunked request" || 0x00 || header` (draft section 6.1).
+pub(super) fn request_info(header: &[u8; HEADER_LEN]) -> [u8; REQUEST_INFO_LEN] {
+    let mut info = [0; REQUEST_INFO_LEN];
+    let parts = REQUEST_INFO_LABEL.iter().chain(&[0]).chain(header);
+    for (to, from) in info.iter_mut().zip(parts) {
+        *to = *from;
+    }
+    info
+}
+
+/// The key and nonce of a response (draft section 6.2, RFC 9458 section 4.4):
+///
+/// ```text
+/// prk        = Extract(salt = enc || response_nonce, secret)
+/// aead_key   = Expand(prk, "key", Nk)
+/// aead_nonce = Expand(prk, "nonce", Nn)
+/// ```
+///
+/// `secret` and `response_nonce` are `max(Nn, Nk)` bytes long. `None` cannot happen with the lengths
+/// of these suites; it stands for what the library calls an invalid length.
+pub(super) fn reply_cipher(
+    aead: Aead,
+    secret: &[u8],
+    enc: &[u8; ENC_LEN],
+    response_nonce: &[u8],
+) -> Option<ReplyCipher> {
+    let mut salt = [0; ENC_LEN + MAX_KEY_LEN];
+    let salt_len = enc.len().checked_add(response_nonce.len())?;
+    let salt = salt.get_mut(..salt_len)?;
+    for (to, from) in salt.iter_mut().zip(enc.iter().chain(response_nonce)) {
+        *to = *from;
+    }
+    let prk = Hkdf::<Sha256>::new(Some(salt), secret);
+    let mut key = Zeroizing::new([0; MAX_KEY_LEN]);
+    let key = key.get_mut(..aead.key_len())?;
+    prk.expand(RESPONSE_KEY_LABEL, key).ok()?;
+    let mut nonce = Zeroizing::new([0; NONCE_LEN]);
+    prk.expand(RESPONSE_NONCE_LABEL, nonce.as_mut()).ok()?;
+    let nonce = CounterNonce::new(nonce);
+    Some(match aead {
+        Aead::Aes128Gcm => {
+            ReplyCipher::Aes128Gcm(Box::new(Aes128Gcm::new_from_slice(key).ok()?), nonce)
+        }
+        Aead::Aes256Gcm => {
+            ReplyCipher::Aes256Gcm(Box::new(Aes256Gcm::new_from_slice(key).ok()?), nonce)
+        }
+    })
+}
