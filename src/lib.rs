@@ -2,7 +2,7 @@
 //!
 //! A request goes through the modules in this order: [`gateway`] reads it with [`openai`], seals it
 //! with [`seal`] to a key that [`attestation`] verified, and sends it to a [`node`], which opens it,
-//! asks its engine and seals the reply. [`config`], [`telemetry`], [`clock`] and [`ids`] serve both
+//! asks its engine and seals the reply. [`config`], [`listener`], [`telemetry`], [`clock`] and [`ids`] serve both
 //! roles, which never import each other.
 
 pub mod cli;
@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod gateway;
 pub mod ids;
+pub mod listener;
 pub mod node;
 pub mod openai;
 pub mod seal;

@@ -1,1 +1,461 @@
 //! Configuration of the gateway.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use http::{Uri, uri::Authority};
+use serde::{Deserialize, Deserializer, de};
+
+use super::{ConfigError, Loaded};
+use crate::seal::Padding;
+
+/// Most nodes of one gateway.
+const MAX_NODES: usize = 4096;
+/// Most other names for models.
+const MAX_ALIASES: usize = 4096;
+/// Largest request body that a node takes (docs/wire.md, "Request").
+const MAX_BODY_BYTES: u32 = 16 << 20;
+
+/// Everything that a gateway is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Address to listen on; port 0 lets the system choose.
+    #[serde(default = "GatewayConfig::default_listen")]
+    pub listen: SocketAddr,
+    /// Who may ask.
+    #[serde(default)]
+    pub auth: Auth,
+    /// File with the digests of the API keys; needed with `auth = "keys"`.
+    #[serde(default)]
+    pub keys_file: Option<PathBuf>,
+    /// The appraisal policy.
+    pub policy: PathBuf,
+    /// The nodes.
+    #[serde(rename = "node")]
+    pub nodes: Vec<NodeConfig>,
+    /// Other names for models: the caller's name to the node's.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
+    /// Seconds between two appraisals of a node; an appraisal that ends sooner is renewed sooner.
+    #[serde(default = "GatewayConfig::default_reattest_s")]
+    pub reattest_s: NonZeroU32,
+    /// How the length of what travels is hidden: `bucket` or `off` (docs/wire.md, "Hiding lengths").
+    #[serde(default, deserialize_with = "padding")]
+    pub padding: Padding,
+    /// Retries on an error that stands outside the seal and did not come over a connection that
+    /// the evidence vouches for. Someone on the path can then have a request sent twice (he can
+    /// neither read nor change an answer); without it, his errors end the request.
+    #[serde(default = "yes")]
+    pub retry_unauthenticated: bool,
+    /// What the gateway holds at most.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How long the gateway waits at most.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+impl GatewayConfig {
+    fn default_listen() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8080))
+    }
+
+    fn default_reattest_s() -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(299)
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Checks what no single key can say.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] names the first key that breaks a rule.
+pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
+    let value = &config.value;
+    match value.auth {
+        Auth::Open if !value.listen.ip().is_loopback() => {
+            let message = "\"open\" lets everybody in who can connect, so it needs a loopback \
+                           address in listen: use auth = \"keys\" elsewhere";
+            return Err(config.invalid("auth", message));
+        }
+        Auth::Keys if value.keys_file.is_none() => {
+            let message = "auth = \"keys\" needs the file with the keys' digests";
+            return Err(config.invalid("keys_file", message));
+        }
+        Auth::Open | Auth::Keys => {}
+    }
+    if value.nodes.is_empty() || value.nodes.len() > MAX_NODES {
+        let message = format!("give 1 to {MAX_NODES} [[node]] tables");
+        return Err(config.invalid("node", message));
+    }
+    let mut urls = HashSet::new();
+    if let Some(twice) = value
+        .nodes
+        .iter()
+        .find(|node| !urls.insert(node.url.to_string()))
+    {
+        return Err(config.invalid("node.url", format!("{} is given twice", twice.url)));
+    }
+    let names = value
+        .models
+        .iter()
+        .flat_map(|(name, node_name)| [name, node_name]);
+    if value.models.len() > MAX_ALIASES || names.into_iter().any(|name| !is_model_name(name)) {
+        let message =
+            format!("at most {MAX_ALIASES} names, each of 1 to 256 visible ASCII characters");
+        return Err(config.invalid("models", message));
+    }
+    if value.limits.body_bytes.get() > MAX_BODY_BYTES {
+        let message = format!("a node takes at most {MAX_BODY_BYTES}");
+        return Err(config.invalid("limits.body_bytes", message));
+    }
+    Ok(())
+}
+
+fn is_model_name(name: &str) -> bool {
+    (1..=256).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// Whoever has an API key.
+    #[default]
+    Keys,
+    /// Whoever can connect; only on a loopback address.
+    Open,
+}
+
+/// One node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Where it is: scheme, host and port.
+    pub url: NodeUrl,
+    /// File with the bearer token that the node wants inside the seal.
+    #[serde(default)]
+    pub credential_file: Option<PathBuf>,
+    /// PEM file with the roots for an `https` node, in place of the public ones. A node whose
+    /// evidence binds its certificate needs none.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The address of a node: `http` or `https`, a host, perhaps a port, and no path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeUrl {
+    https: bool,
+    authority: Authority,
+}
+
+impl NodeUrl {
+    /// Whether connections are TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+}
+
+/// A text that is no node's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a node's url is http:// or https:// with a host, perhaps a port, and nothing more")]
+pub struct InvalidNodeUrl;
+
+impl FromStr for NodeUrl {
+    type Err = InvalidNodeUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text
+            .parse::<Uri>()
+            .map_err(|_| InvalidNodeUrl)?
+            .into_parts();
+        let https = match parts.scheme.as_ref().map(http::uri::Scheme::as_str) {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(InvalidNodeUrl),
+        };
+        let bare = parts.path_and_query.is_none_or(|path| path == "/");
+        match parts.authority {
+            Some(authority) if bare && !authority.as_str().contains('@') => {
+                Ok(Self { https, authority })
+            }
+            _ => Err(InvalidNodeUrl),
+        }
+    }
+}
+
+impl fmt::Display for NodeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// What the gateway holds at most.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of callers at once.
+    pub connections: NonZeroUsize,
+    /// Requests at once, streams until their last byte.
+    pub in_flight: NonZeroUsize,
+    /// Requests at once with one API key.
+    pub in_flight_per_key: NonZeroUsize,
+    /// Bytes of one request's body.
+    pub body_bytes: NonZeroU32,
+    /// Bytes of all requests' bodies at once.
+    pub bodies_bytes: NonZeroU32,
+    /// Bytes of a reply that is given on whole.
+    pub reply_bytes: NonZeroUsize,
+    /// Idle connections kept to each node.
+    pub idle_connections_per_node: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: NonZeroUsize::MIN.saturating_add(16_383),
+            in_flight: NonZeroUsize::MIN.saturating_add(8191),
+            in_flight_per_key: NonZeroUsize::MIN.saturating_add(4095),
+            body_bytes: NonZeroU32::MIN.saturating_add((8 << 20) - 1),
+            bodies_bytes: NonZeroU32::MIN.saturating_add((512 << 20) - 1),
+            reply_bytes: NonZeroUsize::MIN.saturating_add((64 << 20) - 1),
+            idle_connections_per_node: 256,
+        }
+    }
+}
+
+/// How long the gateway waits at most, in milliseconds. A stream as a whole has no limit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// For a request head, and on HTTP/1.1 for the next request.
+    pub head_ms: NonZeroU64,
+    /// For the next request on an HTTP/2 connection.
+    pub idle_connection_ms: NonZeroU64,
+    /// For a request's body.
+    pub body_ms: NonZeroU64,
+    /// For the caller to read what is written.
+    pub write_ms: NonZeroU64,
+    /// For a connection to a node.
+    pub connect_ms: NonZeroU64,
+    /// For a node's evidence.
+    pub attest_ms: NonZeroU64,
+    /// For the first part of a node's reply; a reply that is no stream comes whole.
+    pub first_byte_ms: NonZeroU64,
+    /// For the next part of a node's reply.
+    pub idle_ms: NonZeroU64,
+    /// Between two signs of life on a stream that waits.
+    pub sign_of_life_ms: NonZeroU64,
+    /// For open requests to end once the gateway is told to stop.
+    pub drain_ms: NonZeroU64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head_ms: seconds(30),
+            idle_connection_ms: seconds(90),
+            body_ms: seconds(60),
+            write_ms: seconds(60),
+            connect_ms: seconds(5),
+            attest_ms: seconds(10),
+            first_byte_ms: seconds(600),
+            idle_ms: seconds(120),
+            sign_of_life_ms: seconds(15),
+            drain_ms: seconds(600),
+        }
+    }
+}
+
+const fn seconds(seconds: u64) -> NonZeroU64 {
+    match NonZeroU64::new(seconds.saturating_mul(1000)) {
+        Some(millis) => millis,
+        None => NonZeroU64::MIN,
+    }
+}
+
+/// The time that a key of [`Timeouts`] means.
+#[must_use]
+pub const fn millis(value: NonZeroU64) -> Duration {
+    Duration::from_millis(value.get())
+}
+
+/// The API keys: the file that `keys_file` names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysFile {
+    /// The keys.
+    #[serde(rename = "key", default)]
+    pub keys: Vec<KeyConfig>,
+}
+
+/// One API key, of which only the digest is stored.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// What the logs call it.
+    pub name: String,
+    /// SHA-256 of the key, 64 hex digits.
+    #[serde(deserialize_with = "digest")]
+    pub sha256: [u8; 32],
+    /// The models it may ask; left out, all.
+    #[serde(default)]
+    pub models: Option<HashSet<String>>,
+}
+
+fn padding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Padding, D::Error> {
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(de::Error::custom)
+}
+
+fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&text, &mut digest)
+        .map_err(|_| de::Error::custom("a SHA-256 is 64 hex digits"))?;
+    Ok(digest)
+}
+
+/// Whether `host` names this machine whoever resolves it.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse()
+            .is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const MINIMAL: &str = "auth = \"open\"\npolicy = \"policy.toml\"\n\
+        [[node]]\nurl = \"http://127.0.0.1:8090\"\n";
+
+    fn load(text: &str) -> Result<GatewayConfig, String> {
+        let loaded = super::super::parse(Path::new("gateway.toml"), text, std::iter::empty())
+            .map_err(|e| e.to_string())?;
+        check(&loaded).map_err(|e| e.to_string())?;
+        Ok(loaded.value)
+    }
+
+    #[test]
+    fn the_least_configuration_has_defaults_for_the_rest() {
+        let config = load(MINIMAL).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.limits.body_bytes.get(), 8 << 20);
+        assert_eq!(config.reattest_s.get(), 300);
+        assert_eq!(config.padding, Padding::Bucket);
+        assert!(config.retry_unauthenticated);
+        assert_eq!(config.nodes[0].url.to_string(), "http://127.0.0.1:8090");
+    }
+
+    #[test]
+    fn a_wrong_configuration_names_the_key() {
+        let node = |url: &str| MINIMAL.replace("http://127.0.0.1:8090", url);
+        let with = |line: &str| format!("{line}\n{MINIMAL}");
+        let cases = [
+            ("an unknown key", with("listne = 1"), "listne"),
+            ("open to the world", with("listen = \"0.0.0.0:1\""), "auth"),
+            (
+                "keys without a file",
+                MINIMAL.replace("open", "keys"),
+                "keys_file",
+            ),
+            (
+                "no node",
+                "auth = \"open\"\npolicy = \"p\"\nnode = []".to_owned(),
+                "node",
+            ),
+            ("a path", node("http://127.0.0.1:1/v1"), "node's url"),
+            ("a query", node("http://127.0.0.1:1/?a"), "node's url"),
+            (
+                "user information",
+                node("http://a:b@127.0.0.1:1"),
+                "node's url",
+            ),
+            ("no scheme", node("127.0.0.1:1"), "node's url"),
+            (
+                "a node twice",
+                format!("{MINIMAL}[[node]]\nurl = \"http://127.0.0.1:8090/\"\n"),
+                "node.url",
+            ),
+            (
+                "a blank in a name",
+                format!("{MINIMAL}[models]\n\"a b\" = \"c\"\n"),
+                "models",
+            ),
+            (
+                "a zero timeout",
+                format!("{MINIMAL}[timeouts]\nbody_ms = 0\n"),
+                "body_ms",
+            ),
+            (
+                "bodies that no node takes",
+                format!("{MINIMAL}[limits]\nbody_bytes = 16777217\n"),
+                "limits.body_bytes",
+            ),
+        ];
+        for (name, text, named) in cases {
+            let error = load(&text).expect_err(name);
+            assert!(error.contains(named), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_its_digest() {
+        let file = |digest: &str| format!("[[key]]\nname = \"a\"\nsha256 = \"{digest}\"\n");
+        let keys: KeysFile = toml::from_str(&file(&"0a".repeat(32))).unwrap();
+        assert_eq!(keys.keys[0].sha256, [10; 32]);
+        for wrong in ["", "sk-secret", &"0a".repeat(31)] {
+            assert!(toml::from_str::<KeysFile>(&file(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_host_is_one_whoever_resolves_it() {
+        let cases = [
+            ("localhost", true),
+            ("LOCALHOST", true),
+            ("127.0.0.2", true),
+            ("[::1]", true),
+            ("localhost.example", false),
+            ("example", false),
+            ("0.0.0.0", false),
+        ];
+        for (host, loopback) in cases {
+            assert_eq!(is_loopback_host(host), loopback, "{host}");
+        }
+    }
+}

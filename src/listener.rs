@@ -1,0 +1,537 @@
+//! Accepts connections and serves HTTP/1.1 and HTTP/2 on them, with a bound on everything a peer
+//! could otherwise hold open.
+//!
+//! A peer that sends nothing, sends its head slowly, stays idle, or stops reading is closed: hyper
+//! times heads only once a timer is set and the protocol is known, so the time before the first
+//! request and between requests is watched here.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, service::Service};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Most bytes of one header list on HTTP/2; on HTTP/1.1 a head must fit `MAX_BUFFER_BYTES`.
+pub const MAX_HEAD_BYTES: u32 = 32 * 1024;
+/// Most fields of one request head.
+pub const MAX_HEAD_FIELDS: usize = 100;
+/// Most bytes that are read ahead or wait to be written on one connection.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Most streams at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// Bytes a peer may send ahead on one HTTP/2 stream, and on a whole connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// An HTTP/2 peer that is gone without a word is found within the sum of these.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rest after the system refused to accept, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time for the last bytes of a connection that is told to close.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// What the connections of one listener may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most connections at once; one more is closed as soon as it is accepted.
+    pub connections: usize,
+    /// Longest time for a request head to arrive whole; on HTTP/1.1 also between two requests.
+    pub head_timeout: Duration,
+    /// Longest time that a connection stays open without a request.
+    pub idle_timeout: Duration,
+    /// Longest time that written bytes may wait for the peer to read.
+    pub write_timeout: Duration,
+    /// Time for open requests to end once the listener shuts down.
+    pub shutdown_timeout: Duration,
+}
+
+/// The address a request came from, among its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves `service` on every connection until `shutdown`; then accepts no more, lets open requests
+/// end for `limits.shutdown_timeout`, and cuts what is left.
+///
+/// An `axum::Router` goes in through `hyper_util::service::TowerToHyperService::new(router)`.
+pub async fn serve_connections<S, B>(
+    listener: TcpListener,
+    service: S,
+    limits: Limits,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let builder = Arc::new(http_builder(&limits));
+    let places = Arc::new(Semaphore::new(
+        limits.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let tasks = TaskTracker::new();
+    let cut = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "accept");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(limit = limits.connections, "connection limit reached");
+            continue;
+        };
+        let (builder, service) = (Arc::clone(&builder), service.clone());
+        let (shutdown, cut) = (shutdown.clone(), cut.clone());
+        tasks.spawn(async move {
+            let served = serve_one(&builder, stream, Peer(peer), service, limits, shutdown);
+            tokio::select! {
+                () = served => {}
+                () = cut.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if timeout(limits.shutdown_timeout, tasks.wait())
+        .await
+        .is_err()
+    {
+        cut.cancel();
+        tasks.wait().await;
+    }
+}
+
+fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_headers(MAX_HEAD_FIELDS)
+        .max_buf_size(MAX_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_BUFFER_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+async fn serve_one<S, B>(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    peer: Peer,
+    service: S,
+    limits: Limits,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "set TCP_NODELAY");
+    }
+    let activity = Arc::new(Activity::new());
+    let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
+    let tracked = Tracked {
+        service,
+        peer,
+        activity: Arc::clone(&activity),
+    };
+    let mut connection = std::pin::pin!(builder.serve_connection(io, tracked));
+    let idle = activity.idle(limits.head_timeout, limits.idle_timeout);
+    let graceful = tokio::select! {
+        result = connection.as_mut() => return ended(result),
+        () = idle => false,
+        () = shutdown.cancelled() => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    if graceful {
+        ended(connection.await);
+    } else if let Ok(result) = timeout(CLOSE_GRACE, connection).await {
+        ended(result);
+    }
+}
+
+/// The end of a connection is the peer's business: resets and cut heads are everyday events.
+fn ended(result: Result<(), Box<dyn Error + Send + Sync>>) {
+    if let Err(error) = result {
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+/// Whether a connection has a request in flight, and since when it has none.
+#[derive(Debug)]
+struct Activity {
+    opened: Instant,
+    in_flight: AtomicUsize,
+    /// Milliseconds from `opened` to the end of the last request; 0 before the first.
+    idle_since_ms: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            idle_since_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends once the connection has been without a request for too long.
+    async fn idle(&self, first: Duration, between: Duration) {
+        loop {
+            let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
+            let limit = if since.is_zero() { first } else { between };
+            let busy = self.in_flight.load(Ordering::Relaxed) > 0;
+            let now = Instant::now();
+            let deadline = if busy {
+                now + between
+            } else {
+                self.opened + since + limit
+            };
+            if deadline <= now {
+                return;
+            }
+            sleep_until(deadline).await;
+        }
+    }
+}
+
+/// A request in flight on its connection; lives as long as the reply's body.
+#[derive(Debug)]
+struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let since = u64::try_from(self.0.opened.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        self.0.idle_since_ms.store(since, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a connection's requests and tells the service who asks.
+struct Tracked<S> {
+    service: S,
+    peer: Peer,
+    activity: Arc<Activity>,
+}
+
+impl<S, B> Service<Request<Incoming>> for Tracked<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+{
+    type Response = Response<TrackedBody<B>>;
+    type Error = Infallible;
+    type Future = TrackedReply<S::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        TrackedReply {
+            in_flight: Some(InFlight::begin(&self.activity)),
+            reply: self.service.call(request),
+        }
+    }
+}
+
+pin_project! {
+    struct TrackedReply<F> {
+        #[pin]
+        reply: F,
+        in_flight: Option<InFlight>,
+    }
+}
+
+impl<F, B> Future for TrackedReply<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<TrackedBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let reply = ready!(this.reply.poll(cx));
+        let in_flight = this.in_flight.take();
+        Poll::Ready(reply.map(|reply| reply.map(|body| TrackedBody { body, in_flight })))
+    }
+}
+
+pin_project! {
+    /// A reply's body that counts as in flight until it is dropped.
+    struct TrackedBody<B> {
+        #[pin]
+        body: B,
+        in_flight: Option<InFlight>,
+    }
+}
+
+impl<B: Body> Body for TrackedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream whose writes fail once the peer has read nothing for `limit`.
+struct WriteTimeout<T> {
+    stream: T,
+    limit: Duration,
+    /// Set while a write waits.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> WriteTimeout<T> {
+    fn new(stream: T, limit: Duration) -> Self {
+        Self {
+            stream,
+            limit,
+            deadline: None,
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> WriteTimeout<T> {
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        let result = write(Pin::new(&mut self.stream), cx);
+        if result.is_ready() {
+            self.deadline = None;
+            return result;
+        }
+        let limit = self.limit;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .watch(cx, |stream, cx| stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .watch(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().watch(cx, |stream, cx| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut()
+            .watch(cx, |stream, cx| stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Ready;
+
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        connections: 2,
+        head_timeout: Duration::from_millis(100),
+        idle_timeout: Duration::from_millis(100),
+        write_timeout: Duration::from_millis(100),
+        shutdown_timeout: Duration::from_secs(5),
+    };
+
+    fn hello(_: Request<Incoming>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+        std::future::ready(Ok(Response::new(Full::from("hello"))))
+    }
+
+    async fn start() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = serve_connections(listener, service_fn(hello), LIMITS, shutdown.clone());
+        (address, shutdown, tokio::spawn(server))
+    }
+
+    async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut reply = Vec::new();
+        let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut reply))
+            .await
+            .unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_holds_a_connection_open_is_closed() {
+        let (address, ..) = start().await;
+        let cases: [(&str, &[u8]); 5] = [
+            ("nothing sent", b""),
+            ("part of the HTTP/2 preface", b"PRI * HT"),
+            ("part of a head", b"GET / HTTP/1.1\r\nhost: a\r\n"),
+            (
+                "an idle HTTP/2 connection",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            ),
+            ("idle after a request", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"),
+        ];
+        for (name, bytes) in cases {
+            let reply = exchange(address, bytes).await;
+            assert_eq!(
+                reply.ends_with(b"hello"),
+                name == "idle after a request",
+                "{name}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused() {
+        let (address, ..) = start().await;
+        let fields = "a: b\r\n".repeat(MAX_HEAD_FIELDS);
+        let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+        assert!(
+            exchange(address, many.as_bytes())
+                .await
+                .starts_with(b"HTTP/1.1 431")
+        );
+    }
+
+    #[tokio::test]
+    async fn connections_past_the_limit_are_closed_at_once() {
+        let (address, ..) = start().await;
+        let mut held = Vec::new();
+        for _ in 0..LIMITS.connections {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                .await
+                .unwrap();
+            stream.read_u8().await.unwrap();
+            held.push(stream);
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn shutdown_closes_idle_connections_and_ends() {
+        let (address, shutdown, server) = start().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        stream.read_u8().await.unwrap();
+        shutdown.cancel();
+        server.await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.ends_with(b"hello"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stops_reading_fails_the_write() {
+        let (near, _far) = tokio::io::duplex(16);
+        let mut stream = std::pin::pin!(WriteTimeout::new(near, Duration::from_secs(60)));
+        let error = stream.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}
