@@ -1,1 +1,288 @@
-//! The node: inside the TEE, beside the engine.
+//! The node: opens sealed requests, asks its engine, seals the answers.
+//!
+//! It runs beside the engine, inside the TEE. A request comes through the modules in this order:
+//! `routes` finds what is asked, `request` opens it and lets it in, `answer` asks the
+//! engine, `reply` seals. Keys live in memory only and die with the process; no prompt, reply or
+//! key reaches a log or an error.
+
+use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::join;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::{
+    engine::Engine, evidence::EvidenceSource, models::Models, replay::ReplayTable,
+    request::Buffered, statement::Identity, time::SteadyClock,
+};
+use crate::{
+    clock::Clock,
+    config::{
+        ConfigError, Loaded,
+        node::{self as node_config, EngineUrl, NodeConfig},
+    },
+    listener::{self, serve_connections},
+};
+
+mod answer;
+mod echo;
+mod engine;
+mod engine_stream;
+mod evidence;
+mod keys;
+mod models;
+mod problem;
+mod record;
+mod replay;
+mod reply;
+mod request;
+mod routes;
+mod statement;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use self::{
+    engine::EngineSetupError,
+    evidence::{EvidenceError, SOFTWARE_MEASUREMENT},
+    statement::IdentityError,
+};
+
+/// Most attestations at once (docs/wire.md, "What a node says of itself").
+const MAX_ATTESTATIONS: usize = 4;
+/// Rest between two looks at the keys and the engines' models.
+const UPKEEP: Duration = Duration::from_secs(30);
+/// The same while an engine has not said what it serves, and the longest such rest.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Time for streams that were cut to send their last chunk.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no evidence to be had.
+    #[error("evidence: {0}")]
+    Evidence(#[from] EvidenceError),
+    /// An engine cannot be set up.
+    #[error("engine: {0}")]
+    Engine(#[from] EngineSetupError),
+    /// Keys or statement cannot be made.
+    #[error("identity: {0}")]
+    Identity(#[from] IdentityError),
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A node that listens and does not yet answer.
+#[must_use = "a node answers once it is served"]
+pub struct Node {
+    state: Arc<State>,
+    listener: TcpListener,
+    address: SocketAddr,
+    /// Stops what runs beside the listener when the node is gone.
+    alive: DropGuard,
+}
+
+/// What the requests of a node share.
+struct State {
+    config: NodeConfig,
+    clock: SteadyClock,
+    identity: Identity,
+    evidence: Arc<dyn EvidenceSource>,
+    attestations: Semaphore,
+    models: Models,
+    replay: ReplayTable,
+    /// Places for sealed requests.
+    requests: Arc<Semaphore>,
+    /// Room for requests that have not reached an engine.
+    buffered: Arc<Semaphore>,
+    /// Set when the node is told to stop: it takes no new work.
+    draining: CancellationToken,
+    /// Set when it stops waiting: streams end where they are.
+    cut: CancellationToken,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Makes the keys and the statement, asks the engines what they serve, and listens.
+    ///
+    /// An engine that does not answer yet is no error: it is asked again while the node serves.
+    ///
+    /// # Errors
+    /// [`StartError`] says which part of the configuration or the machine is at fault.
+    pub async fn bind(config: Loaded<NodeConfig>, clock: Clock) -> Result<Self, StartError> {
+        node_config::check(&config)?;
+        let evidence = evidence::open(&config)?;
+        let alive = CancellationToken::new();
+        let models = Models::new(engines(&config, clock, &alive).await?);
+        models.refresh().await;
+        let clock = SteadyClock::new(clock);
+        let identity = Identity::generate(&config.value, models.names(), clock.unix_now())?;
+        let address = config.value.listen;
+        let listen = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let config = config.value;
+        let state = State {
+            clock,
+            identity,
+            evidence,
+            attestations: Semaphore::new(MAX_ATTESTATIONS),
+            models,
+            replay: ReplayTable::new(config.limits.replay_entries.get()),
+            requests: Arc::new(Semaphore::new(places(&config))),
+            buffered: Buffered::shared(config.limits.buffered_bytes.get()),
+            draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            config,
+        };
+        Ok(Self {
+            state: Arc::new(state),
+            listener,
+            address,
+            alive: alive.drop_guard(),
+        })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown`; then refuses new work, waits for the replies under way, at most
+    /// for the configured time, and cuts those that are left with a sealed word.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let Self {
+            state,
+            listener,
+            alive: _alive,
+            ..
+        } = self;
+        let stop = CancellationToken::new();
+        let shared = Arc::clone(&state);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let state = Arc::clone(&shared);
+            async move { Ok::<_, Infallible>(routes::answer(&state, request).await) }
+        });
+        let served = serve_connections(listener, service, limits(&state.config), stop.clone());
+        let drained = async {
+            shutdown.cancelled().await;
+            drain(&state).await;
+            stop.cancel();
+        };
+        tokio::select! {
+            _ = join(served, drained) => {}
+            () = upkeep(&state) => {}
+        }
+    }
+}
+
+/// Reads every file that the configuration names, as a start does, and opens no port.
+///
+/// # Errors
+/// [`StartError`] says which part of the configuration is at fault.
+pub fn check_files(config: &Loaded<NodeConfig>) -> Result<(), StartError> {
+    node_config::check(config)?;
+    evidence::open(config)?;
+    for engine in &config.value.engines {
+        if let EngineUrl::Http(base) = &engine.url {
+            Engine::new(base.clone(), engine, config)?;
+        }
+    }
+    Ok(())
+}
+
+async fn engines(
+    config: &Loaded<NodeConfig>,
+    clock: Clock,
+    alive: &CancellationToken,
+) -> Result<Vec<Arc<Engine>>, EngineSetupError> {
+    let mut engines = Vec::new();
+    for engine in &config.value.engines {
+        let base = match &engine.url {
+            EngineUrl::Http(base) => base.clone(),
+            EngineUrl::Echo => echo::start(clock, alive.child_token())
+                .await
+                .map_err(EngineSetupError::Echo)?,
+        };
+        engines.push(Arc::new(Engine::new(base, engine, config)?));
+    }
+    Ok(engines)
+}
+
+/// Places for requests, as many as can be taken back at once when the node drains.
+fn places(config: &NodeConfig) -> usize {
+    let most = usize::try_from(u32::MAX).unwrap_or(Semaphore::MAX_PERMITS);
+    config
+        .limits
+        .requests
+        .get()
+        .min(most.min(Semaphore::MAX_PERMITS))
+}
+
+fn limits(config: &NodeConfig) -> listener::Limits {
+    listener::Limits {
+        connections: config.limits.connections.get(),
+        head_timeout: config.timeouts.head_ms.duration(),
+        idle_timeout: config.timeouts.idle_ms.duration(),
+        write_timeout: config.timeouts.write_ms.duration(),
+        shutdown_timeout: CUT_GRACE,
+    }
+}
+
+/// Waits until no request is under way, then, past the time allowed, cuts what is left.
+async fn drain(state: &State) {
+    state.draining.cancel();
+    let all = u32::try_from(places(&state.config)).unwrap_or(u32::MAX);
+    let idle = state.requests.acquire_many(all);
+    let patience = state.config.timeouts.drain_ms.duration();
+    if timeout(patience, idle).await.is_err() {
+        tracing::warn!("requests are still under way and are cut");
+        state.cut.cancel();
+        let idle = state.requests.acquire_many(all);
+        let _ = timeout(CUT_GRACE, idle).await;
+    }
+}
+
+/// Turns the keys when they are due and asks the engines what they serve; never ends.
+async fn upkeep(state: &State) {
+    let rest = UPKEEP.min(Duration::from_secs(state.config.keys.life_s.get() / 16));
+    let rest = rest.max(Duration::from_secs(1));
+    let mut retry = FIRST_RETRY;
+    let mut known = state.models.all_known();
+    loop {
+        sleep(if known { rest } else { retry.min(rest) }).await;
+        known = state.models.refresh().await;
+        retry = retry.saturating_mul(2).min(LAST_RETRY);
+        if let Err(error) = state
+            .identity
+            .renew(&state.models.names(), state.clock.unix_now())
+        {
+            tracing::error!(%error, "the statement stays as it is");
+        }
+    }
+}

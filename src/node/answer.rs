@@ -1,0 +1,220 @@
+//! From an accepted request to its sealed reply: the engine is asked, its answer levelled.
+
+use std::future::poll_fn;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::{
+    State,
+    engine::EngineError,
+    engine_stream::{EngineStream, Part},
+    problem::{RETRY_AFTER_S, Refusal},
+    reply::{Exchange, Place, ReplyBody},
+    request::Buffered,
+};
+use crate::{
+    ids::RequestId,
+    openai::{
+        Code, CompletionRequest, Usage,
+        level::{self, ReplyContext, RequestOptions},
+    },
+};
+
+/// Most bytes of a unary reply of an engine.
+const MAX_REPLY: usize = 64 * 1024 * 1024;
+/// Most bytes of an engine's error.
+const MAX_ERROR: usize = 1024 * 1024;
+/// Longest `retry-after` that is given on; clients do not retry at all beyond it.
+const MAX_RETRY_AFTER_S: u16 = 120;
+
+const JSON: &str = "application/json";
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// What the engine is asked.
+pub(super) struct Question {
+    pub(super) id: RequestId,
+    pub(super) path: &'static str,
+    pub(super) content: Bytes,
+    /// The node's name of the model, where the caller's is another.
+    pub(super) model: Option<String>,
+    pub(super) buffered: Buffered,
+}
+
+/// Answers one accepted request.
+pub(super) async fn answer(
+    state: &State,
+    mut exchange: Exchange,
+    question: Question,
+) -> Response<ReplyBody> {
+    let Question {
+        id,
+        path,
+        content,
+        model,
+        buffered,
+    } = question;
+    let request = match CompletionRequest::parse(content) {
+        Ok(request) => request,
+        Err(error) => return exchange.error(400, &error.object().to_json()),
+    };
+    let name = model.as_deref().unwrap_or(request.model());
+    let Some(engine) = state.models.engine_of(name) else {
+        return exchange.error(404, &Code::ModelNotFound.object().to_json());
+    };
+    exchange.record.model = Some(name.to_owned());
+    let options = RequestOptions {
+        engine_model: model.as_deref(),
+        ignores: &engine.ignores,
+    };
+    let levelled = match level::level_request(request.body(), &options) {
+        Ok(levelled) => levelled,
+        Err(error) => return exchange.error(400, &error.object().to_json()),
+    };
+    drop(request);
+    let Some(place) = engine.place() else {
+        let refusal = Refusal::Overloaded {
+            retry_after_s: RETRY_AFTER_S,
+        };
+        return exchange.refuse(refusal, &state.clock);
+    };
+    let context = levelled.context(id, state.clock.now());
+    let accept = if levelled.stream { EVENT_STREAM } else { JSON };
+    let reply = engine.post(path, accept, levelled.body.into()).await;
+    drop(buffered);
+    match reply {
+        Ok(reply) if levelled.stream && is_event_stream(&reply) => {
+            stream(state, exchange, place, context, reply).await
+        }
+        Ok(reply) => whole(state, exchange, &context, levelled.stream, reply).await,
+        Err(error) => {
+            tracing::warn!(%error, "engine");
+            exchange.refuse(refusal_of(error), &state.clock)
+        }
+    }
+}
+
+fn refusal_of(error: EngineError) -> Refusal {
+    match error {
+        EngineError::Unreachable => Refusal::EngineUnreachable,
+        EngineError::Failed | EngineError::FirstByteTimeout | EngineError::Models => {
+            Refusal::EngineFailed
+        }
+    }
+}
+
+/// Answers with a reply that is read whole: turns it into the contract's, by its status.
+async fn whole(
+    state: &State,
+    exchange: Exchange,
+    context: &ReplyContext,
+    streamed: bool,
+    reply: Response<Incoming>,
+) -> Response<ReplyBody> {
+    let status = reply.status();
+    let answered = match status {
+        StatusCode::OK if !streamed => completion(state, context, reply).await,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            Err(Refusal::Overloaded {
+                retry_after_s: retry_after(reply.headers()),
+            })
+        }
+        // These are about the node's own credential, which is nothing to the caller.
+        StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(Refusal::EngineFailed),
+        _ if status.is_client_error() => flaw(state, reply).await,
+        _ => Err(Refusal::EngineFailed),
+    };
+    match answered {
+        Ok((content, usage)) => exchange.whole(status.as_u16(), JSON, &content, usage),
+        Err(refusal) => {
+            tracing::warn!(status = status.as_u16(), refusal = refusal.code(), "engine");
+            exchange.refuse(refusal, &state.clock)
+        }
+    }
+}
+
+fn is_event_stream(reply: &Response<Incoming>) -> bool {
+    let media_type = reply.headers().get(header::CONTENT_TYPE);
+    let media_type = media_type
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default();
+    reply.status() == StatusCode::OK && essence.trim().eq_ignore_ascii_case(EVENT_STREAM)
+}
+
+fn retry_after(headers: &HeaderMap) -> u16 {
+    let seconds = headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    let seconds = seconds.and_then(|text| text.parse().ok());
+    seconds
+        .unwrap_or(RETRY_AFTER_S)
+        .clamp(RETRY_AFTER_S, MAX_RETRY_AFTER_S)
+}
+
+type Answered = Result<(Vec<u8>, Option<Usage>), Refusal>;
+
+async fn completion(state: &State, context: &ReplyContext, reply: Response<Incoming>) -> Answered {
+    let body = read(state, reply, MAX_REPLY).await?;
+    let levelled = level::level_reply(&body, context).map_err(|_| Refusal::EngineFailed)?;
+    Ok((levelled.body, levelled.usage))
+}
+
+/// What the engine finds wrong with the request, which is the caller's to see.
+async fn flaw(state: &State, reply: Response<Incoming>) -> Answered {
+    let status = reply.status().as_u16();
+    let body = read(state, reply, MAX_ERROR).await?;
+    Ok((level::level_error(status, &body), None))
+}
+
+/// The engine's whole body, as long as it keeps coming.
+async fn read(state: &State, reply: Response<Incoming>, max: usize) -> Result<Bytes, Refusal> {
+    let idle = state.config.timeouts.engine_idle_ms.duration();
+    let mut body = reply.into_body();
+    let mut read = BytesMut::new();
+    loop {
+        let frame = timeout(idle, body.frame())
+            .await
+            .map_err(|_| Refusal::EngineFailed)?;
+        let Some(frame) = frame else {
+            return Ok(read.freeze());
+        };
+        let frame = frame.map_err(|_| Refusal::EngineFailed)?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if data.len() > max.saturating_sub(read.len()) {
+            return Err(Refusal::EngineFailed);
+        }
+        read.extend_from_slice(&data);
+    }
+}
+
+/// Begins a stream once the engine has said something, so that an engine that fails before is a
+/// refusal, and not a stream without content.
+async fn stream(
+    state: &State,
+    exchange: Exchange,
+    place: Place,
+    context: ReplyContext,
+    reply: Response<Incoming>,
+) -> Response<ReplyBody> {
+    let timeouts = &state.config.timeouts;
+    let (first, idle) = (
+        timeouts.engine_first_byte_ms.duration(),
+        timeouts.engine_idle_ms.duration(),
+    );
+    let mut engine = EngineStream::new(reply.into_body(), context, first, idle);
+    match poll_fn(|cx| engine.poll_part(cx)).await {
+        Part::Broken { content, why, .. } if content.is_empty() => {
+            tracing::warn!(why = why.as_str(), "engine");
+            exchange.refuse(Refusal::EngineFailed, &state.clock)
+        }
+        part => exchange.stream(engine, place, part, state.cut.clone()),
+    }
+}

@@ -1,0 +1,258 @@
+//! Asks one engine over HTTP.
+//!
+//! Dropping the future or the reply's body closes the connection, which is how an engine learns
+//! that nobody waits for its answer any more.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use crate::{
+    config::{
+        self, ConfigError, Loaded,
+        node::{EngineConfig, NodeConfig},
+    },
+    openai::models::engine_models,
+};
+
+/// The usual engines close a connection that was idle for 5 s; one that is reused later could be
+/// closing, and a request lost on it cannot be sent again.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+/// Most idle connections to one engine.
+const POOL_SIZE: usize = 1024;
+/// Most bytes of an engine's list of models.
+const MAX_MODEL_LIST: usize = 1024 * 1024;
+/// Longest time for an engine to list its models.
+const MODEL_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why an engine gave no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum EngineError {
+    /// No byte of the request was written.
+    #[error("the engine cannot be reached")]
+    Unreachable,
+    /// The request was sent; the engine may have worked on it.
+    #[error("the engine failed after the request was sent")]
+    Failed,
+    /// The request was sent; no reply began in time.
+    #[error("the engine did not begin its reply in time")]
+    FirstByteTimeout,
+    /// The engine's list of models cannot be read.
+    #[error("the engine's list of models is unusable")]
+    Models,
+}
+
+/// Why an engine cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineSetupError {
+    /// A file that the engine's table names is unusable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The roots are no PEM certificates.
+    #[error("{}: PEM certificates expected", path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS towards the engine: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The echo engine cannot listen.
+    #[error("the echo engine: {0}")]
+    Echo(io::Error),
+}
+
+/// One engine and the connections to it.
+#[derive(Debug)]
+pub(super) struct Engine {
+    base: Uri,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    authorization: Option<HeaderValue>,
+    first_byte: Duration,
+    slots: Arc<Semaphore>,
+    /// The models that the configuration lists.
+    pub(super) configured_models: Option<Vec<String>>,
+    /// Members that the engine would ignore without a word.
+    pub(super) ignores: Vec<String>,
+}
+
+impl Engine {
+    /// An engine at `base`.
+    ///
+    /// # Errors
+    /// [`EngineSetupError`] if a file it needs is unusable.
+    pub(super) fn new(
+        base: Uri,
+        config: &EngineConfig,
+        node: &Loaded<NodeConfig>,
+    ) -> Result<Self, EngineSetupError> {
+        let timeouts = &node.value.timeouts;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(timeouts.engine_connect_ms.duration()));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls_config(config, node)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_SIZE)
+            .build(https);
+        Ok(Self {
+            base,
+            client,
+            authorization: authorization(config, node)?,
+            first_byte: timeouts.engine_first_byte_ms.duration(),
+            slots: Arc::new(Semaphore::new(
+                config.max_in_flight.get().min(Semaphore::MAX_PERMITS),
+            )),
+            configured_models: config.models.clone(),
+            ignores: config.ignores.clone(),
+        })
+    }
+
+    /// A place among the requests in flight, or `None` when the engine is full.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok()
+    }
+
+    /// Sends one request and waits for the head of the reply.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] only where nothing was sent.
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        accept: &'static str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, EngineError> {
+        let request = self
+            .request(Method::POST, path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, accept)
+            .body(Full::new(body))
+            .map_err(|_| EngineError::Unreachable)?;
+        match timeout(self.first_byte, self.client.request(request)).await {
+            Ok(reply) => reply.map_err(|error| sending_error(&error)),
+            Err(_) => Err(EngineError::FirstByteTimeout),
+        }
+    }
+
+    /// The models that the engine says it serves.
+    ///
+    /// # Errors
+    /// [`EngineError`] if it does not say in time, or not in the usual form.
+    pub(super) async fn list_models(&self) -> Result<Vec<String>, EngineError> {
+        timeout(MODEL_LIST_TIMEOUT, self.ask_models())
+            .await
+            .unwrap_or(Err(EngineError::FirstByteTimeout))
+    }
+
+    async fn ask_models(&self) -> Result<Vec<String>, EngineError> {
+        let request = self
+            .request(Method::GET, "/v1/models")
+            .body(Full::default())
+            .map_err(|_| EngineError::Unreachable)?;
+        let reply = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| sending_error(&error))?;
+        if reply.status() != StatusCode::OK {
+            return Err(EngineError::Models);
+        }
+        let body = Limited::new(reply.into_body(), MAX_MODEL_LIST)
+            .collect()
+            .await;
+        let body = body.map_err(|_| EngineError::Models)?.to_bytes();
+        engine_models(&body).map_err(|_| EngineError::Models)
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let base = self.base.to_string();
+        let uri = format!("{}{path}", base.trim_end_matches('/'));
+        let request = Request::builder().method(method).uri(uri);
+        match &self.authorization {
+            Some(value) => request.header(header::AUTHORIZATION, value),
+            None => request,
+        }
+    }
+}
+
+/// A connection that never came up carried nothing, and hyper calls a request cancelled when its
+/// connection ended before the request was taken up.
+fn sending_error(error: &hyper_util::client::legacy::Error) -> EngineError {
+    let source = std::error::Error::source(error);
+    let cancelled = source
+        .and_then(|source| source.downcast_ref::<hyper::Error>())
+        .is_some_and(hyper::Error::is_canceled);
+    if error.is_connect() || cancelled {
+        EngineError::Unreachable
+    } else {
+        EngineError::Failed
+    }
+}
+
+fn authorization(
+    config: &EngineConfig,
+    node: &Loaded<NodeConfig>,
+) -> Result<Option<HeaderValue>, ConfigError> {
+    let Some(path) = &config.api_key_file else {
+        return Ok(None);
+    };
+    let key = zeroize::Zeroizing::new(config::read_text(&node.resolve(path))?);
+    let value = zeroize::Zeroizing::new(format!("Bearer {}", key.trim()));
+    let mut value = HeaderValue::from_str(&value).map_err(|_| {
+        node.invalid(
+            "engine.api_key_file",
+            "the file holds one line of visible ASCII",
+        )
+    })?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+fn tls_config(
+    config: &EngineConfig,
+    node: &Loaded<NodeConfig>,
+) -> Result<ClientConfig, EngineSetupError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match &config.ca_file {
+        Some(path) => builder.with_root_certificates(roots(node.resolve(path))?),
+        None => builder.with_webpki_roots(),
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+fn roots(path: PathBuf) -> Result<RootCertStore, EngineSetupError> {
+    let text = config::read_text(&path)?;
+    let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok);
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        Err(EngineSetupError::Roots { path })
+    } else {
+        Ok(roots)
+    }
+}

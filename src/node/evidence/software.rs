@@ -1,0 +1,30 @@
+//! Evidence signed by a software root: the real formats, no protection by hardware.
+
+use std::path::Path;
+
+use attestation::{EvidenceItem, software_root::SoftwareSigner};
+use zeroize::Zeroizing;
+
+use super::{EvidenceError, EvidenceSource};
+use crate::config;
+
+/// What stands in the evidence of a software root where hardware puts the launch digest. A policy
+/// for such a node lists it.
+pub const SOFTWARE_MEASUREMENT: [u8; 48] = *b"sealgate software root: no launch was measured..";
+
+impl EvidenceSource for SoftwareSigner {
+    fn evidence(&self, report_data: &[u8; 64]) -> Result<EvidenceItem, EvidenceError> {
+        Ok(self.evidence(*report_data, SOFTWARE_MEASUREMENT)?)
+    }
+}
+
+/// Opens the folder that holds a software root.
+///
+/// # Errors
+/// [`EvidenceError`] names the file that is missing or unusable.
+pub(super) fn open(dir: &Path) -> Result<SoftwareSigner, EvidenceError> {
+    let key = Zeroizing::new(config::read_text(&dir.join("vcek.key"))?);
+    let vcek = config::read_text(&dir.join("vcek.pem"))?;
+    let ask = config::read_text(&dir.join("ask.pem"))?;
+    Ok(SoftwareSigner::from_pem(&key, &vcek, &ask)?)
+}

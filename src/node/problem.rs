@@ -1,0 +1,255 @@
+//! How the node refuses: in clear before a request is opened, under the seal from then on.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+use super::reply::ReplyBody;
+
+/// Media type of every refusal (RFC 9457).
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+const OHTTP_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
+const DATE: &str = "https://iana.org/assignments/http-problem-types#date";
+/// Seconds after which a full node is worth another try.
+pub(super) const RETRY_AFTER_S: u16 = 1;
+/// Seconds after which a draining node's successor may be there.
+const RETRY_AFTER_DRAINING_S: u16 = 5;
+
+/// A refusal in clear: anybody on the way may have written it, so it says little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Outside {
+    #[error("the key is unknown or has ended, or the request was not sealed to it")]
+    OhttpKey,
+    #[error("the encapsulated request is malformed or cut short")]
+    Malformed,
+    #[error("the nonce is 64 lower-case hex digits, given once")]
+    Nonce,
+    #[error("the request's body did not arrive in time")]
+    Timeout,
+    #[error("the request is too large")]
+    TooLarge,
+    #[error("the media type is message/ohttp-chunked-req, without content coding")]
+    MediaType,
+    #[error("no expectation is met")]
+    Expectation,
+    #[error("there is no such resource")]
+    NotFound,
+    #[error("the resource has no such method")]
+    Method(&'static str),
+    #[error("too many requests at once")]
+    TooMany,
+    #[error("the node does not take requests now")]
+    Unavailable,
+    #[error("the node cannot answer")]
+    Internal,
+}
+
+impl Outside {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::OhttpKey | Self::Malformed | Self::Nonce => StatusCode::BAD_REQUEST,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn retry_after_s(self) -> Option<u16> {
+        match self {
+            Self::TooMany => Some(RETRY_AFTER_S),
+            Self::Unavailable => Some(RETRY_AFTER_DRAINING_S),
+            _ => None,
+        }
+    }
+
+    pub(super) fn response(self) -> Response<ReplyBody> {
+        let kind = if self == Self::OhttpKey {
+            OHTTP_KEY
+        } else {
+            "about:blank"
+        };
+        let status = self.status();
+        let body = problem(kind, status.as_u16(), &self.to_string());
+        let mut response = Response::new(ReplyBody::whole(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after_s() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Self::Method(allowed) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+        }
+        if matches!(self, Self::Expectation | Self::Timeout | Self::TooLarge) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Whether a sender that has not finished may do so before it is refused. Not one that waits
+    /// for leave to begin, and not one that was too slow.
+    pub(super) fn lets_the_body_come(self) -> bool {
+        !matches!(self, Self::Expectation | Self::Timeout)
+    }
+}
+
+/// A refusal under the seal (docs/wire.md, "Response").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("{0}")]
+    Malformed(&'static str),
+    #[error("the gateway's credential is missing or wrong")]
+    Credential,
+    #[error("the node takes no such path")]
+    Path,
+    #[error("the request's date is too far from the node's clock")]
+    Date,
+    #[error("the statement is not one that the node gave out, or its keys have ended")]
+    Statement,
+    #[error("the request was accepted before")]
+    Replayed,
+    #[error("the node or its engine takes no more requests now")]
+    Overloaded {
+        /// What the engine said, or a guess.
+        retry_after_s: u16,
+    },
+    #[error("the node is about to stop")]
+    Draining,
+    #[error("the engine cannot be reached")]
+    EngineUnreachable,
+    #[error("the engine failed while it worked on the request")]
+    EngineFailed,
+}
+
+impl Refusal {
+    /// The last part of the problem's type; also what the log calls it.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Credential => "credential",
+            Self::Path => "path",
+            Self::Date => "date",
+            Self::Statement => "statement",
+            Self::Replayed => "replayed",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Draining => "draining",
+            Self::EngineUnreachable => "engine-unreachable",
+            Self::EngineFailed => "engine-failed",
+        }
+    }
+
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::Malformed(_) | Self::Date => 400,
+            Self::Credential => 401,
+            Self::Path => 404,
+            Self::Statement | Self::Replayed => 409,
+            Self::EngineFailed => 502,
+            Self::Overloaded { .. } | Self::Draining | Self::EngineUnreachable => 503,
+        }
+    }
+
+    pub(super) fn retry_after_s(self) -> Option<u16> {
+        match self {
+            Self::Overloaded { retry_after_s } => Some(retry_after_s),
+            Self::Draining => Some(RETRY_AFTER_DRAINING_S),
+            Self::EngineUnreachable => Some(RETRY_AFTER_S),
+            _ => None,
+        }
+    }
+
+    /// The problem document.
+    pub(super) fn to_json(self) -> Bytes {
+        let kind = match self {
+            Self::Date => DATE.to_owned(),
+            other => format!("urn:sealgate:problem:{}", other.code()),
+        };
+        problem(&kind, self.status(), &self.to_string())
+    }
+}
+
+fn problem(kind: &str, status: u16, detail: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Problem<'a> {
+        r#type: &'a str,
+        title: &'a str,
+        status: u16,
+        detail: &'a str,
+    }
+    let title = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|s| s.canonical_reason());
+    let problem = Problem {
+        r#type: kind,
+        title: title.unwrap_or_default(),
+        status,
+        detail,
+    };
+    serde_json::to_vec(&problem).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn refusals_are_problem_documents_with_their_status() {
+        let cases = [
+            (
+                Refusal::Malformed("no date"),
+                "urn:sealgate:problem:malformed",
+                400,
+            ),
+            (Refusal::Date, DATE, 400),
+            (Refusal::Replayed, "urn:sealgate:problem:replayed", 409),
+            (
+                Refusal::Overloaded { retry_after_s: 3 },
+                "urn:sealgate:problem:overloaded",
+                503,
+            ),
+            (
+                Refusal::EngineFailed,
+                "urn:sealgate:problem:engine-failed",
+                502,
+            ),
+        ];
+        for (refusal, kind, status) in cases {
+            let json: Value = serde_json::from_slice(&refusal.to_json()).unwrap();
+            assert_eq!(
+                (&json["type"], &json["status"]),
+                (&kind.into(), &status.into())
+            );
+            assert_eq!(json["detail"], refusal.to_string());
+        }
+    }
+
+    #[test]
+    fn refusals_in_clear_carry_the_fields_that_help() {
+        let response = Outside::TooMany.response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(
+            Outside::Method("GET").response().headers()[header::ALLOW],
+            "GET"
+        );
+        assert_eq!(
+            Outside::TooLarge.response().headers()[header::CONNECTION],
+            "close"
+        );
+        assert!(
+            !Outside::OhttpKey
+                .response()
+                .headers()
+                .contains_key(header::RETRY_AFTER)
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! The one log line of each sealed request: ids, names, numbers and codes, nothing of its content.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::problem::Outside;
+use crate::ids::RequestId;
+
+/// What is known of a request; written when it is dropped, whatever ended it.
+#[derive(Debug)]
+pub(super) struct Record {
+    started: Instant,
+    pub(super) id: Option<RequestId>,
+    /// One of the node's own paths.
+    pub(super) path: Option<&'static str>,
+    /// A model that the node serves.
+    pub(super) model: Option<String>,
+    pub(super) status: u16,
+    /// What happened; stays so if nobody waited for the end.
+    pub(super) outcome: &'static str,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    first_byte: Option<Duration>,
+}
+
+/// The outcome of a request whose asker went away.
+const CANCELLED: &str = "cancelled";
+
+impl Record {
+    pub(super) fn begin() -> Self {
+        Self {
+            started: Instant::now(),
+            id: None,
+            path: None,
+            model: None,
+            status: 0,
+            outcome: CANCELLED,
+            bytes_in: 0,
+            bytes_out: 0,
+            first_byte: None,
+        }
+    }
+
+    /// Ends as a refusal in clear.
+    pub(super) fn refused(&mut self, outside: Outside) {
+        self.status = outside.status().as_u16();
+        self.outcome = "refused-outside";
+    }
+
+    /// Counts sealed bytes of the request.
+    pub(super) fn came(&mut self, bytes: usize) {
+        self.bytes_in = self
+            .bytes_in
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// Counts sealed bytes of the reply.
+    pub(super) fn went(&mut self, bytes: usize) {
+        self.bytes_out = self
+            .bytes_out
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.first_byte
+            .get_or_insert_with(|| self.started.elapsed());
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        tracing::info!(
+            request_id = self.id.map(tracing::field::display),
+            path = self.path,
+            model = self.model.as_deref(),
+            status = self.status,
+            outcome = self.outcome,
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            first_byte_ms = self.first_byte.map(millis),
+            ms = millis(self.started.elapsed()),
+            "request"
+        );
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

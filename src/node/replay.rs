@@ -1,0 +1,218 @@
+//! Remembers accepted requests, so that a copy of one is refused.
+//!
+//! A claim is kept while a request with its date could still be accepted. A full table refuses new
+//! requests: forgetting a live claim would let a copy run.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+};
+
+/// Most seconds between a request's date and the node's clock (docs/wire.md, "Request").
+pub(super) const DATE_WINDOW_S: u64 = 120;
+/// Most ended claims that one new claim clears away, so that no claim pays for all the others.
+const MAX_CLEARED: usize = 16;
+/// The part of the table that one source may hold where gateways have no credential.
+const SOURCE_SHARE: usize = 4;
+
+/// Why a request was not claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ClaimError {
+    /// It was claimed before.
+    #[error("the request was accepted before")]
+    Replayed,
+    /// There is no room without forgetting a live claim.
+    #[error("the replay table is full")]
+    Full,
+}
+
+/// The digests of the encapsulated keys (`enc`) of accepted requests.
+#[derive(Debug)]
+pub(super) struct ReplayTable {
+    capacity: usize,
+    claims: Mutex<Claims>,
+}
+
+/// A claimed digest, and its source if sources are counted.
+type Claim = ([u8; 32], Option<IpAddr>);
+
+#[derive(Debug, Default)]
+struct Claims {
+    live: HashSet<[u8; 32]>,
+    /// The same claims by the last second in which their date is acceptable.
+    ends: BTreeMap<u64, Vec<Claim>>,
+    /// How many live claims each source holds; of sources that are counted.
+    held: HashMap<IpAddr, usize>,
+}
+
+impl ReplayTable {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            claims: Mutex::default(),
+        }
+    }
+
+    /// Claims `enc_digest` for a request dated `date`, at `now` (both Unix seconds).
+    ///
+    /// `source` is the asker's address where no credential tells gateways from anybody else.
+    ///
+    /// # Errors
+    /// [`ClaimError::Replayed`] if it is claimed already, [`ClaimError::Full`] without room.
+    pub(super) fn claim(
+        &self,
+        enc_digest: [u8; 32],
+        date: u64,
+        now: u64,
+        source: Option<IpAddr>,
+    ) -> Result<(), ClaimError> {
+        let source = source.map(network);
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.clear_ended(now);
+        if claims.live.contains(&enc_digest) {
+            return Err(ClaimError::Replayed);
+        }
+        let held = source
+            .and_then(|source| claims.held.get(&source))
+            .copied()
+            .unwrap_or(0);
+        if claims.live.len() >= self.capacity || held >= (self.capacity / SOURCE_SHARE).max(1) {
+            return Err(ClaimError::Full);
+        }
+        claims.live.insert(enc_digest);
+        let end = date.saturating_add(DATE_WINDOW_S);
+        claims
+            .ends
+            .entry(end)
+            .or_default()
+            .push((enc_digest, source));
+        if let Some(source) = source {
+            claims.held.insert(source, held.saturating_add(1));
+        }
+        Ok(())
+    }
+}
+
+impl Claims {
+    fn clear_ended(&mut self, now: u64) {
+        for _ in 0..MAX_CLEARED {
+            let Some(mut first) = self.ends.first_entry() else {
+                return;
+            };
+            if *first.key() >= now {
+                return;
+            }
+            match first.get_mut().pop() {
+                None => drop(first.remove()),
+                Some((digest, source)) => {
+                    self.live.remove(&digest);
+                    self.release(source);
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, source: Option<IpAddr>) {
+        let Some(source) = source else { return };
+        if let Some(held) = self.held.get_mut(&source) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.held.remove(&source);
+            }
+        }
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the /64 that an IPv6 host can roam in.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    fn enc(n: u8) -> [u8; 32] {
+        [n; 32]
+    }
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_claim_lasts_while_its_date_is_acceptable() {
+        let table = ReplayTable::new(8);
+        for date in [NOW - DATE_WINDOW_S, NOW, NOW + DATE_WINDOW_S] {
+            let digest = enc(u8::try_from(date % 251).unwrap());
+            let end = date + DATE_WINDOW_S;
+            assert_eq!(table.claim(digest, date, NOW, None), Ok(()));
+            assert_eq!(
+                table.claim(digest, date, end, None),
+                Err(ClaimError::Replayed)
+            );
+            assert_eq!(
+                table.claim(digest, date, end + 1, None),
+                Ok(()),
+                "after its end"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_forgets_nothing() {
+        let table = ReplayTable::new(2);
+        assert_eq!(table.claim(enc(1), NOW, NOW, None), Ok(()));
+        assert_eq!(table.claim(enc(2), NOW, NOW, None), Ok(()));
+        assert_eq!(table.claim(enc(3), NOW, NOW, None), Err(ClaimError::Full));
+        assert_eq!(
+            table.claim(enc(1), NOW, NOW, None),
+            Err(ClaimError::Replayed)
+        );
+        let later = NOW + DATE_WINDOW_S + 1;
+        assert_eq!(table.claim(enc(3), later, later, None), Ok(()));
+    }
+
+    #[test]
+    fn one_source_holds_a_quarter() {
+        let table = ReplayTable::new(8);
+        let first = address("2001:db8::1");
+        let same_network = address("2001:db8::2");
+        assert_eq!(table.claim(enc(1), NOW, NOW, first), Ok(()));
+        assert_eq!(table.claim(enc(2), NOW, NOW, same_network), Ok(()));
+        assert_eq!(table.claim(enc(3), NOW, NOW, first), Err(ClaimError::Full));
+        assert_eq!(table.claim(enc(3), NOW, NOW, address("10.0.0.1")), Ok(()));
+        assert_eq!(
+            table.claim(enc(4), NOW, NOW, address("::ffff:10.0.0.1")),
+            Ok(())
+        );
+        assert_eq!(
+            table.claim(enc(5), NOW, NOW, address("10.0.0.1")),
+            Err(ClaimError::Full)
+        );
+        let later = NOW + DATE_WINDOW_S + 1;
+        assert_eq!(table.claim(enc(5), later, later, first), Ok(()));
+        let claims = table.claims.lock().unwrap();
+        assert_eq!((claims.live.len(), claims.held.len()), (1, 1));
+    }
+
+    #[test]
+    fn ended_claims_are_cleared_a_few_at_a_time() {
+        let table = ReplayTable::new(1000);
+        for n in 0..200 {
+            assert_eq!(table.claim(enc(n), NOW, NOW, None), Ok(()));
+        }
+        let later = NOW + DATE_WINDOW_S + 1;
+        assert_eq!(table.claim(enc(255), later, later, None), Ok(()));
+        assert_eq!(
+            table.claims.lock().unwrap().live.len(),
+            200 - MAX_CLEARED + 1
+        );
+    }
+}

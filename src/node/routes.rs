@@ -1,0 +1,173 @@
+//! What the node answers, by method and path.
+
+use std::{fmt, sync::Arc};
+
+use attestation::{Answer, Nonce, binding};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use hyper::body::Incoming;
+use tokio::task::spawn_blocking;
+
+use super::{
+    State,
+    answer::{self, Question},
+    problem::{Outside, Refusal},
+    record::Record,
+    reply::{Exchange, Place, ReplyBody},
+    request::{self, Form, Received, padding},
+};
+use crate::{listener::Peer, seal::KEYS_MEDIA_TYPE};
+
+const ATTESTATION: &str = "/v1/attestation";
+const OHTTP: &str = "/.well-known/ohttp-gateway";
+const JSON: &str = "application/json";
+
+/// Answers one request.
+pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
+    match (request.uri().path(), request.method()) {
+        // On the heap: a connection that waits for its next request holds no room for it.
+        (OHTTP, &Method::POST) => Box::pin(exchange(state, request)).await,
+        (OHTTP, &Method::GET) => found(
+            KEYS_MEDIA_TYPE,
+            state.identity.key_configs(state.clock.unix_now()),
+        ),
+        (ATTESTATION, &Method::GET) => {
+            let attested = attest(state, request.uri().query()).await;
+            attested.map_or_else(Outside::response, |answer| found(JSON, answer))
+        }
+        ("/health", &Method::GET | &Method::HEAD) => found(JSON, r#"{"status":"ok"}"#),
+        ("/readyz", &Method::GET | &Method::HEAD) => readiness(state),
+        (OHTTP, _) => Outside::Method("GET, POST").response(),
+        (ATTESTATION, _) => Outside::Method("GET").response(),
+        ("/health" | "/readyz", _) => Outside::Method("GET, HEAD").response(),
+        _ => Outside::NotFound.response(),
+    }
+}
+
+fn found(media_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::whole(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn readiness(state: &State) -> Response<ReplyBody> {
+    let (status, body) = if state.draining.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"draining"}"#)
+    } else if state.models.any() {
+        (StatusCode::OK, r#"{"status":"ready"}"#)
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"status":"waiting for an engine"}"#,
+        )
+    };
+    let mut response = found(JSON, body);
+    *response.status_mut() = status;
+    response
+}
+
+/// Evidence for the caller's nonce. A node that serves nothing yet, or no more, gives none: what
+/// it says now would be believed for longer than it is true.
+async fn attest(state: &State, query: Option<&str>) -> Result<Vec<u8>, Outside> {
+    let nonce = query.and_then(|query| query.strip_prefix("nonce="));
+    let nonce: Nonce = nonce
+        .and_then(|text| text.parse().ok())
+        .ok_or(Outside::Nonce)?;
+    if state.draining.is_cancelled() || !state.models.any() {
+        return Err(Outside::Unavailable);
+    }
+    let _place = state
+        .attestations
+        .try_acquire()
+        .map_err(|_| Outside::TooMany)?;
+    let statement = state.identity.current();
+    let report_data = binding::report_data(&statement.digest, &nonce, &[]);
+    let source = Arc::clone(&state.evidence);
+    let item = spawn_blocking(move || source.evidence(&report_data)).await;
+    let item = item
+        .map_err(|error| unanswered(&error))?
+        .map_err(|error| unanswered(&error))?;
+    let answer = Answer {
+        statement: statement.bytes.clone(),
+        nonce,
+        evidence: vec![item],
+    };
+    answer.to_json().map_err(|error| unanswered(&error))
+}
+
+fn unanswered(error: &dyn fmt::Display) -> Outside {
+    tracing::error!(%error, "no evidence");
+    Outside::Internal
+}
+
+/// One sealed request and its answer.
+async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
+    let mut record = Record::begin();
+    let (head, mut body) = request.into_parts();
+    let (received, place) = match take(state, &head, &mut body, &mut record).await {
+        Ok(taken) => taken,
+        Err(outside) => {
+            record.refused(outside);
+            if outside.lets_the_body_come() {
+                request::discard(body).await;
+            }
+            return outside.response();
+        }
+    };
+    let Received {
+        request,
+        sealer,
+        buffered,
+    } = received;
+    let padding = request
+        .as_ref()
+        .map(|r| padding(&r.fields))
+        .unwrap_or_default();
+    let mut exchange = Exchange {
+        sealer,
+        padding,
+        record,
+        place,
+    };
+    let Ok(request) = request else {
+        let refusal = Refusal::Malformed("what was sealed is no well-formed request");
+        return exchange.refuse(refusal, &state.clock);
+    };
+    let peer = head.extensions.get::<Peer>().copied();
+    let accepted = Form::of(&request).and_then(|form| {
+        exchange.record.id = Some(form.id);
+        request::accept(state, &request, &form, peer).map(|path| (form.id, path))
+    });
+    let (id, path) = match accepted {
+        Ok(accepted) => accepted,
+        Err(refusal) => return exchange.refuse(refusal, &state.clock),
+    };
+    exchange.record.path = Some(path);
+    let model = request.fields.get("sealgate-model").map(ToOwned::to_owned);
+    let question = Question {
+        id,
+        path,
+        content: request.content,
+        model,
+        buffered,
+    };
+    answer::answer(state, exchange, question).await
+}
+
+/// Takes a request in: head, place, body.
+async fn take(
+    state: &State,
+    head: &Parts,
+    body: &mut Incoming,
+    record: &mut Record,
+) -> Result<(Received, Place), Outside> {
+    request::check_head(&head.headers, request::max_body(&state.config))?;
+    if state.draining.is_cancelled() {
+        return Err(Outside::Unavailable);
+    }
+    let place = Arc::clone(&state.requests).try_acquire_owned();
+    let place = place.map_err(|_| Outside::TooMany)?;
+    let received = request::receive(state, body, record).await?;
+    Ok((received, place))
+}
