@@ -1,1 +1,351 @@
 //! The gateway: from the plain contract to a sealed request and back.
+//!
+//! A request goes through the modules in this order: `routes` finds its path, `completions` leads it
+//! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `ask` chooses a node
+//! and decides on another try, `exchange` seals the request, sends it through `upstream` and opens
+//! the reply; `whole` or `stream` give it on. Beside it `attest` keeps each `node` appraised.
+//!
+//! Nothing is sealed to a node that was not verified, and nothing is given on that did not open.
+//! The gateway carries bodies and replies; it rewrites neither.
+
+mod admit;
+mod ask;
+mod attest;
+mod authenticate;
+mod body;
+mod completions;
+mod credential;
+mod error;
+mod exchange;
+mod node;
+mod nodes;
+mod problem;
+mod record;
+mod routes;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod upstream;
+mod whole;
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use attestation::{Policy, PolicyError, VerifiedNode};
+use hyper::service::service_fn;
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    admit::Admission, attest::Attester, authenticate::Callers, credential::Credential, node::Node,
+    nodes::Nodes, stream::Timing, tls::Roots,
+};
+use crate::{
+    clock::Clock,
+    config::{
+        self, ConfigError, Loaded,
+        gateway::{Auth, GatewayConfig, KeysFile, NodeConfig, millis},
+    },
+    listener::{self, serve_connections},
+    seal::Padding,
+};
+
+/// Between two looks for idle connections that have waited too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Time for error events to leave once open requests are ended.
+const CUT_GRACE: Duration = Duration::from_secs(2);
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or a file that it names, cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The policy cannot be used.
+    #[error("{}: {source}", path.display())]
+    Policy {
+        /// The policy's file.
+        path: PathBuf,
+        /// Why.
+        source: PolicyError,
+    },
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A gateway that listens.
+#[derive(Debug)]
+pub struct Gateway {
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: listener::Limits,
+    drain: Duration,
+    attester: Attester,
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    callers: Callers,
+    admission: Admission,
+    nodes: Nodes,
+    padding: Padding,
+    retry_unauthenticated: bool,
+    /// Whether only requests to a name of this machine are answered.
+    loopback_only: bool,
+    limits: Limits,
+    timeouts: Timeouts,
+    draining: AtomicBool,
+    /// Ends open requests.
+    cut: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Limits {
+    body_bytes: usize,
+    reply_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Timeouts {
+    body: Duration,
+    attest: Duration,
+    first_byte: Duration,
+    idle: Duration,
+    stream: Timing,
+}
+
+impl Shared {
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Gateway {
+    /// Reads every file that the configuration names, and listens.
+    ///
+    /// # Errors
+    /// [`StartError`] names what cannot be used.
+    pub async fn bind(config: Loaded<GatewayConfig>, clock: Clock) -> Result<Self, StartError> {
+        config::gateway::check(&config)?;
+        let policy = read_policy(&config)?;
+        let shared = Arc::new(share(&config, clock)?);
+        let value = &config.value;
+        let (limits, timeouts) = (&value.limits, &value.timeouts);
+        let drain = millis(timeouts.drain_ms);
+        let address = value.listen;
+        let listen = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        Ok(Self {
+            address: listener.local_addr().map_err(listen)?,
+            listener,
+            limits: listener::Limits {
+                connections: limits.connections.get(),
+                head_timeout: millis(timeouts.head_ms),
+                idle_timeout: millis(timeouts.idle_connection_ms),
+                write_timeout: millis(timeouts.write_ms),
+                shutdown_timeout: drain.saturating_add(CUT_GRACE),
+            },
+            drain,
+            attester: Attester::new(
+                policy,
+                clock,
+                Duration::from_secs(value.reattest_s.get().into()),
+                millis(timeouts.attest_ms),
+                millis(timeouts.connect_ms),
+                limits.idle_connections_per_node,
+            ),
+            shared,
+        })
+    }
+
+    /// The address that the gateway listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for the first node that is verified, once the gateway is served.
+    pub fn first_verified(&self) -> impl Future<Output = Option<VerifiedNode>> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move { Some(shared.nodes.first_verified().await?.node.clone()) }
+    }
+
+    /// Serves until `shutdown`; then takes no more work, lets open requests end for the time that
+    /// the configuration gives, and ends what is left as failed.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let Self {
+            listener,
+            limits,
+            drain,
+            attester,
+            shared,
+            ..
+        } = self;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let attester = Arc::new(attester);
+        for node in &shared.nodes.all {
+            let (attester, shared, node) =
+                (Arc::clone(&attester), Arc::clone(&shared), Arc::clone(node));
+            let stop = stop.clone();
+            tasks.spawn(async move { attester.keep(&shared.nodes, &node, stop).await });
+        }
+        tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(drain_on(
+            Arc::clone(&shared),
+            shutdown.clone(),
+            drain,
+            stop.clone(),
+        ));
+        tasks.close();
+        let service = service_fn(move |request| {
+            let answering = Arc::clone(&shared).handle(request);
+            async { Ok::<_, Infallible>(answering.await) }
+        });
+        serve_connections(listener, service, limits, shutdown).await;
+        stop.cancel();
+        tasks.wait().await;
+    }
+}
+
+/// Reads every file that the configuration names, as a start does, and opens no port.
+///
+/// # Errors
+/// [`StartError`] names what cannot be used.
+pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
+    read_policy(config)?;
+    share(config, Clock::system())?;
+    Ok(())
+}
+
+/// Says that the gateway is shutting down, and after `drain` ends the requests that are left.
+async fn drain_on(
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+    drain: Duration,
+    stop: CancellationToken,
+) {
+    let draining = async {
+        shutdown.cancelled().await;
+        shared.draining.store(true, Ordering::Relaxed);
+        tracing::info!("draining");
+        sleep(drain).await;
+        shared.cut.cancel();
+    };
+    tokio::select! {
+        () = draining => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        for verified in shared.nodes.all.iter().filter_map(|node| node.verified()) {
+            verified.channel.sweep();
+        }
+    }
+}
+
+fn share(config: &Loaded<GatewayConfig>, clock: Clock) -> Result<Shared, ConfigError> {
+    let value = &config.value;
+    let (limits, timeouts) = (&value.limits, &value.timeouts);
+    let nodes = value.nodes.iter().map(|node| read_node(config, node));
+    let nodes = nodes.collect::<Result<_, _>>()?;
+    Ok(Shared {
+        clock,
+        callers: read_callers(config)?,
+        admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
+        nodes: Nodes::new(nodes, value.models.clone()),
+        padding: value.padding,
+        retry_unauthenticated: value.retry_unauthenticated,
+        loopback_only: value.auth == Auth::Open,
+        limits: Limits {
+            body_bytes: as_usize(limits.body_bytes.get()),
+            reply_bytes: limits.reply_bytes.get(),
+        },
+        timeouts: Timeouts {
+            body: millis(timeouts.body_ms),
+            attest: millis(timeouts.attest_ms),
+            first_byte: millis(timeouts.first_byte_ms),
+            idle: millis(timeouts.idle_ms),
+            stream: Timing {
+                idle: millis(timeouts.idle_ms),
+                sign_of_life: millis(timeouts.sign_of_life_ms),
+            },
+        },
+        draining: AtomicBool::new(false),
+        cut: CancellationToken::new(),
+    })
+}
+
+fn as_usize(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn read_policy(config: &Loaded<GatewayConfig>) -> Result<Policy, StartError> {
+    let path = config.resolve(&config.value.policy);
+    let text = config::read_text(&path)?;
+    let folder = path.parent().map(PathBuf::from).unwrap_or_default();
+    Policy::from_toml(&text, &mut |name| std::fs::read(folder.join(name)))
+        .map_err(|source| StartError::Policy { path, source })
+}
+
+fn read_callers(config: &Loaded<GatewayConfig>) -> Result<Callers, ConfigError> {
+    let value = &config.value;
+    let places = value.limits.in_flight_per_key.get();
+    match &value.keys_file {
+        Some(file) if value.auth == Auth::Keys => {
+            let path = config.resolve(file);
+            let text = config::read_text(&path)?;
+            let keys = config::parse::<KeysFile>(&path, &text, std::iter::empty())?;
+            let callers = Callers::with_keys(keys.value, places);
+            callers.map_err(|error| config.invalid("keys_file", error.to_string()))
+        }
+        _ => Ok(Callers::anybody(places)),
+    }
+}
+
+fn read_node(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Result<Arc<Node>, ConfigError> {
+    let credential = match &node.credential_file {
+        Some(file) => {
+            let text = config::read_text(&config.resolve(file))?;
+            let read = Credential::from_file_text(&text);
+            Some(read.map_err(|e| config.invalid("node.credential_file", e.to_string()))?)
+        }
+        None => None,
+    };
+    let roots = match &node.ca_file {
+        Some(file) => Roots::from_pem_file(&config.resolve(file))
+            .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
+        None => Roots::Public,
+    };
+    Ok(Arc::new(Node::new(node.url.clone(), credential, roots)))
+}

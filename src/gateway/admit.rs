@@ -1,0 +1,179 @@
+//! How much at once: permits that live as long as the work, and a budget for retries.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{authenticate::Caller, error::Error};
+
+/// Bytes of a request's body that one permit stands for.
+const BODY_UNIT: usize = 1024;
+/// Retries that are always allowed at once.
+const MIN_RETRIES: usize = 3;
+/// One retry is allowed for so many requests in flight: 20 %.
+const REQUESTS_PER_RETRY: usize = 5;
+
+/// The places for requests, and what the bodies of all of them may hold.
+#[derive(Debug)]
+pub(super) struct Admission {
+    places: Arc<Semaphore>,
+    total: usize,
+    bodies: Arc<Semaphore>,
+    retries: Arc<AtomicUsize>,
+}
+
+/// A place in the gateway, held until the last byte of the reply.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Permit {
+    _total: OwnedSemaphorePermit,
+    _of_caller: OwnedSemaphorePermit,
+}
+
+/// Room for a body, held as long as the body.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct BodyRoom {
+    bodies: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+/// Leave to try once more, held as long as the request that needed it.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct RetryPermit(Arc<AtomicUsize>);
+
+impl Admission {
+    pub(super) fn new(places: usize, bodies_bytes: usize) -> Self {
+        let total = places.min(Semaphore::MAX_PERMITS);
+        let bodies = (bodies_bytes / BODY_UNIT).min(Semaphore::MAX_PERMITS);
+        Self {
+            places: Arc::new(Semaphore::new(total)),
+            total,
+            bodies: Arc::new(Semaphore::new(bodies)),
+            retries: Arc::default(),
+        }
+    }
+
+    /// Admits one request, or sheds it at once.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when the gateway is full or this caller has its share.
+    pub(super) fn admit(&self, caller: &Caller) -> Result<Permit, Error> {
+        let of_caller = Arc::clone(&caller.places).try_acquire_owned();
+        let total = Arc::clone(&self.places).try_acquire_owned();
+        match (total, of_caller) {
+            (Ok(total), Ok(of_caller)) => Ok(Permit {
+                _total: total,
+                _of_caller: of_caller,
+            }),
+            _ => Err(Error::Overloaded),
+        }
+    }
+
+    /// No room yet, to be grown as the body comes.
+    pub(super) fn body_room(&self) -> BodyRoom {
+        BodyRoom {
+            bodies: Arc::clone(&self.bodies),
+            permit: None,
+            bytes: 0,
+        }
+    }
+
+    /// Leave to try once more, or `None` when too many requests are being tried again: a fleet in
+    /// trouble must not get more requests than a healthy one.
+    pub(super) fn retry(&self) -> Option<RetryPermit> {
+        let in_flight = self.total.saturating_sub(self.places.available_permits());
+        let most = (in_flight / REQUESTS_PER_RETRY).max(MIN_RETRIES);
+        let one_more = |now: usize| (now < most).then_some(now.saturating_add(1));
+        self.retries
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()
+            .map(|_| RetryPermit(Arc::clone(&self.retries)))
+    }
+}
+
+impl BodyRoom {
+    /// Takes room up to a body of `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when the bodies of all requests leave none.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), Error> {
+        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let units = more.div_ceil(BODY_UNIT);
+        let taken = u32::try_from(units)
+            .ok()
+            .and_then(|units| Arc::clone(&self.bodies).try_acquire_many_owned(units).ok())
+            .ok_or(Error::Overloaded)?;
+        self.bytes = self.bytes.saturating_add(units.saturating_mul(BODY_UNIT));
+        match &mut self.permit {
+            Some(permit) => permit.merge(taken),
+            None => self.permit = Some(taken),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RetryPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::gateway::authenticate::Callers;
+
+    fn caller(places: usize) -> Arc<Caller> {
+        let callers = Callers::anybody(places);
+        Arc::clone(callers.authenticate(&HeaderMap::new()).unwrap())
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_permit_is_dropped() {
+        let admission = Admission::new(2, 0);
+        let (one, two) = (caller(1), caller(2));
+        let first = admission.admit(&one).unwrap();
+        assert!(admission.admit(&one).is_err(), "its share is used up");
+        let second = admission.admit(&two).unwrap();
+        assert!(admission.admit(&two).is_err(), "the gateway is full");
+        drop((first, second));
+        assert_eq!(admission.places.available_permits(), 2);
+        assert_eq!(one.places.available_permits(), 1);
+        assert_eq!(two.places.available_permits(), 2);
+    }
+
+    #[test]
+    fn bodies_share_their_room() {
+        let admission = Admission::new(1, 4 * BODY_UNIT);
+        let (mut one, mut two) = (admission.body_room(), admission.body_room());
+        one.grow_to(1).unwrap();
+        one.grow_to(2 * BODY_UNIT).unwrap();
+        one.grow_to(BODY_UNIT).unwrap();
+        two.grow_to(2 * BODY_UNIT).unwrap();
+        assert!(two.grow_to(2 * BODY_UNIT + 1).is_err());
+        drop((one, two));
+        assert_eq!(admission.bodies.available_permits(), 4);
+    }
+
+    #[test]
+    fn retries_are_a_fifth_of_what_is_in_flight() {
+        let admission = Admission::new(100, 0);
+        let few: Vec<_> = std::iter::from_fn(|| admission.retry()).collect();
+        assert_eq!(few.len(), MIN_RETRIES);
+        drop(few);
+        let caller = caller(100);
+        let held: Vec<_> = (0..50).map(|_| admission.admit(&caller).unwrap()).collect();
+        let retries: Vec<_> = std::iter::from_fn(|| admission.retry()).collect();
+        assert_eq!((held.len(), retries.len()), (50, 10));
+    }
+}

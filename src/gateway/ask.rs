@@ -1,0 +1,151 @@
+//! Which node is asked, what a failure says of it, and whether another try is allowed
+//! (docs/wire.md, "Retrying").
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Shared,
+    admit::{Permit, RetryPermit},
+    error::{Error, Next, NodeFailure},
+    exchange::{Job, Reply},
+    node::{BAR, Chosen, Node, Reattested, Verified},
+    nodes::Served,
+    problem::Problem,
+    record::Record,
+    upstream::SendError,
+};
+
+/// Most further tries after the first.
+const MAX_FURTHER_TRIES: u32 = 2;
+/// How long other nodes go first after one could not be reached, or is full.
+const AVOID_UNREACHABLE: Duration = Duration::from_secs(2);
+const AVOID_FULL: Duration = Duration::from_secs(1);
+/// Longest time that a node's own `Retry-After` keeps requests away from it.
+const MAX_AVOID: Duration = Duration::from_secs(30);
+
+/// What a request holds until its last byte: places here and with the node.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) _permit: Permit,
+    pub(super) _node: Chosen,
+    pub(super) _retries: Vec<RetryPermit>,
+}
+
+/// A node's reply, as far as it must be known before the caller gets a status.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) verified: Arc<Verified>,
+    pub(super) node: Chosen,
+    pub(super) retries: Vec<RetryPermit>,
+    pub(super) reply: Reply,
+}
+
+impl Shared {
+    /// Asks nodes that serve the model until one answers for good.
+    ///
+    /// # Errors
+    /// The last node's failure, or [`Error::NoNodeAvailable`] if none may be asked.
+    pub(super) async fn ask(
+        &self,
+        job: &Job<'_>,
+        served: &Served,
+        record: &mut Record,
+    ) -> Result<Answer, Error> {
+        let mut tried: Vec<Arc<Node>> = Vec::new();
+        let mut retries = Vec::new();
+        let mut resealed = false;
+        let mut chosen = served.choose(&tried).ok_or(Error::NoNodeAvailable)?;
+        loop {
+            record.tries = record.tries.saturating_add(1);
+            let (verified, failure) = match self.ask_one(job, served, &chosen.node, record).await {
+                Ok((verified, reply)) => {
+                    return Ok(Answer {
+                        verified,
+                        node: chosen,
+                        retries,
+                        reply,
+                    });
+                }
+                Err(failed) => failed,
+            };
+            tracing::debug!(
+                request_id = %job.id, node = %chosen.node.url, cause = %failure, "try failed"
+            );
+            take_note(&chosen.node, &failure);
+            let (next, is_last) = (failure.next(), record.tries > MAX_FURTHER_TRIES);
+            if next == Next::Reseal && resealed {
+                chosen.node.bar(BAR);
+            }
+            if next == Next::Fail || is_last {
+                return Err(failure.into());
+            }
+            if next == Next::Reseal && !resealed {
+                resealed = self.attested_again(&chosen.node, verified).await;
+                if resealed {
+                    continue;
+                }
+            }
+            tried.push(Arc::clone(&chosen.node));
+            let Some((another, permit)) = served.choose(&tried).zip(self.admission.retry()) else {
+                return Err(failure.into());
+            };
+            chosen = another;
+            resealed = false;
+            retries.push(permit);
+        }
+    }
+
+    async fn attested_again(&self, node: &Node, stale: Option<Arc<Verified>>) -> bool {
+        let Some(stale) = stale else { return false };
+        let digest = stale.node.statement_digest();
+        match node.reattest(&digest, self.timeouts.attest).await {
+            Reattested::Passed => return true,
+            Reattested::Failed => node.bar(BAR),
+            Reattested::TooSoon(rest) => node.bar(rest),
+        }
+        false
+    }
+
+    async fn ask_one(
+        &self,
+        job: &Job<'_>,
+        served: &Served,
+        node: &Node,
+        record: &mut Record,
+    ) -> Result<(Arc<Verified>, Reply), (Option<Arc<Verified>>, NodeFailure)> {
+        let Some(verified) = node.verified() else {
+            return Err((None, NodeFailure::NotVerified));
+        };
+        record.node = Some(Arc::clone(&verified.id));
+        match self.exchange(job, served, node, &verified).await {
+            Ok(reply) => Ok((verified, reply)),
+            Err(failure) => Err((Some(verified), failure)),
+        }
+    }
+}
+
+/// Remembers for later requests what a failure says of the node.
+fn take_note(node: &Node, failure: &NodeFailure) {
+    let full = |retry_after_s: &Option<u32>| {
+        let asked = retry_after_s.map(|s| Duration::from_secs(s.into()));
+        node.avoid(asked.map_or(AVOID_FULL, |asked| asked.clamp(AVOID_FULL, MAX_AVOID)));
+    };
+    match failure {
+        NodeFailure::Send(SendError::Connect(_) | SendError::ConnectTimeout) => {
+            node.avoid(AVOID_UNREACHABLE);
+        }
+        NodeFailure::Outside { retry_after_s, .. } => full(retry_after_s),
+        NodeFailure::Problem {
+            problem,
+            retry_after_s,
+        } => match problem {
+            Problem::Date | Problem::Credential => node.bar(BAR),
+            Problem::Overloaded | Problem::Draining | Problem::EngineUnreachable => {
+                full(retry_after_s);
+            }
+            _ => {}
+        },
+        _ => {}
+    }
+}

@@ -1,0 +1,189 @@
+//! Who asks: an API key's digest, looked up in one step whatever the number of keys.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+
+use super::error::Error;
+use crate::config::gateway::{KeyConfig, KeysFile};
+
+/// Longest API key that is looked at, in bytes.
+const MAX_KEY: usize = 512;
+
+/// One who may ask.
+#[derive(Debug)]
+pub(super) struct Caller {
+    /// What the logs call it.
+    pub(super) name: Arc<str>,
+    /// The models it may ask; `None` for all.
+    models: Option<HashSet<String>>,
+    /// A permit for each request it may have in flight.
+    pub(super) places: Arc<Semaphore>,
+}
+
+impl Caller {
+    fn new(name: &str, models: Option<HashSet<String>>, places: usize) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self {
+            name: name.into(),
+            models,
+            places,
+        })
+    }
+
+    pub(super) fn may_use(&self, model: &str) -> bool {
+        self.models
+            .as_ref()
+            .is_none_or(|models| models.contains(model))
+    }
+}
+
+/// Everybody who may ask.
+#[derive(Debug)]
+pub(super) enum Callers {
+    /// Whoever can connect.
+    Anybody(Arc<Caller>),
+    /// Whoever has a key, by its SHA-256. A digest tells nothing of the key, so looking it up needs
+    /// no constant time.
+    Keys(HashMap<[u8; 32], Arc<Caller>>),
+}
+
+/// Two keys of one name or one digest.
+#[derive(Debug, thiserror::Error)]
+#[error("the key {0} is there twice")]
+pub(super) struct DuplicateKey(String);
+
+impl Callers {
+    pub(super) fn anybody(places: usize) -> Self {
+        Self::Anybody(Caller::new("open", None, places))
+    }
+
+    /// # Errors
+    /// [`DuplicateKey`] if two keys have one name or one digest.
+    pub(super) fn with_keys(file: KeysFile, places: usize) -> Result<Self, DuplicateKey> {
+        let mut names = HashSet::new();
+        let mut keys = HashMap::new();
+        for KeyConfig {
+            name,
+            sha256,
+            models,
+        } in file.keys
+        {
+            let caller = Caller::new(&name, models, places);
+            if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
+                return Err(DuplicateKey(name));
+            }
+        }
+        Ok(Self::Keys(keys))
+    }
+
+    /// Who sent `headers`.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`].
+    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<&Arc<Caller>, Error> {
+        match self {
+            Self::Anybody(caller) => Ok(caller),
+            Self::Keys(keys) => bearer(headers)
+                .and_then(|key| keys.get(&<[u8; 32]>::from(Sha256::digest(key))))
+                .ok_or(Error::Unauthenticated),
+        }
+    }
+}
+
+/// The token of the one `Authorization: Bearer` field; the scheme in any case (RFC 9110 section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, rest) = value.split_at_checked(b"bearer ".len())?;
+    let token = rest.trim_ascii();
+    let legal = !token.is_empty() && token.len() <= MAX_KEY;
+    (legal && scheme.eq_ignore_ascii_case(b"bearer ")).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let values = values
+            .iter()
+            .map(|v| (AUTHORIZATION, HeaderValue::from_str(v).unwrap()));
+        values.collect()
+    }
+
+    fn key(name: &str, key: &str) -> KeyConfig {
+        KeyConfig {
+            name: name.to_owned(),
+            sha256: Sha256::digest(key).into(),
+            models: Some(HashSet::from(["a".to_owned()])),
+        }
+    }
+
+    #[test]
+    fn only_a_known_key_gets_in() {
+        let file = KeysFile {
+            keys: vec![key("one", "sk-1"), key("two", "sk-2")],
+        };
+        let callers = Callers::with_keys(file, 1).unwrap();
+        let cases: [(&[&str], Option<&str>); 10] = [
+            (&["Bearer sk-1"], Some("one")),
+            (&["bearer sk-2"], Some("two")),
+            (&["BEARER   sk-2 "], Some("two")),
+            (&[], None),
+            (&["Bearer"], None),
+            (&["Bearer "], None),
+            (&["Basic sk-1"], None),
+            (&["Bearer sk-3"], None),
+            (&["sk-1"], None),
+            (&["Bearer sk-1", "Bearer sk-1"], None),
+        ];
+        for (values, expected) in cases {
+            let headers = headers(values);
+            let caller = callers.authenticate(&headers).ok();
+            assert_eq!(caller.map(|caller| &*caller.name), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_be_held_to_some_models() {
+        let callers = Callers::with_keys(
+            KeysFile {
+                keys: vec![key("one", "sk-1")],
+            },
+            1,
+        )
+        .unwrap();
+        let headers = headers(&["Bearer sk-1"]);
+        let caller = callers.authenticate(&headers).unwrap();
+        assert!(caller.may_use("a"));
+        assert!(!caller.may_use("b"));
+        assert!(
+            Callers::anybody(1)
+                .authenticate(&HeaderMap::new())
+                .unwrap()
+                .may_use("b")
+        );
+    }
+
+    #[test]
+    fn a_key_is_there_once() {
+        for (name, key_text) in [("one", "sk-2"), ("two", "sk-1")] {
+            let keys = vec![key("one", "sk-1"), key(name, key_text)];
+            assert!(
+                Callers::with_keys(KeysFile { keys }, 1).is_err(),
+                "{name} {key_text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Bodies: a request's, read within its limits, and the forms that a reply's can take.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT},
+};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::{
+    admit::{Admission, BodyRoom},
+    error::Error,
+    stream::EventStream,
+    whole::WholeReply,
+};
+
+/// Bytes that a body of unknown length is given room for at a time.
+const ROOM_STEP: usize = 64 * 1024;
+/// What is read of a refused request's body, so that its sender gets to read the refusal, and how
+/// long that may take.
+const MAX_DISCARDED: usize = 32 << 20;
+const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// Checks what the head says of the body.
+///
+/// # Errors
+/// [`Error::MediaType`] unless it is plain `application/json`; [`Error::TooLarge`].
+pub(super) fn check_head(headers: &HeaderMap, body: &Incoming, max: usize) -> Result<(), Error> {
+    let json = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| is_media_type(value.as_bytes(), b"application/json"));
+    let coded = headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if !json || coded {
+        return Err(Error::MediaType);
+    }
+    let least = body.size_hint().lower();
+    if usize::try_from(least).map_or(true, |least| least > max) {
+        return Err(Error::TooLarge { max });
+    }
+    Ok(())
+}
+
+/// Whether a `Content-Type` is `expected`, whatever its parameters.
+pub(super) fn is_media_type(value: &[u8], expected: &[u8]) -> bool {
+    let end = value
+        .iter()
+        .position(|byte| *byte == b';')
+        .unwrap_or(value.len());
+    let (essence, _) = value.split_at(end);
+    essence.trim_ascii().eq_ignore_ascii_case(expected)
+}
+
+/// Reads a request's body of at most `max` bytes.
+///
+/// # Errors
+/// [`Error::TooLarge`], [`Error::Overloaded`] without room for it, [`Error::BodyTimeout`],
+/// [`Error::BodyBroken`].
+pub(super) async fn read(
+    body: &mut Incoming,
+    max: usize,
+    within: Duration,
+    admission: &Admission,
+) -> Result<(Bytes, BodyRoom), Error> {
+    let reading = read_all(body, max, admission.body_room());
+    timeout(within, reading)
+        .await
+        .unwrap_or(Err(Error::BodyTimeout))
+}
+
+async fn read_all(
+    body: &mut Incoming,
+    max: usize,
+    mut room: BodyRoom,
+) -> Result<(Bytes, BodyRoom), Error> {
+    let expected = body
+        .size_hint()
+        .exact()
+        .and_then(|exact| usize::try_from(exact).ok());
+    if let Some(expected) = expected {
+        room.grow_to(expected)?;
+    }
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Error::BodyBroken)?.into_data() else {
+            continue;
+        };
+        let len = first
+            .len()
+            .saturating_add(all.len())
+            .saturating_add(data.len());
+        if len > max {
+            return Err(Error::TooLarge { max });
+        }
+        if expected.is_none() {
+            room.grow_to(len.next_multiple_of(ROOM_STEP).min(max))?;
+        }
+        if all.is_empty() && first.is_empty() {
+            first = data;
+        } else {
+            if all.is_empty() {
+                all.reserve(expected.unwrap_or(len));
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    let whole = if all.is_empty() { first } else { all.freeze() };
+    Ok((whole, room))
+}
+
+/// Reads on after a refusal, within bounds: closing a connection while the other side still writes
+/// makes many clients report a reset in place of the refusal.
+pub(super) async fn discard(headers: &HeaderMap, mut body: Incoming) {
+    // Who waits to be told to go on sends nothing.
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
+    let discarding = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(len);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = timeout(MAX_DISCARD_TIME, discarding).await;
+}
+
+/// A reply that ended before it was complete. The connection is aborted.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the reply was aborted")]
+pub(super) struct Aborted;
+
+/// The body of a reply to a caller.
+#[derive(Debug)]
+pub(super) enum ReplyBody {
+    /// Bytes of the gateway's own.
+    Own(Option<Bytes>),
+    /// A node's complete reply.
+    Whole(Box<WholeReply>),
+    /// A node's event stream as it comes.
+    Stream(Box<EventStream>),
+}
+
+impl From<Bytes> for ReplyBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Own(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(reply) => Poll::Ready(reply.next().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(stream) => stream.poll_next(cx).map_ok(Frame::data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Whole(reply) => reply.is_ended(),
+            Self::Stream(stream) => stream.is_ended(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let exact = |len: usize| SizeHint::with_exact(u64::try_from(len).unwrap_or(u64::MAX));
+        match self {
+            Self::Own(bytes) => exact(bytes.as_ref().map_or(0, Bytes::len)),
+            Self::Whole(reply) => exact(reply.left()),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_is_compared_without_its_parameters() {
+        let cases: [(&[u8], bool); 6] = [
+            (b"application/json", true),
+            (b"Application/JSON; charset=utf-8", true),
+            (b"application/json ;a=b", true),
+            (b"application/jsonp", false),
+            (b"text/plain", false),
+            (b"", false),
+        ];
+        for (value, expected) in cases {
+            let seen = is_media_type(value, b"application/json");
+            assert_eq!(seen, expected, "{}", String::from_utf8_lossy(value));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `POST /v1/completions`: the request's path.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    request::Parts,
+};
+use hyper::body::Incoming;
+
+use super::{
+    Shared,
+    admit::Permit,
+    ask::{Answer, Held},
+    body::{self, ReplyBody},
+    error::{Error, NodeFailure},
+    exchange::{Job, Reply},
+    record::Record,
+    stream::EventStream,
+    whole::WholeReply,
+};
+use crate::{ids::RequestId, openai::CompletionRequest};
+
+const PATH: &str = "/v1/completions";
+
+impl Shared {
+    /// Answers one request. Whoever drops the future, or the reply's body, ends all work for it.
+    pub(super) async fn complete(
+        &self,
+        id: RequestId,
+        parts: &Parts,
+        mut body: Incoming,
+    ) -> Response<ReplyBody> {
+        let mut record = Record::new(id);
+        match self.try_complete(parts, &mut body, &mut record).await {
+            Ok((answer, permit)) => self.reply(answer, permit, record),
+            Err(error) => {
+                record.refused(&error);
+                drop(record);
+                body::discard(&parts.headers, body).await;
+                error.into_response()
+            }
+        }
+    }
+
+    async fn try_complete(
+        &self,
+        parts: &Parts,
+        body: &mut Incoming,
+        record: &mut Record,
+    ) -> Result<(Answer, Permit), Error> {
+        if self.is_draining() {
+            return Err(Error::Draining);
+        }
+        let caller = self.callers.authenticate(&parts.headers)?;
+        record.key = Some(Arc::clone(&caller.name));
+        let permit = self.admission.admit(caller)?;
+        let max = self.limits.body_bytes;
+        body::check_head(&parts.headers, body, max)?;
+        let reading = body::read(body, max, self.timeouts.body, &self.admission);
+        // The room for the body is given back when the answer has begun.
+        let (content, _room) = reading.await?;
+        record.bytes_in = content.len();
+        let request = CompletionRequest::parse(content)?;
+        record.stream = request.stream();
+        if !caller.may_use(request.model()) {
+            return Err(Error::ModelNotAllowed);
+        }
+        let served = self
+            .nodes
+            .serving(request.model(), self.timeouts.attest)
+            .await?;
+        record.model = Some(Arc::clone(&served.name));
+        let job = Job {
+            id: record.id,
+            path: PATH,
+            stream: request.stream(),
+            content: request.body(),
+        };
+        let answer = tokio::select! {
+            answer = self.ask(&job, &served, record) => answer?,
+            () = self.cut.cancelled() => return Err(NodeFailure::Cut.into()),
+        };
+        Ok((answer, permit))
+    }
+
+    fn reply(&self, answer: Answer, permit: Permit, mut record: Record) -> Response<ReplyBody> {
+        let Answer {
+            verified,
+            node,
+            retries,
+            reply,
+        } = answer;
+        let held = Held {
+            _permit: permit,
+            _node: node,
+            _retries: retries,
+        };
+        let mut response = match reply {
+            Reply::Whole(whole) => {
+                record.replied(whole.status);
+                record.usage = whole.usage;
+                let body = WholeReply::new(whole.parts, record, held);
+                let mut response = Response::new(ReplyBody::Whole(Box::new(body)));
+                *response.status_mut() = whole.status;
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                if let Some(seconds) = whole.retry_after_s {
+                    headers.insert(RETRY_AFTER, seconds.into());
+                }
+                response
+            }
+            Reply::Stream(unread) => {
+                record.replied(StatusCode::OK);
+                let cut = self.cut.clone();
+                let body = EventStream::new(unread, self.timeouts.stream, cut, record, held);
+                let mut response = Response::new(ReplyBody::Stream(Box::new(body)));
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                let buffering = HeaderName::from_static("x-accel-buffering");
+                headers.insert(buffering, HeaderValue::from_static("no"));
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(
+            HeaderName::from_static("sealgate-node"),
+            verified.id_header.clone(),
+        );
+        if let Some(value) = verified.attestation_header(self.clock.now()) {
+            headers.insert(HeaderName::from_static("sealgate-attestation"), value);
+        }
+        response
+    }
+}

@@ -1,0 +1,66 @@
+//! The gateway's own credential with a node.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// Longest credential, in bytes.
+const MAX_CREDENTIAL: usize = 4096;
+
+/// The value of the sealed `authorization` field: `Bearer` and a token.
+pub(super) struct Credential(Zeroizing<String>);
+
+/// A file without a usable token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a credential is one line of 1 to {MAX_CREDENTIAL} visible ASCII characters")]
+pub(super) struct InvalidCredential;
+
+impl Credential {
+    /// The token in the text of a file, whose last line break does not count.
+    ///
+    /// # Errors
+    /// [`InvalidCredential`].
+    pub(super) fn from_file_text(text: &str) -> Result<Self, InvalidCredential> {
+        let token = text.trim_end_matches(['\r', '\n']);
+        let legal = (1..=MAX_CREDENTIAL).contains(&token.len())
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        legal
+            .then(|| Self(Zeroizing::new(format!("Bearer {token}"))))
+            .ok_or(InvalidCredential)
+    }
+
+    pub(super) fn as_field_value(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_line() {
+        let cases = [
+            ("token\n", Some("Bearer token")),
+            ("a b", None),
+            ("", None),
+            ("\n", None),
+        ];
+        for (text, value) in cases {
+            let credential = Credential::from_file_text(text).ok();
+            assert_eq!(
+                credential.as_ref().map(Credential::as_field_value),
+                value,
+                "{text:?}"
+            );
+        }
+        let shown = format!("{:?}", Credential::from_file_text("token").unwrap());
+        assert_eq!(shown, "Credential(..)");
+    }
+}

@@ -1,0 +1,303 @@
+//! One node: what attestation found, how it stands, and how another appraisal is asked for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use attestation::{StatementDigest, VerifiedNode};
+use http::HeaderValue;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{credential::Credential, tls::Roots, upstream::Channel};
+use crate::{clock::unix_seconds, config::gateway::NodeUrl};
+
+/// Shortest time between two appraisals that a request asks for.
+const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a node that does not open, or refuses for good, is left alone.
+pub(super) const BAR: Duration = Duration::from_secs(60);
+
+/// One node of the configuration.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) url: NodeUrl,
+    pub(super) credential: Option<Credential>,
+    pub(super) roots: Roots,
+    in_flight: AtomicU32,
+    epoch: Instant,
+    /// Until when other nodes go first, in milliseconds from `epoch`.
+    avoided_until: AtomicU64,
+    /// Until when it gets no request at all.
+    barred_until: AtomicU64,
+    state: watch::Sender<State>,
+    /// Wakes the task that keeps it attested.
+    pub(super) wanted: Notify,
+    /// Whether a request waits for an appraisal.
+    demanded: AtomicBool,
+    /// When one did last, in milliseconds from `epoch`; 0 for never.
+    last_demand: AtomicU64,
+}
+
+/// What attestation found.
+#[derive(Debug, Default)]
+struct State {
+    verified: Option<Arc<Verified>>,
+    /// Appraisals so far, failed ones too.
+    appraisals: u64,
+    /// Whether the last one passed.
+    passed: bool,
+}
+
+/// A node that passed appraisal, as requests need it.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) node: VerifiedNode,
+    /// The way to it; its connections end at the certificate that the evidence names.
+    pub(super) channel: Arc<Channel>,
+    /// Whether the evidence vouches for the connection itself.
+    pub(super) authenticated_channel: bool,
+    pub(super) id: Arc<str>,
+    pub(super) id_header: HeaderValue,
+    /// The statement's digest in hex.
+    pub(super) statement: String,
+}
+
+impl Verified {
+    /// The `sealgate-attestation` field: what was appraised, who vouches, and how long ago.
+    pub(super) fn attestation_header(&self, now: SystemTime) -> Option<HeaderValue> {
+        let age = unix_seconds(now).saturating_sub(unix_seconds(self.node.verified_at()));
+        let (tee, root) = (self.node.tee(), self.node.root());
+        HeaderValue::try_from(format!("{tee}; root={root}; age={age}")).ok()
+    }
+}
+
+impl Node {
+    pub(super) fn new(url: NodeUrl, credential: Option<Credential>, roots: Roots) -> Self {
+        Self {
+            url,
+            credential,
+            roots,
+            in_flight: AtomicU32::new(0),
+            epoch: Instant::now(),
+            avoided_until: AtomicU64::new(0),
+            barred_until: AtomicU64::new(0),
+            state: watch::Sender::new(State::default()),
+            wanted: Notify::new(),
+            demanded: AtomicBool::new(false),
+            last_demand: AtomicU64::new(0),
+        }
+    }
+
+    /// What the last appraisal that passed found, if it still holds.
+    pub(super) fn verified(&self) -> Option<Arc<Verified>> {
+        self.state.borrow().verified.clone()
+    }
+
+    /// Waits until the node is verified.
+    pub(super) async fn until_verified(&self) -> Option<Arc<Verified>> {
+        let mut state = self.state.subscribe();
+        let state = state.wait_for(|state| state.verified.is_some()).await;
+        state.ok()?.verified.clone()
+    }
+
+    /// Whether it was appraised, whatever came of it.
+    pub(super) fn is_appraised(&self) -> bool {
+        self.state.borrow().appraisals > 0
+    }
+
+    /// Requests that it works for.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Prefers other nodes for a while.
+    pub(super) fn avoid(&self, time: Duration) {
+        self.avoided_until
+            .fetch_max(self.ms_after(time), Ordering::Relaxed);
+    }
+
+    /// Gives the node no request for a while.
+    pub(super) fn bar(&self, time: Duration) {
+        self.barred_until
+            .fetch_max(self.ms_after(time), Ordering::Relaxed);
+    }
+
+    /// Takes in the outcome of an appraisal, and says whether it changes what is served.
+    pub(super) fn appraised(&self, outcome: Option<Arc<Verified>>) -> bool {
+        let mut changed = false;
+        self.demanded.store(false, Ordering::Relaxed);
+        self.state.send_modify(|state| {
+            changed = state.appraisals == 0;
+            state.appraisals = state.appraisals.wrapping_add(1);
+            state.passed = outcome.is_some();
+            let Some(new) = outcome else { return };
+            let old = state.verified.as_ref();
+            let digest = |it: &Arc<Verified>| it.node.statement_digest();
+            if old.map(digest) != Some(digest(&new)) {
+                self.avoided_until.store(0, Ordering::Relaxed);
+                self.barred_until.store(0, Ordering::Relaxed);
+            }
+            changed |= old.is_none_or(|old| old.node.models() != new.node.models());
+            state.verified = Some(new);
+        });
+        changed
+    }
+
+    /// Forgets an appraisal that has ended, and says whether there was one.
+    pub(super) fn expire(&self, now: SystemTime) -> bool {
+        self.state.send_if_modified(|state| {
+            let ended = state
+                .verified
+                .take_if(|verified| verified.node.expires_at() <= now);
+            ended.is_some()
+        })
+    }
+
+    /// Has the node appraised again because it does not know `stale`, and waits for it; all
+    /// requests that ask meanwhile share one appraisal.
+    pub(super) async fn reattest(&self, stale: &StatementDigest, within: Duration) -> Reattested {
+        let mut state = self.state.subscribe();
+        let appraisals = {
+            let state = state.borrow_and_update();
+            let newer = |it: &Arc<Verified>| it.node.statement_digest() != *stale;
+            if state.verified.as_ref().is_some_and(newer) {
+                return Reattested::Passed;
+            }
+            state.appraisals
+        };
+        if let Err(rest) = self.demand() {
+            return Reattested::TooSoon(rest);
+        }
+        let appraised = state.wait_for(|state| state.appraisals != appraisals);
+        match timeout(within, appraised).await {
+            Ok(Ok(state)) if state.passed => Reattested::Passed,
+            _ => Reattested::Failed,
+        }
+    }
+
+    /// Asks for an appraisal. One that was asked for a short time ago delays this one, for the
+    /// time that is returned.
+    fn demand(&self) -> Result<(), Duration> {
+        let order = Ordering::Relaxed;
+        if self.demanded.load(order) {
+            return Ok(());
+        }
+        let now = self.ms_after(Duration::ZERO).max(1);
+        let due = |last: u64| Self::rest(last, now).is_zero().then_some(now);
+        let demanded = self.last_demand.fetch_update(order, order, due);
+        self.demanded.store(demanded.is_ok(), order);
+        self.wanted.notify_one();
+        demanded.map(|_| ()).map_err(|last| Self::rest(last, now))
+    }
+
+    /// Waits as long as an appraisal that was asked for must wait for the one before it.
+    pub(super) async fn rest_before_demanded(&self) {
+        if self.demanded.load(Ordering::Relaxed) {
+            return;
+        }
+        let last = self.last_demand.load(Ordering::Relaxed);
+        sleep(Self::rest(last, self.ms_after(Duration::ZERO))).await;
+        let now = self.ms_after(Duration::ZERO).max(1);
+        self.last_demand.store(now, Ordering::Relaxed);
+    }
+
+    fn rest(last: u64, now: u64) -> Duration {
+        if last == 0 {
+            return Duration::ZERO;
+        }
+        DEMAND_INTERVAL.saturating_sub(Duration::from_millis(now.saturating_sub(last)))
+    }
+
+    /// How the node stands with requests.
+    pub(super) fn standing(&self) -> Standing {
+        let now = self.ms_after(Duration::ZERO);
+        if now < self.barred_until.load(Ordering::Relaxed) {
+            Standing::Barred
+        } else if now < self.avoided_until.load(Ordering::Relaxed) {
+            Standing::Avoided
+        } else {
+            Standing::Good
+        }
+    }
+
+    fn ms_after(&self, time: Duration) -> u64 {
+        let since = self.epoch.elapsed().saturating_add(time);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What came of asking for another appraisal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reattested {
+    /// There is an appraisal that passed.
+    Passed,
+    /// It failed.
+    Failed,
+    /// It will be made after so much time.
+    TooSoon(Duration),
+}
+
+/// Whether a node is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Good,
+    /// Only where no other can be.
+    Avoided,
+    /// Not now.
+    Barred,
+}
+
+/// A node that works for a request; counts until it is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) node: Arc<Node>,
+}
+
+impl Chosen {
+    pub(super) fn new(node: &Arc<Node>) -> Self {
+        node.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self {
+            node: Arc::clone(node),
+        }
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.node.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_share_one_appraisal_and_ask_for_another_only_later() {
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let node = Node::new(url, None, Roots::Public);
+        assert_eq!(node.demand(), Ok(()));
+        assert_eq!(node.demand(), Ok(()), "joins the first");
+        assert!(node.appraised(None), "the first counts as news");
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let rest = node.demand().unwrap_err();
+        assert!(rest < Duration::from_secs(7), "{rest:?}");
+        let start = Instant::now();
+        node.rest_before_demanded().await;
+        assert!(
+            start.elapsed() >= rest,
+            "the task waits before it makes the second"
+        );
+        assert!(!node.appraised(None));
+        assert!(node.demand().is_err());
+        tokio::time::advance(DEMAND_INTERVAL).await;
+        assert_eq!(node.demand(), Ok(()));
+    }
+}

@@ -1,0 +1,340 @@
+//! The nodes, and which of them takes a request.
+//!
+//! What attestation found is kept as one immutable [`Snapshot`] that is replaced as a whole, so a
+//! request looks its model up in one step and chooses between nodes at random: nothing here grows
+//! with their number.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use rand::RngExt as _;
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    error::Error,
+    node::{Chosen, Node, Standing, Verified},
+};
+use crate::clock::unix_seconds;
+
+/// Most nodes that are looked at for one request.
+const MAX_PROBES: usize = 64;
+/// Most models that are remembered once no node serves them any more.
+const MAX_REMEMBERED: usize = 16 * 1024;
+
+/// All nodes, and what they serve.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    pub(super) all: Vec<Arc<Node>>,
+    /// Other names for models: the caller's name to the node's.
+    aliases: BTreeMap<String, String>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Held while a snapshot is made, so that a newer one is never replaced by an older.
+    rebuilding: Mutex<()>,
+    /// Whether every node was appraised once, whatever came of it.
+    settled: watch::Sender<bool>,
+}
+
+/// What is served now, and by whom.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    /// By the caller's name for it. A model that was served once stays, with no nodes.
+    models: HashMap<Arc<str>, Arc<Served>>,
+    /// Nodes that are verified.
+    verified: usize,
+}
+
+/// A model.
+#[derive(Debug)]
+pub(super) struct Served {
+    /// The caller's name for it.
+    pub(super) name: Arc<str>,
+    /// The node's name for it, where that is another.
+    pub(super) node_name: Option<Arc<str>>,
+    /// When it was first served, in Unix seconds.
+    pub(super) since: u64,
+    nodes: Vec<Arc<Node>>,
+}
+
+impl Nodes {
+    pub(super) fn new(all: Vec<Arc<Node>>, aliases: BTreeMap<String, String>) -> Self {
+        Self {
+            all,
+            aliases,
+            snapshot: RwLock::default(),
+            rebuilding: Mutex::default(),
+            settled: watch::Sender::new(false),
+        }
+    }
+
+    /// The model of this name. While nodes await their first appraisal, a model that nobody is
+    /// known to serve may yet be theirs: then they are waited for, at most for `patience`.
+    ///
+    /// # Errors
+    /// As for [`Snapshot::model`].
+    pub(super) async fn serving(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Arc<Served>, Error> {
+        let found = self.snapshot().model(name).cloned();
+        if found.is_ok() || *self.settled.borrow() {
+            return found;
+        }
+        self.settled(patience).await;
+        self.snapshot().model(name).cloned()
+    }
+
+    /// Waits until every node was appraised once, at most for `patience`.
+    pub(super) async fn settled(&self, patience: Duration) {
+        let mut settled = self.settled.subscribe();
+        // In vain or not: what is asked next is answered by what is known then.
+        let _ = timeout(patience, settled.wait_for(|settled| *settled)).await;
+    }
+
+    /// Waits for the first node that is verified.
+    pub(super) async fn first_verified(&self) -> Option<Arc<Verified>> {
+        let verified = self.all.iter().map(|node| Box::pin(node.until_verified()));
+        futures_util::future::select_all(verified).await.0
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes a new snapshot of what attestation found; grows with the number of nodes, so it is
+    /// called after an appraisal and never for a request.
+    pub(super) fn rebuild(&self, now: SystemTime) {
+        let _one_at_a_time = self
+            .rebuilding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let verified = self
+            .all
+            .iter()
+            .filter_map(|node| Some((node, node.verified()?)));
+        let mut served: HashMap<String, Vec<Arc<Node>>> = HashMap::new();
+        let mut count = 0_usize;
+        for (node, verified) in verified {
+            count = count.saturating_add(1);
+            for model in verified.node.models() {
+                served
+                    .entry(model.clone())
+                    .or_default()
+                    .push(Arc::clone(node));
+            }
+        }
+        if self.all.iter().all(|node| node.is_appraised()) {
+            self.settled.send_replace(true);
+        }
+        let old = self.snapshot();
+        let snapshot = Snapshot::next(&old, &served, &self.aliases, count, unix_seconds(now));
+        *self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+}
+
+impl Snapshot {
+    fn next(
+        old: &Self,
+        served: &HashMap<String, Vec<Arc<Node>>>,
+        aliases: &BTreeMap<String, String>,
+        verified: usize,
+        now: u64,
+    ) -> Self {
+        let aliased = aliases
+            .iter()
+            .map(|(name, of)| (name, Some(of), served.get(of)));
+        let plain = served
+            .iter()
+            .filter(|(name, _)| !aliases.contains_key(*name))
+            .map(|(name, nodes)| (name, None, Some(nodes)));
+        let mut models: HashMap<Arc<str>, Arc<Served>> = HashMap::new();
+        for (name, of, nodes) in aliased.chain(plain) {
+            let known = old.models.get(name.as_str());
+            let served = Served {
+                name: known.map_or_else(|| name.as_str().into(), |known| Arc::clone(&known.name)),
+                node_name: of.map(|of| of.as_str().into()),
+                since: known.map_or(now, |known| known.since),
+                nodes: nodes.cloned().unwrap_or_default(),
+            };
+            models.insert(Arc::clone(&served.name), Arc::new(served));
+        }
+        for (name, gone) in &old.models {
+            if models.len() >= MAX_REMEMBERED {
+                break;
+            }
+            models.entry(Arc::clone(name)).or_insert_with(|| {
+                Arc::new(Served {
+                    name: Arc::clone(name),
+                    node_name: gone.node_name.clone(),
+                    since: gone.since,
+                    nodes: Vec::new(),
+                })
+            });
+        }
+        Self { models, verified }
+    }
+
+    /// Whether any node is verified.
+    pub(super) fn is_ready(&self) -> bool {
+        self.verified > 0
+    }
+
+    /// The model of this name.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] if no verified node ever served it; [`Error::NoAttestedNode`] if
+    /// none does now, or if none is verified at all, so that nobody knows.
+    pub(super) fn model(&self, name: &str) -> Result<&Arc<Served>, Error> {
+        match self.models.get(name) {
+            Some(served) if served.nodes.is_empty() => Err(Error::NoAttestedNode),
+            Some(served) => Ok(served),
+            None if self.is_ready() => Err(Error::ModelNotFound),
+            None => Err(Error::NoAttestedNode),
+        }
+    }
+
+    /// The models that can be asked now, in no order.
+    pub(super) fn models(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.models
+            .values()
+            .filter(|served| !served.nodes.is_empty())
+    }
+}
+
+impl Served {
+    /// A node to ask that is not in `tried`: the less busy of two, or the first that may be asked
+    /// from some place on.
+    pub(super) fn choose(&self, tried: &[Arc<Node>]) -> Option<Chosen> {
+        let untried = |node: &&Arc<Node>| !tried.iter().any(|it| Arc::ptr_eq(it, node));
+        let [one, two] = [self.random(), self.random()].map(|node| {
+            node.filter(untried)
+                .filter(|node| node.standing() == Standing::Good)
+        });
+        let busy = |node: &Arc<Node>| node.in_flight();
+        let better = match (one, two) {
+            (Some(one), Some(two)) if busy(two) < busy(one) => Some(two),
+            (None, two) => two,
+            (one, _) => one,
+        };
+        better.or_else(|| self.probe(untried)).map(Chosen::new)
+    }
+
+    fn random(&self) -> Option<&Arc<Node>> {
+        match self.nodes.as_slice() {
+            [] => None,
+            [only] => Some(only),
+            many => many.get(rand::rng().random_range(0..many.len())),
+        }
+    }
+
+    fn probe(&self, may: impl Fn(&&Arc<Node>) -> bool) -> Option<&Arc<Node>> {
+        if self.nodes.is_empty() {
+            return None;
+        }
+        let start = rand::rng().random_range(0..self.nodes.len());
+        let from_there = self.nodes.iter().cycle().skip(start).take(self.nodes.len());
+        let mut avoided = None;
+        for node in from_there.take(MAX_PROBES).filter(may) {
+            match node.standing() {
+                Standing::Good => return Some(node),
+                Standing::Avoided => avoided = avoided.or(Some(node)),
+                Standing::Barred => {}
+            }
+        }
+        avoided
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tls::Roots;
+
+    fn nodes(count: usize) -> Vec<Arc<Node>> {
+        let url = |i| format!("http://127.0.0.1:{}", i + 1).parse().unwrap();
+        (0..count)
+            .map(|i| Arc::new(Node::new(url(i), None, Roots::Public)))
+            .collect()
+    }
+
+    fn snapshot(models: &[(&str, &[Arc<Node>])], old: &Snapshot, verified: usize) -> Snapshot {
+        let served = models
+            .iter()
+            .map(|(name, nodes)| ((*name).to_owned(), nodes.to_vec()));
+        let aliases = BTreeMap::from([("other".to_owned(), "a".to_owned())]);
+        Snapshot::next(old, &served.collect(), &aliases, verified, 7)
+    }
+
+    #[tokio::test]
+    async fn a_model_is_unknown_only_when_somebody_could_know_it() {
+        let nodes = nodes(1);
+        let none = snapshot(&[], &Snapshot::default(), 0);
+        assert!(matches!(none.model("a"), Err(Error::NoAttestedNode)));
+        assert!(matches!(none.model("other"), Err(Error::NoAttestedNode)));
+        let one = snapshot(&[("a", &nodes)], &none, 1);
+        assert!(one.model("a").is_ok());
+        assert_eq!(one.model("other").unwrap().node_name.as_deref(), Some("a"));
+        assert!(matches!(one.model("b"), Err(Error::ModelNotFound)));
+        let gone = snapshot(&[("b", &nodes)], &one, 1);
+        assert!(matches!(gone.model("a"), Err(Error::NoAttestedNode)));
+        assert!(matches!(gone.model("c"), Err(Error::ModelNotFound)));
+        assert_eq!(gone.models().count(), 1);
+        assert_eq!(gone.model("b").unwrap().since, 7);
+    }
+
+    #[tokio::test]
+    async fn the_less_busy_node_is_asked_and_none_twice() {
+        let nodes = nodes(2);
+        let snapshot = snapshot(&[("a", &nodes)], &Snapshot::default(), 2);
+        let served = snapshot.model("a").unwrap();
+        let busy: Vec<_> = (0..10).map(|_| Chosen::new(&nodes[0])).collect();
+        let first = (0..64).filter(|_| {
+            let chosen = served.choose(&[]).unwrap();
+            Arc::ptr_eq(&chosen.node, &nodes[0])
+        });
+        assert!(
+            first.count() < 40,
+            "asked though it is busy, unless drawn twice"
+        );
+        drop(busy);
+        let chosen = served.choose(&nodes[..1]).unwrap();
+        assert!(Arc::ptr_eq(&chosen.node, &nodes[1]));
+        assert!(served.choose(&nodes).is_none());
+        drop(chosen);
+        assert_eq!(nodes.iter().map(|n| n.in_flight()).sum::<u32>(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_avoided_node_comes_last_and_a_barred_one_never() {
+        let nodes = nodes(3);
+        let snapshot = snapshot(&[("a", &nodes)], &Snapshot::default(), 3);
+        let served = snapshot.model("a").unwrap();
+        let chosen = |tried: &[Arc<Node>]| {
+            let chosen = served.choose(tried)?;
+            nodes
+                .iter()
+                .position(|node| Arc::ptr_eq(node, &chosen.node))
+        };
+        nodes[0].avoid(Duration::from_secs(1));
+        nodes[1].bar(Duration::from_secs(2));
+        for _ in 0..32 {
+            assert_eq!(chosen(&[]), Some(2));
+        }
+        assert_eq!(chosen(&nodes[2..]), Some(0));
+        assert_eq!(
+            chosen(&[Arc::clone(&nodes[0]), Arc::clone(&nodes[2])]),
+            None
+        );
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(
+            chosen(&[Arc::clone(&nodes[0]), Arc::clone(&nodes[2])]),
+            Some(1)
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! Paths and methods.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, HOST, RETRY_AFTER},
+};
+use hyper::body::Incoming;
+
+use super::{
+    Shared,
+    body::{self, ReplyBody},
+    error::Error,
+};
+use crate::{
+    config::gateway::is_loopback_host,
+    ids::RequestId,
+    openai::models::{Model, ModelList},
+};
+
+/// Longest request target, in bytes.
+const MAX_URI: usize = 8 * 1024;
+/// Most bytes of header fields, names and values.
+const MAX_FIELDS: usize = 32 * 1024;
+
+const OWNER: &str = "sealgate";
+
+/// What stands at a path.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Completions,
+    Models,
+    Model(&'a str),
+    Health,
+    Ready,
+}
+
+impl<'a> Route<'a> {
+    /// The route of a path, slashes at its end aside.
+    fn of(path: &'a str) -> Option<Self> {
+        match path.trim_end_matches('/') {
+            "/v1/completions" => Some(Self::Completions),
+            "/v1/models" => Some(Self::Models),
+            "/health" => Some(Self::Health),
+            "/readyz" => Some(Self::Ready),
+            other => other.strip_prefix("/v1/models/").map(Self::Model),
+        }
+    }
+
+    fn allow(&self) -> &'static str {
+        match self {
+            Self::Completions => "POST, OPTIONS",
+            Self::Models | Self::Model(_) | Self::Health | Self::Ready => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        match self {
+            Self::Completions => method == Method::POST,
+            _ => method == Method::GET || method == Method::HEAD,
+        }
+    }
+}
+
+impl Shared {
+    /// Answers any request.
+    pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
+        let id = RequestId::generate();
+        let (parts, body) = request.into_parts();
+        let mut response = match self.route(&parts) {
+            Ok(Route::Completions) if parts.method != Method::OPTIONS => {
+                self.complete(id, &parts, body).await
+            }
+            routed => {
+                if let Ok(Route::Models | Route::Model(_)) = routed {
+                    self.nodes.settled(self.timeouts.attest).await;
+                }
+                let response = routed
+                    .and_then(|route| self.answer(&route, &parts))
+                    .unwrap_or_else(Error::into_response);
+                body::discard(&parts.headers, body).await;
+                response
+            }
+        };
+        if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static("x-request-id"), value);
+        }
+        response
+    }
+
+    fn route<'a>(&self, parts: &'a http::request::Parts) -> Result<Route<'a>, Error> {
+        let path = parts.uri.path();
+        if parts
+            .uri
+            .path_and_query()
+            .map_or(0, |whole| whole.as_str().len())
+            > MAX_URI
+        {
+            return Err(Error::UriTooLong);
+        }
+        let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        if parts.headers.iter().map(field).sum::<usize>() > MAX_FIELDS {
+            return Err(Error::HeadersTooLarge);
+        }
+        if self.loopback_only && !names_this_machine(parts) {
+            return Err(Error::ForeignHost);
+        }
+        let route = Route::of(path).ok_or(Error::NotFound)?;
+        if parts.method != Method::OPTIONS && !route.takes(&parts.method) {
+            return Err(Error::MethodNotAllowed {
+                allow: route.allow(),
+            });
+        }
+        Ok(route)
+    }
+
+    fn answer(
+        &self,
+        route: &Route<'_>,
+        parts: &http::request::Parts,
+    ) -> Result<Response<ReplyBody>, Error> {
+        if parts.method == Method::OPTIONS {
+            let mut response = Response::new(ReplyBody::from(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            let allow = HeaderValue::from_static(route.allow());
+            response.headers_mut().insert(ALLOW, allow);
+            return Ok(response);
+        }
+        match route {
+            Route::Completions => Err(Error::NotFound),
+            Route::Health => Ok(json(Bytes::from_static(br#"{"message":"ok"}"#))),
+            Route::Ready => Ok(self.ready()),
+            Route::Models => self.models(parts),
+            Route::Model(id) => self.model(id, parts),
+        }
+    }
+
+    fn ready(&self) -> Response<ReplyBody> {
+        let reason = if self.is_draining() {
+            r#"{"message":"draining: the gateway is shutting down"}"#
+        } else if !self.nodes.snapshot().is_ready() {
+            r#"{"message":"no_attested_node: no node has evidence that the policy accepts"}"#
+        } else {
+            return json(Bytes::from_static(br#"{"message":"ok"}"#));
+        };
+        let mut response = json(Bytes::from_static(reason.as_bytes()));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        response
+    }
+
+    fn models(&self, parts: &http::request::Parts) -> Result<Response<ReplyBody>, Error> {
+        let caller = self.callers.authenticate(&parts.headers)?;
+        let snapshot = self.nodes.snapshot();
+        let mut models: Vec<Model<'_>> = snapshot
+            .models()
+            .filter(|served| caller.may_use(&served.name))
+            .map(|served| Model::new(&served.name, served.since, OWNER))
+            .collect();
+        models.sort_unstable_by_key(|model| model.id);
+        Ok(json(ModelList::new(models).to_json()))
+    }
+
+    fn model(&self, id: &str, parts: &http::request::Parts) -> Result<Response<ReplyBody>, Error> {
+        let caller = self.callers.authenticate(&parts.headers)?;
+        let id = percent_decoded(id).ok_or(Error::ModelNotFound)?;
+        if !caller.may_use(&id) {
+            return Err(Error::ModelNotFound);
+        }
+        let snapshot = self.nodes.snapshot();
+        let served = snapshot.model(&id)?;
+        Ok(json(
+            Model::new(&served.name, served.since, OWNER).to_json(),
+        ))
+    }
+}
+
+fn json(body: Bytes) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::from(body));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Whether the caller meant this machine. A page in a browser can point a name of its own at a
+/// loopback address and then ask as if it were local; it cannot choose the `Host` that is sent.
+fn names_this_machine(parts: &http::request::Parts) -> bool {
+    let authority = match (parts.uri.authority(), parts.headers.get(HOST)) {
+        (Some(authority), _) => Some(authority.clone()),
+        (None, Some(host)) => host.as_bytes().try_into().ok(),
+        (None, None) => return true,
+    };
+    authority.is_some_and(|authority| is_loopback_host(authority.host()))
+}
+
+/// `%2F` and the like decoded (RFC 3986 section 2.1); `None` for what is no UTF-8 afterwards.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let digits = [bytes.next()?, bytes.next()?];
+        let mut one = [0];
+        hex::decode_to_slice(digits, &mut one).ok()?;
+        decoded.extend(one);
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_found_whatever_slashes_end_it() {
+        let cases = [
+            ("/v1/completions", Some(Route::Completions)),
+            ("/v1/completions//", Some(Route::Completions)),
+            ("/v1/models", Some(Route::Models)),
+            ("/v1/models/", Some(Route::Models)),
+            ("/v1/models/a/b", Some(Route::Model("a/b"))),
+            ("/health", Some(Route::Health)),
+            ("/readyz", Some(Route::Ready)),
+            ("/v1/completions/x", None),
+            ("/completions", None),
+            ("/", None),
+            ("", None),
+        ];
+        for (path, route) in cases {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_models_name_is_decoded() {
+        let cases = [
+            ("a%2Fb", Some("a/b")),
+            ("a/b", Some("a/b")),
+            ("%e2%82%ac", Some("€")),
+            ("%2", None),
+            ("%zz", None),
+            ("%ff", None),
+        ];
+        for (text, decoded) in cases {
+            assert_eq!(percent_decoded(text).as_deref(), decoded, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered_when_anybody_may_ask() {
+        let cases = [
+            ("localhost:8080", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("rebound.example:8080", false),
+            ("", false),
+        ];
+        for (host, expected) in cases {
+            let (parts, ()) = Request::get("/health")
+                .header(HOST, host)
+                .body(())
+                .unwrap()
+                .into_parts();
+            assert_eq!(names_this_machine(&parts), expected, "{host}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! An event stream on its way from a node to the caller.
+//!
+//! No task and no channel stand between: what the caller does not read is not read from the node,
+//! and when the caller leaves, the connection to the node closes at once. The caller gets whole
+//! events only, each proved; the end event only after the authenticated end. Whatever goes wrong
+//! on the way becomes one error event and an aborted connection.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{
+    ask::Held,
+    body::Aborted,
+    error::{Error, NodeFailure},
+    exchange::{Unread, check_complete, usage},
+    record::Record,
+};
+use crate::{
+    openai::{Usage, sse::ReplyEvents},
+    seal::ReplyPart,
+};
+
+/// Most bytes that are gathered before they are written.
+const MAX_GATHERED: usize = 64 * 1024;
+/// Time for the error event to leave before the connection is aborted.
+const LINGER: Duration = Duration::from_millis(20);
+/// A comment: clients ignore it, and proxies see that the connection is alive.
+const SIGN_OF_LIFE: &[u8] = b": waiting\n\n";
+
+/// How long a stream waits, for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    /// For the next part of the node's reply.
+    pub(super) idle: Duration,
+    /// Between two signs of life.
+    pub(super) sign_of_life: Duration,
+}
+
+/// A reply that is an event stream.
+#[derive(Debug)]
+pub(super) struct EventStream {
+    source: Source,
+    timing: Timing,
+    /// When the last part of the reply opened, and when the caller last got something.
+    opened_at: Instant,
+    sent_at: Instant,
+    /// Fires no later than something is due; what it is, is found out then.
+    timer: Pin<Box<Sleep>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    record: Record,
+    /// Given back as soon as the reply has ended.
+    held: Option<Held>,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a stream is boxed and spends its life in the large one"
+)]
+#[derive(Debug)]
+enum Source {
+    /// The node's reply.
+    Open(Reading),
+    /// An error event was given; the abort follows.
+    Failed,
+    /// Nothing more comes.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Reading {
+    from: Unread,
+    events: ReplyEvents,
+}
+
+/// How far reading came.
+enum Progress {
+    /// There is more than should be gathered at once.
+    Full,
+    /// Nothing more has arrived yet.
+    Waiting,
+    /// The message ended.
+    Ended,
+}
+
+/// What is due while nothing arrives.
+enum Due {
+    Nothing,
+    SignOfLife,
+    Failure(NodeFailure),
+}
+
+impl EventStream {
+    pub(super) fn new(
+        from: Unread,
+        timing: Timing,
+        cut: CancellationToken,
+        record: Record,
+        held: Held,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            source: Source::Open(Reading {
+                from,
+                events: ReplyEvents::new(),
+            }),
+            timing,
+            opened_at: now,
+            sent_at: now,
+            timer: Box::pin(sleep_until(now + timing.idle.min(timing.sign_of_life))),
+            cut: Box::pin(cut.cancelled_owned()),
+            record,
+            held: Some(held),
+        }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.source, Source::Ended)
+    }
+
+    /// The next bytes for the caller; an error means that the connection must be aborted.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Aborted>>> {
+        let mut out = Gathered::default();
+        match &mut self.source {
+            Source::Ended => return Poll::Ready(None),
+            Source::Failed => {
+                std::task::ready!(self.timer.as_mut().poll(cx));
+                self.source = Source::Ended;
+                return Poll::Ready(Some(Err(Aborted)));
+            }
+            Source::Open(reading) => match reading.read(cx, &mut out, &mut self.opened_at) {
+                Ok(Progress::Full) => {}
+                Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
+                    Due::Nothing => return Poll::Pending,
+                    Due::SignOfLife => out.add(Bytes::from_static(SIGN_OF_LIFE)),
+                    Due::Failure(failure) => self.fail(&mut out, failure),
+                },
+                Ok(Progress::Waiting) => {}
+                Ok(Progress::Ended) => self.end(&mut out),
+                Err(failure) => self.fail(&mut out, failure),
+            },
+        }
+        self.sent_at = Instant::now();
+        let bytes = out.into_bytes();
+        self.record.bytes_out = self.record.bytes_out.saturating_add(bytes.len());
+        Poll::Ready(Some(Ok(bytes)))
+    }
+
+    /// The reply ended as a message; now it is shown whether it is complete.
+    fn end(&mut self, out: &mut Gathered) {
+        let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Ended) else {
+            return;
+        };
+        let Reading { from, events } = reading;
+        self.record.usage = events.usage();
+        match complete(from, events) {
+            Ok((rest, counted)) => {
+                out.add(rest);
+                self.record.usage = counted.or_else(|| self.record.usage.take());
+                self.record.complete();
+                self.held = None;
+            }
+            Err(failure) => self.fail(out, failure),
+        }
+    }
+
+    /// Gives what was proved, then one error event; the abort is left to the next call.
+    fn fail(&mut self, out: &mut Gathered, failure: NodeFailure) {
+        if let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Failed) {
+            self.record.usage = reading.events.usage();
+        }
+        let error = Error::from(failure);
+        out.add(error.code().object().sse_event());
+        self.record.failed(&error);
+        self.held = None;
+        self.timer.as_mut().reset(Instant::now() + LINGER);
+    }
+
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Due {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Due::Failure(NodeFailure::Cut);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let silent_at = self.opened_at + self.timing.idle;
+            if now >= silent_at {
+                return Due::Failure(NodeFailure::IdleTimeout);
+            }
+            let is_sign_due = now >= self.sent_at + self.timing.sign_of_life;
+            let from = if is_sign_due { now } else { self.sent_at };
+            self.timer
+                .as_mut()
+                .reset(silent_at.min(from + self.timing.sign_of_life));
+            if is_sign_due {
+                return Due::SignOfLife;
+            }
+        }
+        Due::Nothing
+    }
+}
+
+impl Reading {
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Gathered,
+        opened_at: &mut Instant,
+    ) -> Result<Progress, NodeFailure> {
+        loop {
+            let Unread::Open { body, opener } = &mut self.from else {
+                return Ok(Progress::Ended);
+            };
+            let opened = opener.chunks_opened();
+            while let Some(part) = opener.next_part()? {
+                match part {
+                    ReplyPart::Content(content) => out.add(self.events.push(&content)?),
+                    ReplyPart::Head(_) => return Err(NodeFailure::Unexpected("two heads")),
+                }
+            }
+            if opener.chunks_opened() > opened {
+                *opened_at = Instant::now();
+            }
+            if out.len() >= MAX_GATHERED {
+                return Ok(Progress::Full);
+            }
+            match body.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => opener.push(data)?,
+                Poll::Ready(Some(Err(error))) => return Err(NodeFailure::Broken(error)),
+                Poll::Ready(None) => return Ok(Progress::Ended),
+                Poll::Pending => return Ok(Progress::Waiting),
+            }
+        }
+    }
+}
+
+/// The last content for the caller, and the node's count, of a reply that is complete.
+fn complete(from: Unread, events: ReplyEvents) -> Result<(Bytes, Option<Usage>), NodeFailure> {
+    let last = match from {
+        Unread::Open { opener, .. } => opener.finish()?,
+        Unread::Ended(last) => last,
+    };
+    check_complete(&last.trailers)?;
+    let counted = usage(&last.trailers);
+    Ok((events.finish(&last.content)?, counted))
+}
+
+/// Bytes on their way out; copied only if there is more than one piece.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    more: BytesMut,
+}
+
+impl Gathered {
+    fn add(&mut self, bytes: Bytes) {
+        if self.is_empty() {
+            self.first = bytes;
+            return;
+        }
+        if self.more.is_empty() {
+            self.more
+                .extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.more.extend_from_slice(&bytes);
+    }
+
+    fn len(&self) -> usize {
+        self.first.len().saturating_add(self.more.len())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.more.is_empty() {
+            self.first
+        } else {
+            self.more.freeze()
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! A node whose replies a test plays: real evidence of a software root, a real seal.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use attestation::{
+    Answer, Nonce, binding,
+    software_root::{SoftwareRoot, SoftwareSigner},
+    statement::{ClaimedKey, Draft, EngineLocation, Software, Suite},
+};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, service::service_fn};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{Clock, unix_seconds},
+    listener::{Limits, serve_connections},
+    seal::{
+        NodeSecret, OpenedRequest, OpeningKeys, Padding, RESPONSE_MEDIA_TYPE, ReplySealer,
+        RequestOpener, StreamSealer,
+    },
+};
+
+pub(super) const MEASUREMENT: [u8; 48] = [7; 48];
+const KEY_PROBLEM: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-key"}"#;
+
+type Playing = Pin<Box<dyn Future<Output = Response<FakeBody>> + Send>>;
+type Script = Arc<dyn Fn(Asked) -> Playing + Send + Sync>;
+
+/// A request that the fake node opened.
+pub(super) struct Asked {
+    pub(super) request: OpenedRequest,
+    pub(super) sealer: ReplySealer,
+}
+
+/// A body that a test writes.
+pub(super) struct FakeBody(mpsc::Receiver<Result<Bytes, Broken>>);
+
+/// Breaks the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("broken on purpose")]
+pub(super) struct Broken;
+
+impl Body for FakeBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|item| item.map(|item| item.map(Frame::data)))
+    }
+}
+
+/// The other end of a [`FakeBody`].
+pub(super) type Writer = mpsc::Sender<Result<Bytes, Broken>>;
+
+pub(super) fn body() -> (Writer, FakeBody) {
+    let (writer, reader) = mpsc::channel(64);
+    (writer, FakeBody(reader))
+}
+
+pub(super) fn plain(status: u16, media_type: &str, content: Bytes) -> Response<FakeBody> {
+    let (writer, body) = body();
+    writer.try_send(Ok(content)).unwrap();
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, media_type)
+        .body(body)
+        .unwrap()
+}
+
+impl Asked {
+    pub(super) fn field(&self, name: &str) -> Option<String> {
+        self.request.fields.get(name).map(str::to_owned)
+    }
+
+    /// A whole reply.
+    pub(super) fn whole(
+        self,
+        status: u16,
+        fields: &[(&str, &str)],
+        content: &str,
+        trailers: &[(&str, &str)],
+    ) -> Response<FakeBody> {
+        let content = content.as_bytes();
+        let sealed = self
+            .sealer
+            .seal_whole(status, fields, content, trailers, Padding::Bucket);
+        plain(200, RESPONSE_MEDIA_TYPE, sealed.unwrap())
+    }
+
+    pub(super) fn json(self, status: u16, content: &str) -> Response<FakeBody> {
+        self.whole(
+            status,
+            &[("content-type", "application/json")],
+            content,
+            &[],
+        )
+    }
+
+    pub(super) fn problem(self, status: u16, kind: &str) -> Response<FakeBody> {
+        let content = format!(r#"{{"type":"urn:sealgate:problem:{kind}"}}"#);
+        self.whole(
+            status,
+            &[("content-type", "application/problem+json")],
+            &content,
+            &[],
+        )
+    }
+
+    /// An event stream whose chunks the test writes.
+    pub(super) fn stream(self) -> (StreamSealer, Writer, Response<FakeBody>) {
+        let fields = [("content-type", "text/event-stream")];
+        let sealer = self.sealer.into_stream(200, &fields, Padding::Off).unwrap();
+        let (writer, body) = body();
+        let response = Response::builder()
+            .header(CONTENT_TYPE, RESPONSE_MEDIA_TYPE)
+            .body(body);
+        (sealer, writer, response.unwrap())
+    }
+}
+
+struct Identity {
+    keys: OpeningKeys,
+    statement: Vec<u8>,
+}
+
+impl Identity {
+    fn new(name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
+        let secret = NodeSecret::generate().unwrap();
+        let now = unix_seconds(Clock::system().now());
+        let key = ClaimedKey {
+            key_id: 3,
+            suite: Suite::X25519,
+            public_key: secret.public_key(),
+            not_before: now - 60,
+            not_after: now + 3600,
+        };
+        let draft = Draft {
+            node_id: name.to_owned(),
+            keys: vec![key],
+            receipt_key: [9; 32],
+            tls_spki_sha256,
+            models: vec!["m".to_owned(), "org/n".to_owned()],
+            engine: EngineLocation::Local,
+            config_sha256: [8; 32],
+            software: Software {
+                name: "fake".to_owned(),
+                version: "1".to_owned(),
+                commit: String::new(),
+            },
+        };
+        let mut keys = OpeningKeys::new();
+        keys.insert(3, secret);
+        Self {
+            keys,
+            statement: draft.to_json().unwrap(),
+        }
+    }
+}
+
+/// The node.
+pub(super) struct FakeNode {
+    pub(super) address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+struct Shared {
+    name: String,
+    tls_spki_sha256: Option<[u8; 32]>,
+    identity: Mutex<Arc<Identity>>,
+    script: Mutex<Script>,
+    lies: Mutex<bool>,
+    attested: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+impl FakeNode {
+    pub(super) async fn start(name: &str) -> Self {
+        Self::start_pinned(name, None).await
+    }
+
+    /// A node whose statement names the certificate of its connections.
+    pub(super) async fn start_pinned(name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            identity: Mutex::new(Arc::new(Identity::new(name, tls_spki_sha256))),
+            tls_spki_sha256,
+            script: Mutex::new(Arc::new(|asked| {
+                Box::pin(async move { asked.json(200, r#"{"object":"text_completion"}"#) })
+            })),
+            lies: Mutex::new(false),
+            attested: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+        });
+        let service = {
+            let shared = Arc::clone(&shared);
+            service_fn(move |request| {
+                let shared = Arc::clone(&shared);
+                async move { Ok::<_, Infallible>(shared.answer(request).await) }
+            })
+        };
+        let patience = Duration::from_secs(60);
+        let limits = Limits {
+            connections: 1024,
+            head_timeout: patience,
+            idle_timeout: patience,
+            write_timeout: patience,
+            shutdown_timeout: Duration::ZERO,
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(serve_connections(listener, service, limits, stop.clone()));
+        Self {
+            address,
+            shared,
+            stop,
+        }
+    }
+
+    /// Plays `script` for every request from now on.
+    pub(super) fn play<F, P>(&self, script: F)
+    where
+        F: Fn(Asked) -> P + Send + Sync + 'static,
+        P: Future<Output = Response<FakeBody>> + Send + 'static,
+    {
+        *self.shared.script.lock().unwrap() = Arc::new(move |asked| Box::pin(script(asked)));
+    }
+
+    /// New keys and a new statement, as after a restart.
+    pub(super) fn restart(&self) {
+        *self.shared.identity.lock().unwrap() = Arc::new(Identity::new(
+            &self.shared.name,
+            self.shared.tls_spki_sha256,
+        ));
+    }
+
+    /// Gives evidence for another statement from now on.
+    pub(super) fn lie(&self) {
+        *self.shared.lies.lock().unwrap() = true;
+    }
+
+    pub(super) fn attested(&self) -> usize {
+        self.shared.attested.load(Ordering::Relaxed)
+    }
+
+    /// Requests that arrived, opened or not.
+    pub(super) fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FakeNode {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shared {
+    async fn answer(&self, request: Request<Incoming>) -> Response<FakeBody> {
+        let identity = Arc::clone(&self.identity.lock().unwrap());
+        if request.uri().path() == "/v1/attestation" {
+            self.attested.fetch_add(1, Ordering::Relaxed);
+            let nonce = request
+                .uri()
+                .query()
+                .unwrap()
+                .strip_prefix("nonce=")
+                .unwrap();
+            let answer = self.evidence(&identity, nonce.parse().unwrap());
+            return plain(200, "application/json", answer.into());
+        }
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(request.uri(), "/.well-known/ohttp-gateway");
+        assert_eq!(request.headers()["incremental"], "?1");
+        assert_eq!(request.headers()["cache-control"], "no-store");
+        assert!(!request.headers().contains_key("authorization"));
+        let sealed = request.into_body().collect().await.unwrap().to_bytes();
+        let mut opener = RequestOpener::new(Default::default());
+        let opened = opener
+            .push(&identity.keys, sealed)
+            .and_then(|()| opener.finish());
+        let Ok((request, sealer)) = opened else {
+            return plain(400, "application/problem+json", KEY_PROBLEM.into());
+        };
+        let script = Arc::clone(&self.script.lock().unwrap());
+        script(Asked { request, sealer }).await
+    }
+
+    fn evidence(&self, identity: &Identity, nonce: Nonce) -> Vec<u8> {
+        let statement = &identity.statement;
+        let mut digest = attestation::StatementDigest::of(statement);
+        if *self.lies.lock().unwrap() {
+            digest = attestation::StatementDigest::of(b"another");
+        }
+        let report_data = binding::report_data(&digest, &nonce, &[]);
+        let item = signer().evidence(report_data, MEASUREMENT).unwrap();
+        let answer = Answer {
+            statement: statement.clone(),
+            nonce,
+            evidence: vec![item],
+        };
+        answer.to_json().unwrap()
+    }
+}
+
+pub(super) fn root() -> &'static SoftwareRoot {
+    static ROOT: OnceLock<SoftwareRoot> = OnceLock::new();
+    ROOT.get_or_init(|| SoftwareRoot::generate(Clock::system().now()).unwrap())
+}
+
+fn signer() -> SoftwareSigner {
+    let root = root();
+    SoftwareSigner::from_pem(root.vcek_key_pem(), root.vcek_pem(), root.ask_pem()).unwrap()
+}
+
+/// A folder with a policy that names the software root of this process.
+pub(super) fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let name = format!("sealgate-gateway-test-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("ark.pem"), root().ark_pem()).unwrap();
+        let policy = format!(
+            "version = 1\n[sev_snp]\nsoftware_roots = [\"ark.pem\"]\nproducts = [\"genoa\"]\n\
+             measurements = [\"{}\"]\n[sev_snp.minimum_tcb.genoa]\n\
+             bootloader = 0\ntee = 0\nsnp = 0\nmicrocode = 0\n",
+            hex::encode(MEASUREMENT)
+        );
+        std::fs::write(folder.join("policy.toml"), policy).unwrap();
+        folder
+    })
+}
+
+/// A problem of status 503 outside the seal.
+pub(super) fn outside() -> Response<FakeBody> {
+    let mut response = plain(
+        503,
+        "application/problem+json",
+        r#"{"type":"about:blank"}"#.into(),
+    );
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}

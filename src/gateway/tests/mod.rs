@@ -1,0 +1,9 @@
+//! A gateway over loopback before nodes that a test plays.
+
+mod fake;
+mod harness;
+mod refusals;
+mod retries;
+mod streams;
+mod tls;
+mod whole;

@@ -1,0 +1,316 @@
+//! Connections to one node: HTTP/1.1, pooled, no redirects.
+//!
+//! A connection is driven by whoever uses it: no task of its own, no channel between. So a burst
+//! of chunks costs no wake per chunk, what the caller does not read is not read here, and dropping
+//! a reply closes its connection at once, which is how a node learns that the asker is gone.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header::HOST};
+use http_body::Body as _;
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use rustls::ClientConfig;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tower_service::Service as _;
+
+use crate::config::gateway::NodeUrl;
+
+/// Longest time that a connection waits for its next request: shorter than a node keeps one.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(20);
+/// A peer that is gone without a word is found within about this.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
+const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const TCP_KEEPALIVE_RETRIES: u32 = 2;
+
+type Connection = http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>;
+
+/// Why a request got no response.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// No connection: nothing was sent.
+    #[error("connect: {0}")]
+    Connect(Box<dyn std::error::Error + Send + Sync>),
+    /// No connection in time: nothing was sent.
+    #[error("connect: timed out")]
+    ConnectTimeout,
+    /// The connection took no request: nothing was sent.
+    #[error("connection closed before the request: {0}")]
+    NotSent(hyper::Error),
+    /// The connection failed after the request may have arrived.
+    #[error("connection failed before the response: {source}")]
+    Broken {
+        /// Whether the connection had served a request before.
+        reused: bool,
+        source: hyper::Error,
+    },
+}
+
+/// The way to one node, with its idle connections.
+#[derive(Debug)]
+pub(super) struct Channel {
+    connector: HttpsConnector<HttpConnector>,
+    target: Uri,
+    host: HeaderValue,
+    connect_timeout: Duration,
+    max_idle: usize,
+    /// The latest last.
+    idle: Mutex<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+impl Channel {
+    /// The way to `url`; `tls` says whom an `https` connection must end at.
+    ///
+    /// # Errors
+    /// If the address makes no URI, which a [`NodeUrl`] always does.
+    pub(super) fn new(
+        url: &NodeUrl,
+        tls: ClientConfig,
+        connect_timeout: Duration,
+        max_idle: usize,
+    ) -> Result<Self, http::Error> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(TCP_KEEPALIVE));
+        http.set_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL));
+        http.set_keepalive_retries(Some(TCP_KEEPALIVE_RETRIES));
+        http.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let target = Uri::builder()
+            .scheme(if url.is_https() { "https" } else { "http" })
+            .authority(url.authority().clone())
+            .path_and_query("/")
+            .build()?;
+        Ok(Self {
+            connector,
+            target,
+            host: HeaderValue::from_str(url.authority().as_str())?,
+            connect_timeout,
+            max_idle,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Sends `request`, whose URI is a path, over an idle connection or a fresh one.
+    ///
+    /// # Errors
+    /// [`SendError`] says whether anything was sent.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<NodeBody>, SendError> {
+        let mut request = self.with_host(request);
+        while let Some(link) = self.take_idle() {
+            match self.exchange(link, request, true).await {
+                Ok(response) => return Ok(response),
+                Err((_, Some(unsent))) => request = *unsent,
+                Err((error, None)) => return Err(error),
+            }
+        }
+        self.send_afresh(request).await
+    }
+
+    /// Sends `request` over a fresh connection.
+    ///
+    /// # Errors
+    /// As for [`Channel::send`].
+    pub(super) async fn send_afresh(
+        self: &Arc<Self>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<NodeBody>, SendError> {
+        let request = self.with_host(request);
+        let link = self.connect().await?;
+        self.exchange(link, request, false)
+            .await
+            .map_err(|(error, _)| error)
+    }
+
+    /// Closes the connections that waited too long or that the node closed.
+    pub(super) fn sweep(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain_mut(|idle| idle.since.elapsed() < MAX_IDLE_TIME && idle.link.is_alive());
+    }
+
+    fn with_host(&self, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+        request.headers_mut().insert(HOST, self.host.clone());
+        request
+    }
+
+    async fn connect(&self) -> Result<Link, SendError> {
+        let connecting = async {
+            let io = self.connector.clone().call(self.target.clone()).await?;
+            let (sender, connection) = http1::handshake(io).await?;
+            Ok(Link {
+                sender,
+                connection: Some(Box::pin(connection)),
+            })
+        };
+        match timeout(self.connect_timeout, connecting).await {
+            Ok(linked) => linked.map_err(SendError::Connect),
+            Err(_) => Err(SendError::ConnectTimeout),
+        }
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        mut link: Link,
+        request: Request<Full<Bytes>>,
+        reused: bool,
+    ) -> Result<Response<NodeBody>, (SendError, Option<Box<Request<Full<Bytes>>>>)> {
+        let mut response = std::pin::pin!(link.sender.try_send_request(request));
+        let connection = &mut link.connection;
+        let answered = std::future::poll_fn(|cx| {
+            drive(connection, cx);
+            response.as_mut().poll(cx)
+        })
+        .await;
+        match answered {
+            Ok(response) => Ok(response.map(|incoming| NodeBody {
+                incoming,
+                link: Some(link),
+                channel: Arc::clone(self),
+            })),
+            Err(mut failed) => match failed.take_message() {
+                Some(unsent) => Err((
+                    SendError::NotSent(failed.into_error()),
+                    Some(Box::new(unsent)),
+                )),
+                None => Err((
+                    SendError::Broken {
+                        reused,
+                        source: failed.into_error(),
+                    },
+                    None,
+                )),
+            },
+        }
+    }
+
+    fn take_idle(&self) -> Option<Link> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(Idle { mut link, since }) = idle.pop() {
+            if since.elapsed() >= MAX_IDLE_TIME {
+                // All that lie below are older.
+                idle.clear();
+            } else if link.is_alive() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, link: Link) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.max_idle {
+            idle.push(Idle {
+                link,
+                since: Instant::now(),
+            });
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Link {
+    sender: SendRequest<Full<Bytes>>,
+    /// `None` once it ended.
+    connection: Option<Pin<Box<Connection>>>,
+}
+
+impl Link {
+    /// Looks whether the node closed an idle connection; nobody is woken for it.
+    fn is_alive(&mut self) -> bool {
+        drive(
+            &mut self.connection,
+            &mut Context::from_waker(Waker::noop()),
+        );
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Lets the connection read and write; its errors come to light in the response or its body.
+fn drive(connection: &mut Option<Pin<Box<Connection>>>, cx: &mut Context<'_>) {
+    if connection
+        .as_mut()
+        .is_some_and(|it| it.as_mut().poll(cx).is_ready())
+    {
+        *connection = None;
+    }
+}
+
+/// The body of a node's response, with the connection that it comes over.
+#[derive(Debug)]
+pub(super) struct NodeBody {
+    incoming: Incoming,
+    link: Option<Link>,
+    channel: Arc<Channel>,
+}
+
+impl NodeBody {
+    /// The next bytes, or `None` at the end, where the connection goes back to the pool.
+    pub(super) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        if let Poll::Ready(data) = self.poll_incoming(cx) {
+            return Poll::Ready(data);
+        }
+        if let Some(link) = &mut self.link {
+            drive(&mut link.connection, cx);
+        }
+        self.poll_incoming(cx)
+    }
+
+    /// As [`NodeBody::poll_data`].
+    pub(super) async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+        std::future::poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    if let Some(mut link) = self.link.take()
+                        && link.is_alive()
+                    {
+                        self.channel.keep(link);
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A complete reply on its way to the caller.
+
+use bytes::Bytes;
+
+use super::{ask::Held, record::Record};
+
+/// The content of a node's complete reply, with what it holds until its last byte is written.
+#[derive(Debug)]
+pub(super) struct WholeReply {
+    parts: std::vec::IntoIter<Bytes>,
+    left: usize,
+    record: Record,
+    _held: Held,
+}
+
+impl WholeReply {
+    pub(super) fn new(mut parts: Vec<Bytes>, mut record: Record, held: Held) -> Self {
+        parts.retain(|part| !part.is_empty());
+        let left = parts.iter().map(Bytes::len).sum();
+        if left == 0 {
+            record.complete();
+        }
+        Self {
+            parts: parts.into_iter(),
+            left,
+            record,
+            _held: held,
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Option<Bytes> {
+        let part = self.parts.next()?;
+        self.left = self.left.saturating_sub(part.len());
+        self.record.bytes_out = self.record.bytes_out.saturating_add(part.len());
+        if self.left == 0 {
+            self.record.complete();
+        }
+        Some(part)
+    }
+
+    /// Bytes that are not yet taken.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.left == 0
+    }
+}
