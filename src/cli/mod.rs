@@ -1,8 +1,107 @@
-//! The commands.
+//! The commands: arguments become one role, its end an exit code.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+use crate::telemetry::{self, LogFormat};
+
+mod check_config;
+mod demo;
+mod keys;
+mod role;
+mod terminal;
+mod verify;
+
+/// A private, OpenAI-compatible endpoint: prompts leave only sealed to keys of attested nodes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sealgate",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    /// How much to log: off, error, warn, info, debug or trace. No level logs content.
+    #[arg(
+        long,
+        global = true,
+        env = "SEALGATE_LOG",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    log: LevelFilter,
+    /// How to write log lines.
+    #[arg(
+        long,
+        global = true,
+        env = "SEALGATE_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try everything on this machine: a software root, a node and a gateway in one process.
+    Demo(demo::Args),
+    /// Serve the OpenAI-compatible contract and seal every request to an attested node.
+    Gateway(RoleArgs),
+    /// Open sealed requests inside the TEE, beside the engine.
+    Node(RoleArgs),
+    /// Appraise attestation evidence offline.
+    Verify(verify::VerifyArgs),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Say what is wrong with a configuration, policy or key file, and what to do.
+    CheckConfig(check_config::Args),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+#[derive(Debug, clap::Args)]
+struct RoleArgs {
+    /// The configuration; every key can be overridden by a SEALGATE_* variable.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    if telemetry::init(cli.log, cli.log_format).is_err() {
+        return terminal::fail("logging was started twice in this process");
+    }
+    match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Gateway(args) => role::gateway(&args.config),
+        Command::Node(args) => role::node(&args.config),
+        Command::Verify(args) => verify::run(args),
+        Command::Keys(command) => keys::run(command),
+        Command::CheckConfig(args) => check_config::run(&args),
+        Command::Completions { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "sealgate", &mut script);
+            terminal::print_bytes(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            match clap_mangen::Man::new(<Cli as clap::CommandFactory>::command()).render(&mut page)
+            {
+                Ok(()) => terminal::print_bytes(&page),
+                Err(error) => terminal::fail(error),
+            }
+        }
+    }
 }

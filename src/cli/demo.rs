@@ -1,0 +1,286 @@
+//! `sealgate demo`: a software root, a node and a gateway in one process, and what they verified.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use attestation::software_root::SoftwareRoot;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::{keys, role, terminal};
+use crate::{
+    clock::Clock,
+    config,
+    gateway::Gateway,
+    node::{Node, SOFTWARE_MEASUREMENT},
+};
+
+/// Files of a set-up; a folder that holds one of them is not overwritten.
+const FILES: [&str; 5] = [
+    "gateway.toml",
+    "node.toml",
+    "policy.toml",
+    "keys.toml",
+    "software-root",
+];
+
+/// Name of the demo's node.
+const NODE_ID: &str = "demo-node";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the gateway listens; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// An OpenAI-compatible engine, such as http://127.0.0.1:8000; without it an echo engine.
+    #[arg(long, value_name = "URL")]
+    engine: Option<String>,
+    /// The engine's model to serve; without it all that the engine lists.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// The API key to accept; without it a new one is made. Others on this machine can read it.
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    /// Keep the generated files in this folder, as the first real set-up.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Where the files are: a folder that the user keeps, or one that goes with the demo.
+enum Folder {
+    Kept(PathBuf),
+    Passing(TempDir),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Passing(dir) => dir.path(),
+        }
+    }
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    role::with_runtime(Box::pin(demo(args)))
+}
+
+async fn demo(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let folder = folder(args.dir.as_deref())?;
+    let dir = folder.path();
+    let key = args.api_key.map_or_else(keys::generate, Zeroizing::new);
+    terminal::note("making a software root: two RSA-4096 keys, a few seconds");
+    write_root(&dir.join("software-root")).await?;
+    let measurement = hex::encode(SOFTWARE_MEASUREMENT);
+    keys::write_private(&dir.join("keys.toml"), key_file(&key).as_bytes())?;
+    fs::write(dir.join("policy.toml"), policy(&measurement))?;
+
+    let node_file = dir.join("node.toml");
+    let engine = args.engine.as_deref().unwrap_or("builtin:echo");
+    fs::write(&node_file, node_config(engine, args.model.as_deref()))?;
+    let node = Node::bind(read(&node_file)?, Clock::system()).await?;
+    pin_listen(&node_file, "127.0.0.1:0", node.address())?;
+
+    let gateway_file = dir.join("gateway.toml");
+    fs::write(&gateway_file, gateway_config(args.listen, node.address()))?;
+    let gateway = Gateway::bind(read(&gateway_file)?, Clock::system()).await?;
+    pin_listen(&gateway_file, &args.listen.to_string(), gateway.address())?;
+
+    let shutdown = role::shutdown_on_signal()?;
+    let node_shutdown = CancellationToken::new();
+    let node = tokio::spawn(node.serve(node_shutdown.clone()));
+    let verified = gateway.first_verified();
+    let stopped = shutdown.clone();
+    let address = gateway.address();
+    let introduction = tokio::spawn(async move {
+        let verified = tokio::select! {
+            verified = verified => verified,
+            () = stopped.cancelled() => None,
+        };
+        if let Some(verified) = verified {
+            introduce(
+                address,
+                &key,
+                &verified,
+                args.engine.as_deref(),
+                args.model.as_deref(),
+            );
+            if let Folder::Kept(dir) = &folder {
+                say_where(dir);
+            }
+        }
+        folder
+    });
+    gateway.serve(shutdown).await;
+    // The node goes last, so that the gateway's last streams still have their peer.
+    node_shutdown.cancel();
+    node.await?;
+    drop(introduction.await?);
+    Ok(())
+}
+
+/// A configuration of the demo's own: variables of the environment are for real set-ups.
+fn read<T: serde::de::DeserializeOwned>(
+    path: &Path,
+) -> Result<config::Loaded<T>, config::ConfigError> {
+    config::parse(path, &config::read_text(path)?, std::iter::empty())
+}
+
+fn folder(dir: Option<&Path>) -> Result<Folder, Box<dyn std::error::Error>> {
+    let Some(dir) = dir else {
+        return Ok(Folder::Passing(tempfile::tempdir()?));
+    };
+    fs::create_dir_all(dir)?;
+    if let Some(name) = FILES.iter().find(|name| dir.join(name).exists()) {
+        let dir = dir.display();
+        return Err(format!(
+            "{dir} already holds {name}: choose another --dir, or run what is there with \
+             `sealgate node --config {dir}/node.toml` and \
+             `sealgate gateway --config {dir}/gateway.toml`"
+        )
+        .into());
+    }
+    Ok(Folder::Kept(dir.to_owned()))
+}
+
+/// Makes the software root; its signing key is readable by its owner alone.
+async fn write_root(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let now = Clock::system().now();
+    let root = tokio::task::spawn_blocking(move || SoftwareRoot::generate(now)).await??;
+    fs::create_dir(dir)?;
+    let files = [
+        ("ark.pem", root.ark_pem()),
+        ("ask.pem", root.ask_pem()),
+        ("vcek.pem", root.vcek_pem()),
+        ("vcek.key", root.vcek_key_pem()),
+    ];
+    for (name, pem) in files {
+        keys::write_private(&dir.join(name), pem.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Puts the address that the system chose where the file has `asked`.
+fn pin_listen(file: &Path, asked: &str, address: SocketAddr) -> io::Result<()> {
+    let text = fs::read_to_string(file)?;
+    fs::write(
+        file,
+        text.replacen(&listen(asked), &listen(&address.to_string()), 1),
+    )
+}
+
+fn listen(address: &str) -> String {
+    format!("listen = \"{address}\"")
+}
+
+fn key_file(key: &str) -> String {
+    let digest = keys::digest(key);
+    format!(
+        "# Digests of API keys; `sealgate keys` edits this file.\n\
+             [[key]]\nname = \"demo\"\nsha256 = \"{digest}\"\n"
+    )
+}
+
+fn policy(measurement: &str) -> String {
+    format!(
+        "# What a node's evidence must show. See docs/policy.md.\n\
+         version = 1\n\
+         appraisal_max_age_s = 3600\n\n\
+         [sev_snp]\n\
+         # A software root stands for no hardware: remove it, and set amd_roots, for real nodes.\n\
+         amd_roots = false\n\
+         software_roots = [\"software-root/ark.pem\"]\n\
+         products = [\"genoa\"]\n\
+         # What every software root's reports say.\n\
+         measurements = [\"{measurement}\"]\n\
+         vmpl = 0\n\n\
+         [sev_snp.minimum_tcb.genoa]\n\
+         bootloader = 10\n\
+         tee = 0\n\
+         snp = 23\n\
+         microcode = 84\n"
+    )
+}
+
+fn node_config(engine: &str, model: Option<&str>) -> String {
+    let engine = toml_edit::Value::from(engine);
+    let models = model
+        .map(|m| format!("models = [{}]\n", toml_edit::Value::from(m)))
+        .unwrap_or_default();
+    format!(
+        "node_id = \"{NODE_ID}\"\n\
+         listen = \"127.0.0.1:0\"\n\n\
+         [evidence]\n\
+         source = \"software-root\"\n\
+         dir = \"software-root\"\n\n\
+         [[engine]]\n\
+         url = {engine}\n{models}"
+    )
+}
+
+fn gateway_config(listen: SocketAddr, node: SocketAddr) -> String {
+    format!(
+        "listen = \"{listen}\"\n\
+         auth = \"keys\"\n\
+         keys_file = \"keys.toml\"\n\
+         policy = \"policy.toml\"\n\n\
+         [[node]]\n\
+         url = \"http://{node}\"\n"
+    )
+}
+
+/// Says what was verified, and gives commands that work when pasted.
+fn introduce(
+    address: SocketAddr,
+    key: &str,
+    verified: &attestation::VerifiedNode,
+    engine: Option<&str>,
+    model: Option<&str>,
+) {
+    let model = model
+        .or_else(|| verified.models().first().map(String::as_str))
+        .unwrap_or("echo");
+    let engine = engine.unwrap_or(
+        "the built-in echo engine, which repeats the prompt (--engine URL for a real one)",
+    );
+    let base = format!("http://{address}/v1");
+    let body = serde_json::json!({"model": model, "prompt": "Hello, world!", "max_tokens": 16});
+    let python = format!(
+        "from openai import OpenAI; c = OpenAI(base_url={base:?}, api_key={key:?}); \
+         print(c.completions.create(model={model:?}, prompt=\"Hello, world!\").choices[0].text)"
+    );
+    terminal::say(format_args!(
+        "verified: {node}, {tee} evidence by a {root}: no TEE protects this demo\n\
+         statement: {statement}\n\
+         engine: {engine}\n\
+         base url: {base}\n\
+         api key: {key}\n\n\
+         try:\n  curl {base}/completions -H {auth} -H 'Content-Type: application/json' -d {body}\n\
+         or, after `pip install openai`:\n  python3 -c {python}\n",
+        node = verified.node_id(),
+        tee = verified.tee(),
+        root = verified.root().as_str(),
+        statement = verified.statement_digest(),
+        auth = shell_quoted(&format!("Authorization: Bearer {key}")),
+        body = shell_quoted(&body.to_string()),
+        python = shell_quoted(&python),
+    ));
+}
+
+fn say_where(dir: &Path) {
+    let dir = dir.display();
+    terminal::say(format_args!(
+        "kept in {dir}. With the demo stopped, the same in two processes:\n  \
+         sealgate node --config {dir}/node.toml\n  sealgate gateway --config {dir}/gateway.toml"
+    ));
+}
+
+/// `text` as one word of a POSIX shell.
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

@@ -1,0 +1,210 @@
+//! `sealgate keys`: API keys of a gateway, stored as digests in the file that its config names.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use clap::Subcommand;
+use rand::RngExt as _;
+use sha2::{Digest as _, Sha256};
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+use zeroize::Zeroizing;
+
+use super::terminal;
+use crate::config::{self, ConfigError, Loaded, gateway::GatewayConfig};
+
+/// What a key begins with, so that people and secret scanners recognise one.
+const PREFIX: &str = "sk-sealgate-";
+
+/// The name of the list of keys in the file.
+const LIST: &str = "key";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a key, show it once, store its digest.
+    Create {
+        #[command(flatten)]
+        file: File,
+        /// What logs and lists call it.
+        #[arg(long)]
+        name: String,
+        /// Print `{"key": …}` instead of words.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the names of the keys.
+    List {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Remove a key; a running gateway forgets it when it is restarted.
+    Revoke {
+        #[command(flatten)]
+        file: File,
+        /// The key's name.
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct File {
+    /// The gateway's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// What can be wrong with the keys.
+#[derive(Debug, thiserror::Error)]
+enum KeysError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}: {source}", path.display())]
+    Edit {
+        path: PathBuf,
+        source: toml_edit::TomlError,
+    },
+    #[error("{}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("a key named {0:?} exists already: choose another name, or revoke it first")]
+    Taken(String),
+    #[error("no key is named {0:?}: see `sealgate keys list`")]
+    Unknown(String),
+    #[error("a name is 1 to 64 visible ASCII characters")]
+    BadName,
+}
+
+/// A new API key: 256 random bits behind a prefix.
+pub(super) fn generate() -> Zeroizing<String> {
+    let bits = Zeroizing::new(rand::rng().random::<[u8; 32]>());
+    Zeroizing::new(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(*bits)))
+}
+
+/// What is stored of a key.
+pub(super) fn digest(key: &str) -> String {
+    hex::encode(Sha256::digest(key))
+}
+
+pub(super) fn run(command: Command) -> ExitCode {
+    let done = match command {
+        Command::Create { file, name, json } => create(&file, &name, json),
+        Command::List { file } => list(&file),
+        Command::Revoke { file, name } => revoke(&file, &name),
+    };
+    done.map_or_else(terminal::fail, |()| ExitCode::SUCCESS)
+}
+
+fn create(file: &File, name: &str, json: bool) -> Result<(), KeysError> {
+    if !(1..=64).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(KeysError::BadName);
+    }
+    let mut keys = Keys::open(file)?;
+    if keys.names().any(|taken| taken == name) {
+        return Err(KeysError::Taken(name.to_owned()));
+    }
+    let key = generate();
+    let mut entry = Table::new();
+    entry.insert("name", value(name));
+    entry.insert("sha256", value(digest(&key)));
+    keys.entries().push(entry);
+    keys.save()?;
+    if json {
+        terminal::say(serde_json::json!({ "key": key.as_str() }));
+    } else {
+        terminal::say(key.as_str());
+        terminal::note(
+            "this is the only time the key is shown; a running gateway takes it when restarted",
+        );
+    }
+    Ok(())
+}
+
+fn list(file: &File) -> Result<(), KeysError> {
+    Keys::open(file)?.names().for_each(terminal::say);
+    Ok(())
+}
+
+fn revoke(file: &File, name: &str) -> Result<(), KeysError> {
+    let mut keys = Keys::open(file)?;
+    let before = keys.names().count();
+    keys.entries()
+        .retain(|entry| entry.get("name").and_then(Item::as_str) != Some(name));
+    if keys.names().count() == before {
+        return Err(KeysError::Unknown(name.to_owned()));
+    }
+    keys.save()
+}
+
+/// The key file as text that keeps its comments.
+struct Keys {
+    path: PathBuf,
+    document: DocumentMut,
+}
+
+impl Keys {
+    fn open(file: &File) -> Result<Self, KeysError> {
+        let config: Loaded<GatewayConfig> = config::load(&file.config)?;
+        let Some(path) = &config.value.keys_file else {
+            return Err(config
+                .invalid("keys_file", "name the file that holds the keys")
+                .into());
+        };
+        let path = config.resolve(path);
+        let text = if path.exists() {
+            config::read_text(&path)?
+        } else {
+            String::new()
+        };
+        let document = text.parse().map_err(|source| KeysError::Edit {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self { path, document })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let entries = self.document.get(LIST).and_then(Item::as_array_of_tables);
+        entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.get("name")?.as_str())
+    }
+
+    fn entries(&mut self) -> &mut ArrayOfTables {
+        let list = self
+            .document
+            .entry(LIST)
+            .or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+        if !list.is_array_of_tables() {
+            *list = Item::ArrayOfTables(ArrayOfTables::new());
+        }
+        match list {
+            Item::ArrayOfTables(entries) => entries,
+            Item::None | Item::Value(_) | Item::Table(_) => unreachable!("made one above"),
+        }
+    }
+
+    fn save(&self) -> Result<(), KeysError> {
+        write_private(&self.path, self.document.to_string().as_bytes()).map_err(|source| {
+            KeysError::Write {
+                path: self.path.clone(),
+                source,
+            }
+        })
+    }
+}
+
+/// Replaces a file at once, readable by its owner alone: a crash leaves the old one or the new.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let file = tempfile::NamedTempFile::new_in(dir)?;
+    fs::write(file.path(), bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}

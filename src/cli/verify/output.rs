@@ -1,0 +1,151 @@
+//! Shows appraisals: lines for people, JSON for programs.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+};
+
+use attestation::{Appraisal, Outcome, Root};
+use serde::Serialize;
+
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[1;31m";
+const YELLOW: &str = "\x1b[1;33m";
+const RESET: &str = "\x1b[0m";
+/// What gives open checks something to compare with.
+const OPTIONS: &str = "--policy, --report-data";
+/// As wide as the longest outcome.
+const OUTCOME_WIDTH: usize = 11;
+
+/// Whether words are coloured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Style {
+    Plain,
+    Colour,
+}
+
+impl Style {
+    /// Colour on a terminal, unless `NO_COLOR` is set.
+    pub(super) fn of_stdout() -> Self {
+        if io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none() {
+            Self::Colour
+        } else {
+            Self::Plain
+        }
+    }
+
+    fn paint(self, colour: &str, word: &str) -> String {
+        match self {
+            Self::Plain => word.to_owned(),
+            Self::Colour => format!("{colour}{word}{RESET}"),
+        }
+    }
+}
+
+/// A line for each check, and the verdict.
+pub(super) fn text(path: &Path, appraisal: &Appraisal, style: Style) -> String {
+    let mut out = format!("{}\n", path.display());
+    for check in appraisal.checks() {
+        let colour = match check.outcome {
+            Outcome::Passed => GREEN,
+            Outcome::Failed => RED,
+            Outcome::NotChecked => YELLOW,
+        };
+        let outcome = format!("{:OUTCOME_WIDTH$}", check.outcome.to_string());
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "  {} {}: expected {}; seen {}",
+            style.paint(colour, &outcome),
+            check.name,
+            printable(&check.expected),
+            printable(&check.seen),
+        );
+    }
+    out.push_str(&verdict(appraisal, style));
+    out
+}
+
+fn verdict(appraisal: &Appraisal, style: Style) -> String {
+    let root = match appraisal.root() {
+        Some(Root::Software) => {
+            let words = style.paint(YELLOW, "software root");
+            format!(" ({words}: no hardware stands behind it)")
+        }
+        Some(root) => format!(" (root {root})"),
+        None => String::new(),
+    };
+    let Some(refusal) = appraisal.refusal() else {
+        return format!("{}{root}", style.paint(GREEN, "accepted"));
+    };
+    let refused = style.paint(RED, "refused");
+    match refusal.outcome {
+        Outcome::NotChecked => {
+            let open = appraisal.checks().iter().filter(|check| !check.passed());
+            let needs = needed(open.map(|check| check.expected.as_str()));
+            let needs = needs.join(" and ");
+            format!("{refused}{root}: no check failed, but some need {needs} ({OPTIONS})")
+        }
+        Outcome::Failed | Outcome::Passed => format!("{refused}{root}: {}", refusal.check),
+    }
+}
+
+/// What open checks need, each once.
+fn needed<'a>(expected: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut needs: Vec<_> = expected.collect();
+    needs.dedup();
+    needs
+}
+
+/// Names in certificates and files are strangers' text: no control character reaches a terminal.
+pub(super) fn printable(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(visible).collect()
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    file: String,
+    accepted: bool,
+    root: Option<&'static str>,
+    refused_by: Option<&'a str>,
+    checks: Vec<Line<'a>>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'static str,
+    outcome: String,
+    expected: &'a str,
+    seen: &'a str,
+}
+
+/// An array with an object for each file.
+pub(super) fn json(appraised: &[(PathBuf, Appraisal)]) -> String {
+    let files: Vec<_> = appraised
+        .iter()
+        .map(|(path, appraisal)| File::of(path, appraisal))
+        .collect();
+    // Strings and booleans always have a JSON form.
+    serde_json::to_string_pretty(&files).unwrap_or_default()
+}
+
+impl<'a> File<'a> {
+    fn of(path: &Path, appraisal: &'a Appraisal) -> Self {
+        let lines = appraisal.checks().iter().map(|check| Line {
+            name: check.name,
+            outcome: check.outcome.to_string(),
+            expected: &check.expected,
+            seen: &check.seen,
+        });
+        Self {
+            file: path.display().to_string(),
+            accepted: appraisal.accepted(),
+            root: appraisal.root().map(Root::as_str),
+            refused_by: appraisal.refusal().map(|refusal| refusal.check),
+            checks: lines.collect(),
+        }
+    }
+}

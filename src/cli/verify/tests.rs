@@ -1,0 +1,332 @@
+use std::fs;
+
+use attestation::{
+    EvidenceItem, EvidenceKind, Root, StatementDigest, binding,
+    software_root::{SoftwareRoot, SoftwareSigner},
+    statement::{ClaimedKey, Draft, EngineLocation, Software, Suite},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::Parser;
+
+use super::*;
+
+/// The command as it is typed.
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: VerifyArgs,
+}
+
+fn data(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("attestation/tests/data")
+        .join(path)
+        .display()
+        .to_string()
+}
+
+fn parse(words: &[&str]) -> Result<VerifyArgs, clap::Error> {
+    let words = ["verify"].iter().chain(words);
+    Command::try_parse_from(words).map(|command| command.args)
+}
+
+fn appraise_one(words: &[&str]) -> Result<Appraisal, Unusable> {
+    let args = parse(words).unwrap();
+    let mut appraised = appraise_all(&args, args.at.unwrap())?;
+    Ok(appraised.remove(0).1)
+}
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("sealgate-verify-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const AT: &str = "2026-06-01T00:00:00Z";
+const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000\
+                     0000000000000000000000000000000000000000000000000000000000000000";
+
+fn genoa_policy() -> String {
+    let report = fs::read(data("genoa/report.bin")).unwrap();
+    format!(
+        "version = 1\n[sev_snp]\namd_roots = true\nproducts = [\"genoa\"]\nmeasurements = [\"{}\"]\n\
+         [sev_snp.minimum_tcb.genoa]\nbootloader = 10\ntee = 0\nsnp = 23\nmicrocode = 84\n",
+        hex::encode(&report[0x90..0xc0])
+    )
+}
+
+#[test]
+fn a_raw_report_is_read_in_every_form() {
+    let folder = Folder::new("forms");
+    let policy = folder.write("policy.toml", genoa_policy());
+    let report = fs::read(data("genoa/report.bin")).unwrap();
+    let vcek = fs::read_to_string(data("genoa/vcek.pem")).unwrap();
+    let der = certificate_der(&vcek);
+    let hex_lines: String =
+        hex::encode(&report)
+            .chars()
+            .enumerate()
+            .fold(String::new(), |mut out, (at, c)| {
+                if at % 64 == 0 {
+                    out.push('\n');
+                }
+                out.push(c);
+                out
+            });
+    let reports = [
+        data("genoa/report.bin"),
+        folder.write("hex", hex::encode(&report)),
+        folder.write("upper", hex::encode_upper(&report) + "\n"),
+        folder.write("lines", hex_lines),
+        folder.write("base64", STANDARD.encode(&report)),
+    ];
+    let certificates = [
+        vec![data("genoa/vcek.pem"), data("genoa/ask.pem")],
+        vec![data("genoa/vcek.pem")],
+        vec![folder.write("vcek.der", &der)],
+        vec![folder.write("vcek.b64", STANDARD.encode(&der))],
+        vec![folder.write(
+            "both.pem",
+            fs::read_to_string(data("genoa/ask.pem")).unwrap() + &vcek,
+        )],
+    ];
+    for report in &reports {
+        for certificates in &certificates {
+            let mut words = vec!["--tee", "sev-snp", report, "--at", AT, "--policy", &policy];
+            words.extend(["--report-data", ZEROS]);
+            words.extend(certificates.iter().flat_map(|path| ["--certs", path]));
+            let appraisal = appraise_one(&words).unwrap();
+            assert_eq!(appraisal.refusal(), None, "{report} {certificates:?}");
+        }
+    }
+}
+
+fn certificate_der(pem: &str) -> Vec<u8> {
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    STANDARD.decode(body).unwrap()
+}
+
+#[test]
+fn without_a_policy_nothing_is_accepted_and_what_is_needed_is_said() {
+    let (report, vcek) = (data("genoa/report.bin"), data("genoa/vcek.pem"));
+    let words = ["--tee", "sev-snp", &report, "--certs", &vcek, "--at", AT];
+    let appraisal = appraise_one(&words).unwrap();
+    assert!(!appraisal.accepted());
+    let text = output::text(Path::new("r"), &appraisal, output::Style::Plain);
+    let verdict = text.lines().last().unwrap();
+    assert_eq!(
+        verdict,
+        "refused (root amd): no check failed, but some need a policy to compare with and \
+         report data to compare with (--policy, --report-data)"
+    );
+    assert!(text.contains("  passed      report signature: expected verifies; seen verifies\n"));
+    assert!(text.contains("  not checked measurement: expected a policy to compare with; seen "));
+}
+
+#[test]
+fn what_cannot_be_used_says_what_to_do() {
+    let folder = Folder::new("unusable");
+    let empty = folder.write("empty", "");
+    let long = folder.write("long", vec![b' '; 1024 * 1024 + 1]);
+    let bad_policy = folder.write("bad.toml", "version = 1\nallow_debug = true\n");
+    let policy = folder.write("policy.toml", genoa_policy());
+    let none = folder.write("none.toml", "version = 1\n");
+    let (report, vcek, ask) = (
+        data("genoa/report.bin"),
+        data("genoa/vcek.pem"),
+        data("genoa/ask.pem"),
+    );
+    let raw = ["--tee", "sev-snp", "--at", "0"];
+    let cases: [(&[&str], &str); 10] = [
+        (
+            &[&report, "--at", "0"],
+            "an answer is appraised against a policy: give --policy FILE",
+        ),
+        (
+            &[&report, "--at", "0", "--policy", &policy],
+            "not a node's answer: invalid JSON",
+        ),
+        (
+            &[&long, "--at", "0", "--policy", &policy],
+            "larger than 1048576 bytes",
+        ),
+        (
+            &[&report, "--at", "0", "--policy", &bad_policy],
+            "unknown field `allow_debug`",
+        ),
+        (
+            &[&report, "--at", "0", "--policy", "/nowhere"],
+            "/nowhere: ",
+        ),
+        (
+            &[&report],
+            "a raw report needs the certificate of the key that signed it",
+        ),
+        (&[&report, "--certs", &empty], "holds no certificate"),
+        (
+            &[&report, "--certs", &ask],
+            "none of the certificates holds a P-384 key",
+        ),
+        (
+            &[&empty, "--certs", &vcek],
+            "not a SEV-SNP report: that is 1184 bytes",
+        ),
+        (
+            &[&report, "--certs", &vcek, "--policy", &none],
+            "the policy has no [sev_snp] table",
+        ),
+    ];
+    for (words, expected) in cases {
+        let words = if words.contains(&"--at") {
+            words.to_vec()
+        } else {
+            [&raw, words].concat()
+        };
+        let error = appraise_one(&words).err().map(|error| error.to_string());
+        assert!(
+            error
+                .as_deref()
+                .is_some_and(|error| error.contains(expected)),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn arguments_are_checked_before_anything_is_read() {
+    let cases: [&[&str]; 7] = [
+        &[],
+        &["f", "--nonce", "00"],
+        &["f", "--at", "yesterday"],
+        &["f", "--tee", "tdx"],
+        &["f", "--certs", "c"],
+        &["f", "--tee", "sev-snp", "--nonce", &ZEROS[..64]],
+        &["f", "--tee", "sev-snp", "--report-data", "00"],
+    ];
+    for words in cases {
+        assert!(parse(words).is_err(), "{words:?}");
+    }
+    let unix = parse(&["f", "--at", "1780272000"]).unwrap().at;
+    assert_eq!(unix, parse(&["f", "--at", AT]).unwrap().at);
+}
+
+#[test]
+fn an_answer_under_a_software_root_says_so() {
+    let folder = Folder::new("answer");
+    let now = from_rfc3339(AT).unwrap();
+    let root = SoftwareRoot::generate(now).unwrap();
+    folder.write("ark.pem", root.ark_pem());
+    let measurement = [0x11; 48];
+    let policy = genoa_policy().replace("amd_roots = true", "software_roots = [\"ark.pem\"]");
+    let (before, _) = policy.split_once("measurements").unwrap();
+    let (_, after) = policy.split_once("[sev_snp.minimum").unwrap();
+    let listed = hex::encode(measurement);
+    let text = format!("{before}measurements = [\"{listed}\"]\n[sev_snp.minimum{after}");
+    let policy = folder.write("policy.toml", text);
+    let answer = answer_of(&root, measurement);
+    let file = folder.write("answer.json", answer.to_json().unwrap());
+    let nonce = answer.nonce.to_string();
+
+    let good = [
+        file.as_str(),
+        "--policy",
+        &policy,
+        "--at",
+        AT,
+        "--nonce",
+        &nonce,
+    ];
+    let appraisal = appraise_one(&good).unwrap();
+    assert_eq!(appraisal.refusal(), None);
+    assert_eq!(appraisal.root(), Some(Root::Software));
+    let text = output::text(Path::new("a"), &appraisal, output::Style::Plain);
+    assert!(
+        text.ends_with("accepted (software root: no hardware stands behind it)"),
+        "{text}"
+    );
+    let colour = output::text(Path::new("a"), &appraisal, output::Style::Colour);
+    assert!(colour.contains("\u{1b}[1;33msoftware root\u{1b}[0m"));
+    let json: serde_json::Value =
+        serde_json::from_str(&output::json(&[(PathBuf::from("a"), appraisal)])).unwrap();
+    assert_eq!(json[0]["accepted"], true);
+    assert_eq!(json[0]["root"], "software root");
+
+    let other = "0".repeat(64);
+    let stale = [
+        file.as_str(),
+        "--policy",
+        &policy,
+        "--at",
+        AT,
+        "--nonce",
+        &other,
+    ];
+    assert_eq!(
+        appraise_one(&stale).unwrap().refusal().unwrap().check,
+        "nonce"
+    );
+    let kept = [file.as_str(), "--policy", &policy, "--at", AT];
+    assert!(appraise_one(&kept).unwrap().accepted());
+}
+
+fn answer_of(root: &SoftwareRoot, measurement: [u8; 48]) -> Answer {
+    let unix = 1_780_272_000;
+    let key = ClaimedKey {
+        key_id: 1,
+        suite: Suite::X25519,
+        public_key: [9; 32],
+        not_before: unix - 60,
+        not_after: unix + 3600,
+    };
+    let draft = Draft {
+        node_id: "node-1".to_owned(),
+        keys: vec![key],
+        receipt_key: [3; 32],
+        tls_spki_sha256: None,
+        models: vec!["tiny".to_owned()],
+        engine: EngineLocation::Local,
+        config_sha256: [5; 32],
+        software: Software {
+            name: "sealgate".to_owned(),
+            version: "0".to_owned(),
+            commit: String::new(),
+        },
+    };
+    let statement = draft.to_json().unwrap();
+    let nonce = Nonce::from([7; 32]);
+    let data = binding::report_data(&StatementDigest::of(&statement), &nonce, &[]);
+    let signer = SoftwareSigner::from_pem(root.vcek_key_pem(), root.vcek_pem(), root.ask_pem());
+    let item: EvidenceItem = signer.unwrap().evidence(data, measurement).unwrap();
+    assert_eq!(item.kind, EvidenceKind::SevSnp);
+    Answer {
+        statement,
+        nonce,
+        evidence: vec![item],
+    }
+}
+
+#[test]
+fn control_characters_of_strangers_are_not_printed() {
+    assert_eq!(
+        output::printable("a\u{1b}[31mb\n\u{9b}c"),
+        "a\u{fffd}[31mb\u{fffd}\u{fffd}c"
+    );
+}
