@@ -1,0 +1,311 @@
+//! The command line as a person meets it.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Engine, KEY, Process, process::sealgate, prompt, setup::Files, soon};
+
+async fn run(args: &[&str]) -> Output {
+    soon(&args.join(" "), sealgate().args(args).output()).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_bad_configuration_names_its_key_and_opens_no_port() {
+    let files = Files::new();
+    let engine = Engine::start().await;
+    let good_gateway = std::fs::read_to_string(files.gateway(&["http://127.0.0.1:1"], "")).unwrap();
+    let good_node = std::fs::read_to_string(files.node("node-a", &engine, "")).unwrap();
+    let cases = [
+        ("gateway", good_gateway.replace("auth", "auht"), "auht"),
+        (
+            "gateway",
+            good_gateway.replace("keys_file = \"keys.toml\"\n", ""),
+            "keys_file",
+        ),
+        (
+            "gateway",
+            good_gateway.replace("keys.toml", "absent.toml"),
+            "absent.toml",
+        ),
+        (
+            "gateway",
+            good_gateway.replace("policy.toml", "absent.toml"),
+            "absent.toml",
+        ),
+        (
+            "gateway",
+            good_gateway.replace("http://127.0.0.1:1", "ftp://x"),
+            "url",
+        ),
+        (
+            "gateway",
+            good_gateway
+                .replace("127.0.0.1:0", "0.0.0.0:0")
+                .replace("\"keys\"", "\"open\""),
+            "auth",
+        ),
+        (
+            "gateway",
+            good_gateway.clone() + "[limits]\nbody_bytes = 0\n",
+            "body_bytes",
+        ),
+        (
+            "gateway",
+            good_gateway.clone() + "[limits]\nbody_bytes = \"8M\"\n",
+            "body_bytes",
+        ),
+        ("node", good_node.replace("node-a", "Node A"), "node_id"),
+        (
+            "node",
+            good_node.replace("dir = \"software-root\"", "dir = \"absent\""),
+            "absent",
+        ),
+        (
+            "node",
+            good_node.replace("http://127", "http://192.0.2.1:1/#127"),
+            "url",
+        ),
+    ];
+    for (i, (role, text_of, named)) in cases.into_iter().enumerate() {
+        let path = files.write(&format!("bad-{i}.toml"), &text_of);
+        let path = path.to_str().unwrap();
+        for args in [vec![role, "--config", path], vec!["check-config", path]] {
+            let output = run(&args).await;
+            assert!(!output.status.success(), "{args:?}: {named}");
+            let error = text(&output.stderr);
+            assert!(
+                error.contains(named),
+                "{args:?} does not name {named}:\n{error}"
+            );
+            assert!(output.stdout.is_empty(), "{args:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn check_config_approves_what_is_right() {
+    let files = Files::new();
+    let engine = Engine::start().await;
+    for path in [
+        files.gateway(&["http://127.0.0.1:1"], ""),
+        files.node("node-a", &engine, ""),
+    ] {
+        let output = run(&["check-config", path.to_str().unwrap()]).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let output = run(&[
+        "check-config",
+        files.dir.path().join("policy.toml").to_str().unwrap(),
+    ])
+    .await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn samples_under_deploy_are_right() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for name in ["gateway.toml", "node.toml", "policy.toml", "keys.toml"] {
+        let path = folder.join(name);
+        let output = run(&["check-config", "--syntax-only", path.to_str().unwrap()]).await;
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+    }
+}
+
+#[tokio::test]
+async fn verify_shows_every_check_and_its_verdict() {
+    let files = Files::new();
+    let engine = Engine::start().await;
+    let node = Process::start("node", &files.node("node-a", &engine, "")).await;
+    let nonce = "ab".repeat(32);
+    let answer = reqwest::get(format!("{}/v1/attestation?nonce={nonce}", node.url))
+        .await
+        .unwrap();
+    let evidence = files.write("evidence.json", &answer.text().await.unwrap());
+    let (evidence, policy) = (
+        evidence.to_str().unwrap(),
+        files.dir.path().join("policy.toml"),
+    );
+    let policy = policy.to_str().unwrap();
+    let accepted = run(&["verify", evidence, "--policy", policy, "--nonce", &nonce]).await;
+    let shown = text(&accepted.stdout);
+    assert_eq!(
+        accepted.status.code(),
+        Some(0),
+        "{shown}{}",
+        text(&accepted.stderr)
+    );
+    assert!(shown.contains("software root"), "{shown}");
+    assert!(shown.contains("accepted"), "{shown}");
+    let refused = run(&[
+        "verify",
+        evidence,
+        "--policy",
+        policy,
+        "--nonce",
+        &"cd".repeat(32),
+    ])
+    .await;
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
+    let late = run(&[
+        "verify",
+        evidence,
+        "--policy",
+        policy,
+        "--nonce",
+        &nonce,
+        "--at",
+        "2100-01-01T00:00:00Z",
+    ])
+    .await;
+    assert_eq!(late.status.code(), Some(1), "{}", text(&late.stdout));
+    let json_output = run(&[
+        "verify", evidence, "--policy", policy, "--nonce", &nonce, "--json",
+    ])
+    .await;
+    let shown: Value = serde_json::from_slice(&json_output.stdout).unwrap();
+    assert!(shown.to_string().contains("software root"), "{shown}");
+    for args in [
+        vec!["verify", "absent.json", "--policy", policy],
+        vec!["verify", policy, "--policy", policy],
+        vec!["verify", evidence, "--policy", evidence],
+        vec!["verify", evidence, "--policy", policy, "--nonce", "xyz"],
+    ] {
+        let output = run(&args).await;
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_shown_once_and_stored_as_hashes() {
+    let files = Files::new();
+    let config = files.gateway(&["http://127.0.0.1:1"], "");
+    let config = config.to_str().unwrap();
+    let created = run(&[
+        "keys", "create", "--config", config, "--name", "alice", "--json",
+    ])
+    .await;
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    let key: Value = serde_json::from_slice(&created.stdout).unwrap();
+    let key = key["key"].as_str().unwrap();
+    let stored = std::fs::read_to_string(files.dir.path().join("keys.toml")).unwrap();
+    assert!(
+        stored.contains("alice") && !stored.contains(key),
+        "{stored}"
+    );
+    let again = run(&["keys", "create", "--config", config, "--name", "alice"]).await;
+    assert!(!again.status.success(), "a name is taken once");
+    let list = run(&["keys", "list", "--config", config]).await;
+    assert!(text(&list.stdout).contains("alice"));
+    let revoked = run(&["keys", "revoke", "--config", config, "alice"]).await;
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    let stored = std::fs::read_to_string(files.dir.path().join("keys.toml")).unwrap();
+    assert!(
+        !stored.contains("alice") && stored.contains("tests"),
+        "{stored}"
+    );
+}
+
+/// Reads a demo's words until its base URL and key have come.
+async fn demo_ready(demo: &mut Process) -> (String, String, String) {
+    let (mut url, mut key, mut shown) = (None, None, String::new());
+    while url.is_none() || key.is_none() {
+        let line = demo.line().await;
+        shown += &format!("{line}\n");
+        assert!(
+            shown.len() < 10_000 && demo.running(),
+            "no demo:\n{shown}\n{}",
+            demo.log()
+        );
+        if let Some(value) = line.strip_prefix("base url: ") {
+            url = Some(value.to_owned());
+        }
+        if let Some(value) = line.strip_prefix("api key: ") {
+            key = Some(value.to_owned());
+        }
+    }
+    (url.unwrap(), key.unwrap(), shown)
+}
+
+async fn ask(url: &str, key: &str, model: &str) -> (u16, Value) {
+    let body = json!({"model": model, "prompt": prompt("hello")}).to_string();
+    let request = reqwest::Client::new()
+        .post(format!("{url}/completions"))
+        .bearer_auth(key);
+    let reply = request
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    (reply.status().as_u16(), reply.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn the_demo_answers_and_its_files_are_a_real_set_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("kept");
+    let args = [
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--api-key",
+        KEY,
+        "--dir",
+        kept.to_str().unwrap(),
+    ];
+    let mut demo = Process::spawn(args, dir.path().join("demo.log"));
+    let (url, key, shown) = demo_ready(&mut demo).await;
+    assert_eq!(key, KEY);
+    assert!(shown.contains("software root"), "{shown}");
+    let (status, reply) = ask(&url, KEY, "echo").await;
+    assert_eq!(status, 200, "{reply}");
+    demo.terminate().await;
+    assert!(demo.ended().await.success());
+
+    let node = Process::start("node", &kept.join("node.toml")).await;
+    let gateway = Process::start("gateway", &kept.join("gateway.toml")).await;
+    assert_eq!(format!("{}/v1", gateway.url), url, "the same address");
+    let (status, reply) = ask(&url, KEY, "echo").await;
+    assert_eq!(status, 200, "{reply}");
+    drop(node);
+    let stored = std::fs::read_to_string(kept.join("keys.toml")).unwrap();
+    assert!(!stored.contains(KEY));
+}
+
+#[tokio::test]
+async fn the_demo_fronts_a_real_engine() {
+    let engine = Engine::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let address = format!("http://{}", engine.address);
+    let args = ["demo", "--listen", "127.0.0.1:0", "--engine", &address];
+    let mut demo = Process::spawn(args, dir.path().join("demo.log"));
+    let (url, key, _) = demo_ready(&mut demo).await;
+    let (status, reply) = ask(&url, &key, "tiny").await;
+    assert_eq!(status, 200, "{reply}");
+    assert_eq!(engine.received().len(), 1);
+}
+
+#[tokio::test]
+async fn wrong_arguments_are_answered_with_help() {
+    for args in [vec![], vec!["gatewya"], vec!["gateway"], vec!["verify"]] {
+        let output = run(&args).await;
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains("Usage"), "{args:?}");
+    }
+    for args in [["--version"], ["--help"]] {
+        let output = run(&args).await;
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains("sealgate"));
+    }
+}

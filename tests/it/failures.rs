@@ -1,0 +1,129 @@
+//! Bad days of nodes and of the gateway itself.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Engine, Process, Reply, Setup, prompt,
+    setup::{Files, error_of},
+    soon,
+};
+
+#[tokio::test]
+async fn a_node_that_restarts_is_attested_again_unseen_by_the_client() {
+    let mut setup = Setup::start().await;
+    assert_eq!(
+        setup
+            .complete(json!({"prompt": prompt("x")}))
+            .await
+            .status(),
+        200
+    );
+    let port = setup.node.url.rsplit_once(':').unwrap().1.to_owned();
+    let config = setup.dir.path().join("node-a.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(
+        &config,
+        text.replace("127.0.0.1:0", &format!("127.0.0.1:{port}")),
+    )
+    .unwrap();
+    setup.node.kill().await;
+    setup.node = Process::start("node", &config).await;
+    let reply = setup.complete(json!({"prompt": prompt("y")})).await;
+    assert_eq!(reply.status(), 200, "{}", setup.gateway.log());
+    assert_eq!(setup.engine.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_dead_node_is_passed_over_for_a_living_one() {
+    let (files, engine) = (Files::new(), Engine::start().await);
+    let mut first = Process::start("node", &files.node("node-a", &engine, "")).await;
+    let second = Process::start("node", &files.node("node-b", &engine, "")).await;
+    let config = files.gateway(&[&first.url, &second.url], "");
+    let gateway = Process::start("gateway", &config).await;
+    first.kill().await;
+    drop(first);
+    let setup = Setup {
+        dir: files.dir,
+        engine,
+        node: second,
+        gateway,
+        client: reqwest::Client::new(),
+    };
+    for _ in 0..8 {
+        let reply = setup.complete(json!({"prompt": prompt("x")})).await;
+        assert_eq!(reply.status(), 200);
+        assert_eq!(reply.headers()["sealgate-node"], "node-b");
+    }
+    assert_eq!(setup.engine.received().len(), 8);
+}
+
+#[tokio::test]
+async fn no_node_at_all_is_said_at_once() {
+    let mut setup = Setup::start().await;
+    assert_eq!(setup.get("/v1/models").await.status(), 200, "the node was attested");
+    setup.node.kill().await;
+    let reply = setup.complete(json!({"prompt": prompt("x")})).await;
+    assert!(reply.headers().contains_key("retry-after"));
+    let (status, error) = error_of(reply).await;
+    assert_eq!((status, &error["code"]), (503, &json!("no_node_available")));
+}
+
+#[tokio::test]
+async fn sigterm_lets_the_stream_end_and_refuses_new_work() {
+    for role in ["gateway", "node"] {
+        let mut setup = Setup::start().await;
+        let feed = setup.engine.stream();
+        let (mut stream, ()) = tokio::join!(setup.stream(json!({"prompt": prompt("x")})), async {
+            feed.text("a").await;
+        });
+        assert_eq!(stream.text().await, "a");
+        let process = if role == "gateway" {
+            &mut setup.gateway
+        } else {
+            &mut setup.node
+        };
+        process.terminate().await;
+        feed.text("b").await;
+        assert_eq!(stream.text().await, "b", "{role}");
+        feed.done().await;
+        drop(feed);
+        let (events, end) = stream.rest().await;
+        end.unwrap();
+        assert_eq!(events.last().unwrap(), "[DONE]", "{role}");
+        let process = if role == "gateway" {
+            &mut setup.gateway
+        } else {
+            &mut setup.node
+        };
+        let status = soon("the drained process ends", process.ended()).await;
+        assert!(status.success(), "{role}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_ends_as_an_error() {
+    let mut setup = Setup::with("", "[timeouts]\ndrain_ms = 50\n").await;
+    let feed = setup.engine.stream();
+    let (mut stream, ()) = tokio::join!(setup.stream(json!({"prompt": prompt("x")})), async {
+        feed.text("a").await;
+    });
+    assert_eq!(stream.text().await, "a");
+    setup.gateway.terminate().await;
+    let (events, end) = stream.rest().await;
+    assert!(end.is_err());
+    let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "upstream_truncated");
+    soon("the gateway ends", setup.gateway.ended()).await;
+    feed.abandoned().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_not_the_prompts_fault() {
+    let setup = Setup::start().await;
+    setup.engine.reply(Reply::Json(
+        404,
+        json!({"error": {"message": "no such model", "code": 404}}),
+    ));
+    let (status, error) = error_of(setup.complete(json!({"prompt": prompt("x")})).await).await;
+    assert_eq!((status, &error["code"]), (404, &json!("404")));
+}
