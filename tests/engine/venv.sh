@@ -1,0 +1,13 @@
+# shellcheck shell=bash
+# Sourced: `venv DIRECTORY` gives DIRECTORY/.venv exactly what DIRECTORY/requirements.txt pins.
+
+venv() {
+  local environment=$1/.venv pins=$1/requirements.txt
+  cmp -s "$pins" "$environment/pins" && return
+  rm -rf "$environment"
+  # Any Python from 3.11 on will do.
+  python3 -m venv "$environment"
+  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$pins"
+  # Last, so that an environment cut short is made anew.
+  cp "$pins" "$environment/pins"
+}
