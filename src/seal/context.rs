@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-use aes_gcm::{AeadInOut as _, Aes128Gcm, Aes256Gcm};
+use aead::AeadInOut as _;
 use bytes::{Bytes, BytesMut};
 use hpke::{
     Deserializable as _, HpkeError, Kem as _, OpModeR, OpModeS, Serializable as _,
-    aead::{AeadCtxR, AeadCtxS, AeadTag, AesGcm128, AesGcm256},
+    aead::{AeadCtxR, AeadCtxS, AeadTag},
     inout::InOutBuf,
     kdf::HkdfSha256,
     setup_receiver, setup_sender_with_rng,
@@ -17,6 +17,7 @@ use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::{
+    aead::{Aes128Gcm, Aes256Gcm},
     error::{OpenError, SealError},
     kem::{PrivateKey, PublicKey, X25519HkdfSha256},
     labels::{self, CHUNK_AAD, FINAL_CHUNK_AAD, RESPONSE_EXPORT_LABEL},
@@ -137,8 +138,8 @@ impl fmt::Debug for ReplySecret {
 
 /// The sender's HPKE context (RFC 9180 section 5.2).
 pub(super) enum RequestSealing {
-    Aes128Gcm(Sending<AesGcm128>),
-    Aes256Gcm(Sending<AesGcm256>),
+    Aes128Gcm(Sending<Aes128Gcm>),
+    Aes256Gcm(Sending<Aes256Gcm>),
 }
 
 impl RequestSealing {
@@ -200,8 +201,8 @@ impl SealChunk for RequestSealing {
 
 /// The receiver's HPKE context (RFC 9180 section 5.2).
 pub(super) enum RequestOpening {
-    Aes128Gcm(Receiving<AesGcm128>),
-    Aes256Gcm(Receiving<AesGcm256>),
+    Aes128Gcm(Receiving<Aes128Gcm>),
+    Aes256Gcm(Receiving<Aes256Gcm>),
 }
 
 impl RequestOpening {

@@ -2,12 +2,13 @@
 //!
 //! Draft: draft-ietf-ohai-chunked-ohttp-08, on RFC 9458.
 
-use aes_gcm::{Aes128Gcm, Aes256Gcm, KeyInit as _};
+use aead::KeyInit as _;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
+    aead::{Aes128Gcm, Aes256Gcm},
     context::ReplyCipher,
     nonce::{CounterNonce, NONCE_LEN},
     suite::{Aead, ENC_LEN, HEADER_LEN, MAX_KEY_LEN},

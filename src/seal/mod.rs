@@ -15,6 +15,7 @@
     warn(clippy::arithmetic_side_effects, clippy::as_conversions)
 )]
 
+mod aead;
 mod bhttp;
 mod chunks;
 mod context;

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use crate::harness::{Engine, KEY, Process, process::sealgate, prompt, setup::Files, soon};
 
 async fn run(args: &[&str]) -> Output {
-    soon(&args.join(" "), sealgate().args(args).output()).await.unwrap()
+    soon(&args.join(" "), sealgate().args(args).output())
+        .await
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -60,7 +60,11 @@ async fn a_dead_node_is_passed_over_for_a_living_one() {
 #[tokio::test]
 async fn no_node_at_all_is_said_at_once() {
     let mut setup = Setup::start().await;
-    assert_eq!(setup.get("/v1/models").await.status(), 200, "the node was attested");
+    assert_eq!(
+        setup.get("/v1/models").await.status(),
+        200,
+        "the node was attested"
+    );
     setup.node.kill().await;
     let reply = setup.complete(json!({"prompt": prompt("x")})).await;
     assert!(reply.headers().contains_key("retry-after"));

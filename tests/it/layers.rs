@@ -7,8 +7,24 @@ const FORBIDDEN: [(&str, &[&str]); 9] = [
     ("gateway", &["crate::node", "crate::cli"]),
     ("node", &["crate::gateway", "crate::cli"]),
     ("config", &["crate::gateway", "crate::node", "crate::cli"]),
-    ("openai", &["crate::gateway", "crate::node", "crate::seal", "crate::config"]),
-    ("seal", &["crate::gateway", "crate::node", "crate::openai", "crate::config"]),
+    (
+        "openai",
+        &[
+            "crate::gateway",
+            "crate::node",
+            "crate::seal",
+            "crate::config",
+        ],
+    ),
+    (
+        "seal",
+        &[
+            "crate::gateway",
+            "crate::node",
+            "crate::openai",
+            "crate::config",
+        ],
+    ),
     ("telemetry", &["crate::"]),
     ("../attestation/src", &["sealgate"]),
     ("clock.rs", &["crate::"]),
@@ -54,7 +70,9 @@ fn lines_of(path: &Path) -> Vec<(String, String)> {
     for file in files.into_iter().filter(|file| !is_test(file)) {
         let text = fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
         lines.extend(code.map(|line| (file.display().to_string(), line.to_owned())));
     }
     lines
@@ -64,7 +82,10 @@ fn assert_absent(folder: &str, forbidden: &[&str]) {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for (file, line) in lines_of(&src.join(folder)) {
         for name in forbidden {
-            assert!(!line.contains(name), "{file}: {folder} may not use {name}: {line}");
+            assert!(
+                !line.contains(name),
+                "{file}: {folder} may not use {name}: {line}"
+            );
         }
     }
 }
