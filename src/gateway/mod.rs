@@ -221,7 +221,8 @@ impl Gateway {
         ));
         tasks.close();
         let service = service_fn(move |request| {
-            let answering = Arc::clone(&shared).handle(request);
+            // Boxed, so that a connection whose stream goes on for long does not keep its room.
+            let answering = Box::pin(Arc::clone(&shared).handle(request));
             async { Ok::<_, Infallible>(answering.await) }
         });
         serve_connections(listener, service, limits, shutdown).await;

@@ -186,7 +186,7 @@ impl Node {
         let shared = Arc::clone(&state);
         let service = service_fn(move |request: Request<Incoming>| {
             let state = Arc::clone(&shared);
-            async move { Ok::<_, Infallible>(routes::answer(&state, request).await) }
+            async move { Ok::<_, Infallible>(Box::pin(routes::answer(&state, request)).await) }
         });
         let served = serve_connections(listener, service, limits(&state.config), stop.clone());
         let drained = async {

@@ -1,5 +1,13 @@
 //! Real gateway and node processes over loopback, asked as their users would ask.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and its helpers are as much test as its cases"
+)]
+
 mod attacks;
 mod cancellation;
 mod cli;
