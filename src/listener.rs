@@ -3,7 +3,9 @@
 //!
 //! A peer that sends nothing, sends its head slowly, stays idle, or stops reading is closed: hyper
 //! times heads only once a timer is set and the protocol is known, so the time before the first
-//! request and between requests is watched here.
+//! request and between requests is watched here. On HTTP/2 a peer can stop reading one reply and
+//! leave the connection well: its window stays shut and no write ever waits, so what each reply has
+//! given and nobody took is watched, too.
 
 use std::{
     convert::Infallible,
@@ -12,14 +14,14 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
 use hyper_util::{
@@ -63,7 +65,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Longest time that a connection stays open without a request.
     pub idle_timeout: Duration,
-    /// Longest time that written bytes may wait for the peer to read.
+    /// Longest time that written bytes may wait for the peer to read; twice as long at most for
+    /// one of several replies on an HTTP/2 connection, which then closes as a whole.
     pub write_timeout: Duration,
     /// Time for open requests to end once the listener shuts down.
     pub shutdown_timeout: Duration,
@@ -181,7 +184,7 @@ async fn serve_one<S, B>(
         activity: Arc::clone(&activity),
     };
     let mut connection = std::pin::pin!(builder.serve_connection(io, tracked));
-    let idle = activity.idle(limits.head_timeout, limits.idle_timeout);
+    let idle = activity.idle(&limits);
     let graceful = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = idle => false,
@@ -202,14 +205,20 @@ fn ended(result: Result<(), Box<dyn Error + Send + Sync>>) {
     }
 }
 
-/// Whether a connection has a request in flight, and since when it has none.
+/// Whether a connection has a request in flight, since when it has none, and what nobody reads.
 #[derive(Debug)]
 struct Activity {
     opened: Instant,
     in_flight: AtomicUsize,
     /// Milliseconds from `opened` to the end of the last request; 0 before the first.
     idle_since_ms: AtomicU64,
+    /// For each reply that shares the connection with others, and some that ended.
+    untaken: Mutex<Vec<Weak<Untaken>>>,
 }
+
+/// Milliseconds from a connection's beginning to when a reply gave what was not taken yet; 0 while
+/// the reply is the one that is waited for.
+type Untaken = AtomicU64;
 
 impl Activity {
     fn new() -> Self {
@@ -217,26 +226,58 @@ impl Activity {
             opened: Instant::now(),
             in_flight: AtomicUsize::new(0),
             idle_since_ms: AtomicU64::new(0),
+            untaken: Mutex::default(),
         }
     }
 
-    /// Ends once the connection has been without a request for too long.
-    async fn idle(&self, first: Duration, between: Duration) {
+    /// Ends once the connection has been without a request, or a reply untaken, for too long.
+    async fn idle(&self, limits: &Limits) {
         loop {
             let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
-            let limit = if since.is_zero() { first } else { between };
+            let limit = if since.is_zero() {
+                limits.head_timeout
+            } else {
+                limits.idle_timeout
+            };
             let busy = self.in_flight.load(Ordering::Relaxed) > 0;
             let now = Instant::now();
             let deadline = if busy {
-                now + between
+                self.untaken_since().unwrap_or(now) + limits.write_timeout
             } else {
                 self.opened + since + limit
             };
             if deadline <= now {
                 return;
             }
-            sleep_until(deadline).await;
+            // An idle connection can become one whose reply is not taken.
+            sleep_until(deadline.min(now + limits.write_timeout)).await;
         }
+    }
+
+    /// Milliseconds since the connection began, and never 0.
+    fn age_ms(&self) -> u64 {
+        let age = self.opened.elapsed().as_millis();
+        u64::try_from(age).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// Watches one more reply.
+    fn watch(&self) -> Arc<Untaken> {
+        let since = Arc::default();
+        let mut untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
+        if untaken.len() == untaken.capacity() {
+            untaken.retain(|reply| reply.strong_count() > 0);
+        }
+        untaken.push(Arc::downgrade(&since));
+        since
+    }
+
+    /// Since when the peer has left a reply untaken, if it has.
+    fn untaken_since(&self) -> Option<Instant> {
+        let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = untaken.iter().filter_map(Weak::upgrade);
+        let since = since.map(|since| since.load(Ordering::Relaxed));
+        let oldest = since.filter(|since| *since > 0).min()?;
+        Some(self.opened + Duration::from_millis(oldest))
     }
 }
 
@@ -253,10 +294,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let since = u64::try_from(self.0.opened.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        self.0.idle_since_ms.store(since, Ordering::Relaxed);
+        self.0
+            .idle_since_ms
+            .store(self.0.age_ms(), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -278,8 +318,10 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
+        let shares = request.version() == Version::HTTP_2;
         TrackedReply {
             in_flight: Some(InFlight::begin(&self.activity)),
+            untaken: shares.then(|| self.activity.watch()),
             reply: self.service.call(request),
         }
     }
@@ -290,6 +332,7 @@ pin_project! {
         #[pin]
         reply: F,
         in_flight: Option<InFlight>,
+        untaken: Option<Arc<Untaken>>,
     }
 }
 
@@ -302,8 +345,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let reply = ready!(this.reply.poll(cx));
-        let in_flight = this.in_flight.take();
-        Poll::Ready(reply.map(|reply| reply.map(|body| TrackedBody { body, in_flight })))
+        let (in_flight, untaken) = (this.in_flight.take(), this.untaken.take());
+        let tracked = |body| TrackedBody {
+            body,
+            in_flight,
+            untaken,
+        };
+        Poll::Ready(reply.map(|reply| reply.map(tracked)))
     }
 }
 
@@ -313,6 +361,7 @@ pin_project! {
         #[pin]
         body: B,
         in_flight: Option<InFlight>,
+        untaken: Option<Arc<Untaken>>,
     }
 }
 
@@ -324,7 +373,14 @@ impl<B: Body> Body for TrackedBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        if let (Some(in_flight), Some(untaken)) = (this.in_flight, this.untaken) {
+            let gave = matches!(polled, Poll::Ready(Some(Ok(_))));
+            let since = if gave { in_flight.0.age_ms() } else { 0 };
+            untaken.store(since, Ordering::Relaxed);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -479,6 +535,56 @@ mod tests {
                 name == "idle after a request",
                 "{name}"
             );
+        }
+    }
+
+    /// A body that gives its frames at once, and then nothing for ever.
+    struct Frames(usize);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let Some(left) = self.0.checked_sub(1) else {
+                return Poll::Pending;
+            };
+            self.0 = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 1024])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_leaves_one_reply_unread_is_closed() {
+        let patient = Limits {
+            head_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            ..LIMITS
+        };
+        for (frames, closes) in [(1, false), (usize::MAX, true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let service = service_fn(move |_: Request<Incoming>| {
+                std::future::ready(Ok::<_, Infallible>(Response::new(Frames(frames))))
+            });
+            let server = serve_connections(listener, service, patient, CancellationToken::new());
+            tokio::spawn(server);
+            let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+            let (mut sender, connection) =
+                hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                    .initial_stream_window_size(2048)
+                    .handshake::<_, Full<Bytes>>(io)
+                    .await
+                    .unwrap();
+            let connection = tokio::spawn(connection);
+            let request = Request::get(format!("http://{address}/")).body(Full::default());
+            let _unread = sender.send_request(request.unwrap()).await.unwrap();
+            let patience = Duration::from_secs(if closes { 5 } else { 1 });
+            let closed = timeout(patience, connection).await.is_ok();
+            assert_eq!(closed, closes, "{frames}");
         }
     }
 
