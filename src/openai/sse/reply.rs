@@ -14,6 +14,9 @@ const DATA: &[u8] = b"data: ";
 /// Longest line that can still be valid, in bytes, without its LF.
 const MAX_LINE: usize = MAX_EVENT + DATA.len();
 
+/// Most memory that is kept for the next event, in bytes: a stream may be idle for long.
+const KEPT: usize = 16 * 1024;
+
 /// Reads the content of a sealed event stream, takes the comments out and checks every line.
 ///
 /// After an error the reply is invalid: drop it.
@@ -128,6 +131,7 @@ impl ReplyEvents {
             [] => {
                 self.held.push(b'\n');
                 out.append(&mut self.held);
+                self.held.shrink_to(KEPT);
                 self.has_data = false;
                 if self.end == End::Line {
                     self.end = End::Complete;
@@ -246,6 +250,16 @@ mod tests {
         let all = [GOOD, GOOD_END].concat();
         let (given, _) = run([], all.as_bytes()).unwrap();
         assert_eq!(given, GIVEN.as_bytes(), "all of it final");
+    }
+
+    #[test]
+    fn a_long_event_leaves_no_memory_behind() {
+        let mut events = ReplyEvents::new();
+        let event = format!("data: {{\"a\":\"{}\"}}\n\n", "x".repeat(1 << 20));
+        for part in event.as_bytes().chunks(1 << 14) {
+            let _ = events.push(part).unwrap();
+        }
+        assert!(events.held.capacity() <= KEPT && events.line.capacity() <= KEPT);
     }
 
     #[test]
