@@ -25,6 +25,9 @@ pub(super) enum ClaimError {
     /// There is no room without forgetting a live claim.
     #[error("the replay table is full")]
     Full,
+    /// Its date is no longer acceptable, and a claim of it may be forgotten.
+    #[error("the request's date has ended")]
+    Ended,
 }
 
 /// The digests of the encapsulated keys (`enc`) of accepted requests.
@@ -44,6 +47,8 @@ struct Claims {
     ends: BTreeMap<u64, Vec<Claim>>,
     /// How many live claims each source holds; of sources that are counted.
     held: HashMap<IpAddr, usize>,
+    /// The latest time that ended claims were looked for.
+    latest: u64,
 }
 
 impl ReplayTable {
@@ -59,7 +64,8 @@ impl ReplayTable {
     /// `source` is the asker's address where no credential tells gateways from anybody else.
     ///
     /// # Errors
-    /// [`ClaimError::Replayed`] if it is claimed already, [`ClaimError::Full`] without room.
+    /// [`ClaimError::Replayed`] if it is claimed already, [`ClaimError::Full`] without room,
+    /// [`ClaimError::Ended`] for a date too long ago.
     pub(super) fn claim(
         &self,
         enc_digest: [u8; 32],
@@ -73,6 +79,10 @@ impl ReplayTable {
         if claims.live.contains(&enc_digest) {
             return Err(ClaimError::Replayed);
         }
+        let end = date.saturating_add(DATE_WINDOW_S);
+        if end < claims.latest {
+            return Err(ClaimError::Ended);
+        }
         let held = source
             .and_then(|source| claims.held.get(&source))
             .copied()
@@ -81,7 +91,6 @@ impl ReplayTable {
             return Err(ClaimError::Full);
         }
         claims.live.insert(enc_digest);
-        let end = date.saturating_add(DATE_WINDOW_S);
         claims
             .ends
             .entry(end)
@@ -95,7 +104,10 @@ impl ReplayTable {
 }
 
 impl Claims {
+    /// Not by the caller's own time alone: it may have waited here while a later one cleared.
     fn clear_ended(&mut self, now: u64) {
+        self.latest = self.latest.max(now);
+        let now = self.latest;
         for _ in 0..MAX_CLEARED {
             let Some(mut first) = self.ends.first_entry() else {
                 return;
@@ -159,10 +171,24 @@ mod tests {
             );
             assert_eq!(
                 table.claim(digest, date, end + 1, None),
-                Ok(()),
+                Err(ClaimError::Ended),
                 "after its end"
             );
+            assert!(!table.claims.lock().unwrap().live.contains(&digest));
         }
+    }
+
+    #[test]
+    fn a_copy_whose_claim_was_cleared_while_it_waited_is_refused() {
+        let table = ReplayTable::new(8);
+        assert_eq!(table.claim(enc(1), NOW, NOW, None), Ok(()));
+        let (end, later) = (NOW + DATE_WINDOW_S, NOW + DATE_WINDOW_S + 1);
+        assert_eq!(table.claim(enc(2), later, later, None), Ok(()));
+        assert_eq!(
+            table.claim(enc(1), NOW, end, None),
+            Err(ClaimError::Ended),
+            "its date was good when it was looked at"
+        );
     }
 
     #[test]

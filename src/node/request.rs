@@ -306,6 +306,7 @@ pub(super) fn accept(
         .claim(request.enc_digest, form.date, now, source)
         .map_err(|error| match error {
             ClaimError::Replayed => Refusal::Replayed,
+            ClaimError::Ended => Refusal::Date,
             ClaimError::Full => Refusal::Overloaded {
                 retry_after_s: RETRY_AFTER_S,
             },
