@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use attestation::statement::{ClaimedKey, Suite};
+use attestation::{
+    MAX_KEY_LIFE,
+    statement::{ClaimedKey, Suite},
+};
 
 use crate::seal::{NodeSecret, OpeningKeys, RandomError, encode_key_configs};
 
@@ -72,12 +75,14 @@ impl KeyRing {
 
     fn add(&mut self, key_id: u8, now: u64) -> Result<(), RandomError> {
         let secret = NodeSecret::generate()?;
+        let not_before = now.saturating_sub(NOT_BEFORE_SLACK_S);
+        let latest = not_before.saturating_add(MAX_KEY_LIFE.as_secs());
         let key = ClaimedKey {
             key_id,
             suite: Suite::X25519,
             public_key: secret.public_key(),
-            not_before: now.saturating_sub(NOT_BEFORE_SLACK_S),
-            not_after: now.saturating_add(self.life_s),
+            not_before,
+            not_after: now.saturating_add(self.life_s).min(latest),
         };
         self.opening.insert(key_id, secret);
         self.keys.insert(0, key);
@@ -134,6 +139,13 @@ mod tests {
         assert_eq!(both[0].key_id, first.key_id.wrapping_add(1), "newest first");
         assert_ne!(both[0].public_key, first.public_key);
         assert_eq!(both[1], first);
+    }
+
+    #[test]
+    fn no_key_lives_longer_than_a_sealer_takes() {
+        let ring = KeyRing::new(MAX_KEY_LIFE, 1_000_000).unwrap();
+        let key = ring.published(1_000_000)[0];
+        assert_eq!(key.not_after - key.not_before, MAX_KEY_LIFE.as_secs());
     }
 
     #[test]
