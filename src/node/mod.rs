@@ -105,7 +105,7 @@ struct State {
     clock: SteadyClock,
     identity: Identity,
     evidence: Arc<dyn EvidenceSource>,
-    attestations: Semaphore,
+    attestations: Arc<Semaphore>,
     models: Models,
     replay: ReplayTable,
     /// Places for sealed requests.
@@ -150,7 +150,7 @@ impl Node {
             clock,
             identity,
             evidence,
-            attestations: Semaphore::new(MAX_ATTESTATIONS),
+            attestations: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
             models,
             replay: ReplayTable::new(config.limits.replay_entries.get()),
             requests: Arc::new(Semaphore::new(places(&config))),

@@ -77,14 +77,17 @@ async fn attest(state: &State, query: Option<&str>) -> Result<Vec<u8>, Outside> 
     if state.draining.is_cancelled() || !state.models.any() {
         return Err(Outside::Unavailable);
     }
-    let _place = state
-        .attestations
-        .try_acquire()
-        .map_err(|_| Outside::TooMany)?;
+    let place = Arc::clone(&state.attestations).try_acquire_owned();
+    let place = place.map_err(|_| Outside::TooMany)?;
     let statement = state.identity.current();
     let report_data = binding::report_data(&statement.digest, &nonce, &[]);
     let source = Arc::clone(&state.evidence);
-    let item = spawn_blocking(move || source.evidence(&report_data)).await;
+    let item = spawn_blocking(move || {
+        // The hardware works on whether the asker waits or not, and so long the place is taken.
+        let _place = place;
+        source.evidence(&report_data)
+    });
+    let item = item.await;
     let item = item
         .map_err(|error| unanswered(&error))?
         .map_err(|error| unanswered(&error))?;

@@ -1,15 +1,31 @@
 //! What is refused in clear.
 
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use attestation::EvidenceItem;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::{sleep, timeout},
 };
 
-use super::harness::{FakeEngine, Running, Sent};
-use crate::seal::{KEYS_MEDIA_TYPE, REQUEST_MEDIA_TYPE};
+use super::harness::{FakeEngine, PATIENCE, Running, Sent};
+use crate::{
+    node::{
+        MAX_ATTESTATIONS,
+        evidence::{EvidenceError, EvidenceSource},
+    },
+    seal::{KEYS_MEDIA_TYPE, REQUEST_MEDIA_TYPE},
+};
 
 const OHTTP: &str = "/.well-known/ohttp-gateway";
 
@@ -75,6 +91,56 @@ async fn a_nonce_is_64_lower_case_hex_digits_given_once() {
         node.get(&format!("/v1/attestation?nonce={good}")).await.0,
         StatusCode::OK
     );
+}
+
+/// Hardware that works until it is let go.
+struct Slow {
+    source: Arc<dyn EvidenceSource>,
+    running: Arc<AtomicUsize>,
+    free: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl EvidenceSource for Slow {
+    fn evidence(&self, report_data: &[u8; 64]) -> Result<EvidenceItem, EvidenceError> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let (free, told) = &*self.free;
+        let wait = |free: &mut bool| !*free;
+        drop(told.wait_timeout_while(free.lock().unwrap(), PATIENCE, wait));
+        self.source.evidence(report_data)
+    }
+}
+
+#[tokio::test]
+async fn an_asker_that_leaves_gives_up_no_place_while_the_hardware_works() {
+    let engine = FakeEngine::start().await;
+    let (running, free) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+    let slow = |source| -> Arc<dyn EvidenceSource> {
+        Arc::new(Slow {
+            source,
+            running: Arc::clone(&running),
+            free: Arc::clone(&free),
+        })
+    };
+    let node = Running::start_with(&engine.config(), slow).await;
+    let path = format!("/v1/attestation?nonce={}", "0a".repeat(32));
+    for n in 1..=MAX_ATTESTATIONS {
+        let mut asker = TcpStream::connect(node.address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        asker.write_all(head.as_bytes()).await.unwrap();
+        let begun = async {
+            while running.load(Ordering::Relaxed) < n {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, begun).await.unwrap();
+    }
+    let (status, ..) = node.get(&path).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    let (is_free, told): &(Mutex<bool>, Condvar) = &free;
+    *is_free.lock().unwrap() = true;
+    told.notify_all();
+    let again = async { while node.get(&path).await.0 != StatusCode::OK {} };
+    timeout(PATIENCE, again).await.unwrap();
 }
 
 #[tokio::test]
