@@ -138,15 +138,18 @@ impl EventStream {
                 return Poll::Ready(Some(Err(Aborted)));
             }
             Source::Open(reading) => match reading.read(cx, &mut out, &mut self.opened_at) {
-                Ok(Progress::Full) => {}
+                Ok(Progress::Ended) => self.end(&mut out),
+                Err(failure) => self.fail(&mut out, failure),
+                // Asked each time: a node that is always ahead of the caller never waits.
+                Ok(_) if self.cut.as_mut().poll(cx).is_ready() => {
+                    self.fail(&mut out, NodeFailure::Cut);
+                }
                 Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
                     Due::Nothing => return Poll::Pending,
                     Due::SignOfLife => out.add(Bytes::from_static(SIGN_OF_LIFE)),
                     Due::Failure(failure) => self.fail(&mut out, failure),
                 },
-                Ok(Progress::Waiting) => {}
-                Ok(Progress::Ended) => self.end(&mut out),
-                Err(failure) => self.fail(&mut out, failure),
+                Ok(Progress::Full | Progress::Waiting) => {}
             },
         }
         self.sent_at = Instant::now();
@@ -186,9 +189,6 @@ impl EventStream {
     }
 
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Due {
-        if self.cut.as_mut().poll(cx).is_ready() {
-            return Due::Failure(NodeFailure::Cut);
-        }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let silent_at = self.opened_at + self.timing.idle;

@@ -234,13 +234,9 @@ impl SealedStream {
         }
         let part = match self.first.take() {
             Some(first) => first,
-            None => match self.engine.poll_part(cx) {
-                Poll::Ready(part) => part,
-                Poll::Pending => {
-                    ready!(self.cut.as_mut().poll(cx));
-                    self.engine.cancelled()
-                }
-            },
+            // Asked before the engine: one that is always ahead of the asker never waits.
+            None if self.cut.as_mut().poll(cx).is_ready() => self.engine.cancelled(),
+            None => ready!(self.engine.poll_part(cx)),
         };
         let sealed = self.seal(part);
         match &sealed {

@@ -259,3 +259,41 @@ async fn shutting_down_lets_streams_end_and_then_ends_them() {
     );
     timeout(PATIENCE, gateway.served).await.unwrap().unwrap();
 }
+
+// More than one thread: what runs here is slow without optimization, and the drain is timed.
+#[tokio::test(flavor = "multi_thread")]
+async fn shutting_down_ends_a_stream_whose_node_is_always_ahead() {
+    let node = FakeNode::start("one").await;
+    let ended = Arc::new(Notify::new());
+    let ends = Arc::clone(&ended);
+    node.play(move |asked| {
+        let (mut sealer, writer, response) = asked.stream();
+        let ends = Arc::clone(&ends);
+        tokio::spawn(async move {
+            let event = EVENT.replace('1', &"1".repeat(12 * 1024));
+            let mut next = || sealer.chunk(event.as_bytes()).unwrap();
+            while writer.send(Ok(next())).await.is_ok() {}
+            ends.notify_one();
+        });
+        std::future::ready(response)
+    });
+    let gateway = Running::start(&[&node], "[timeouts]\ndrain_ms = 100\n").await;
+    let mut response = gateway.begin(STREAM_BODY).await;
+    gateway.shutdown.cancel();
+    let told = Instant::now();
+    let reading = async {
+        while let Some(Ok(_)) = response.body_mut().frame().await {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ended = async {
+        ended.notified().await;
+        told.elapsed()
+    };
+    let ((), elapsed) = tokio::join!(reading, ended);
+    assert!(
+        elapsed < Duration::from_millis(1900),
+        "{elapsed:?}: the listener cut it"
+    );
+    timeout(PATIENCE, gateway.served).await.unwrap().unwrap();
+}

@@ -166,3 +166,26 @@ async fn a_node_that_waited_long_enough_cuts_with_a_sealed_word() {
     asked.closed().await;
     timeout(PATIENCE, node.served).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn an_engine_that_is_always_ahead_is_cut_as_well() {
+    let mut engine = FakeEngine::start().await;
+    let timeouts = "timeouts = { drain_ms = 50 }\n";
+    let node = Running::start(&format!("{timeouts}{}", engine.config())).await;
+    let begun = async {
+        let mut asked = engine.asked().await;
+        asked.begin_stream().await;
+        tokio::spawn(asked.write_for_ever(EVENT.repeat(64)))
+    };
+    let sent = Sent {
+        content: STREAM_BODY,
+        ..Sent::default()
+    };
+    let (mut reply, writing) = tokio::join!(node.begin(sent), begun);
+    reply.content().await;
+    node.shutdown.cancel();
+    let reply = reply.finish().await;
+    assert_eq!(reply.trailers.incomplete.as_deref(), Some("cancelled"));
+    timeout(PATIENCE, writing).await.unwrap().unwrap();
+    timeout(PATIENCE, node.served).await.unwrap().unwrap();
+}

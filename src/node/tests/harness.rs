@@ -34,7 +34,7 @@ use crate::{
     clock::Clock,
     config,
     ids::RequestId,
-    node::{Node, SOFTWARE_MEASUREMENT},
+    node::{Node, SOFTWARE_MEASUREMENT, evidence::EvidenceSource},
     seal::{
         Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ReplyHead, ReplyOpener, ReplyPart,
         RequestHead, Trailers, seal_request,
@@ -57,13 +57,23 @@ pub(super) struct Running {
 impl Running {
     /// A node with the software root of this process, and `rest` at the end of its configuration.
     pub(super) async fn start(rest: &str) -> Self {
+        Self::start_with(rest, |evidence| evidence).await
+    }
+
+    /// The same, with another source of evidence in place of its own.
+    pub(super) async fn start_with(
+        rest: &str,
+        other: impl FnOnce(Arc<dyn EvidenceSource>) -> Arc<dyn EvidenceSource>,
+    ) -> Self {
         let text = format!(
             "node_id = \"test\"\nlisten = \"127.0.0.1:0\"\n\
              evidence = {{ source = \"software-root\", dir = \"{}\" }}\n{rest}",
             software_root().display()
         );
         let config = config::parse(Path::new("node.toml"), &text, std::iter::empty()).unwrap();
-        let node = Node::bind(config, Clock::system()).await.unwrap();
+        let mut node = Node::bind(config, Clock::system()).await.unwrap();
+        let state = Arc::get_mut(&mut node.state).unwrap();
+        state.evidence = other(Arc::clone(&state.evidence));
         let address = node.address();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(node.serve(shutdown.clone()));
@@ -430,6 +440,11 @@ impl Asked {
 
     pub(super) async fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Writes until the node closes the connection.
+    pub(super) async fn write_for_ever(mut self, text: String) {
+        while self.stream.write_all(text.as_bytes()).await.is_ok() {}
     }
 
     /// Waits until the node closes the connection, at most for a second: the promise is that an
