@@ -163,13 +163,14 @@ impl Attester {
     }
 
     async fn appraise(&self, node: &Node) -> Result<Arc<Verified>, AttestError> {
-        // The semaphore is never closed; without a permit the work is merely less spread out.
-        let _permit = self.at_once.acquire().await.ok();
         let nonce = Nonce::from(rand::rng().random::<[u8; 32]>());
         let bytes = match timeout(self.timeout, self.fetch(node, &nonce)).await {
             Ok(fetched) => fetched?,
             Err(_) => return Err(AttestError::Timeout),
         };
+        // Not before the answer is there: a node that is slow to give one must not hold up others.
+        // The semaphore is never closed; without a permit the work is merely less spread out.
+        let _permit = self.at_once.acquire().await.ok();
         let answer = Answer::from_json(&bytes)?;
         let verified = attestation::verify(&answer, &self.policy, &nonce, self.clock.now())?;
         let pin = verified

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 use super::{
@@ -231,6 +231,22 @@ async fn without_evidence_nothing_is_sent() {
     assert_eq!(ready.status, 503);
     assert!(ready.body.starts_with(br#"{"message":"no_attested_node"#));
     assert_eq!(node.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_node_that_is_slow_to_attest_holds_up_no_other() {
+    let node = FakeNode::start("one").await;
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let addresses = silent.iter().map(|silent| silent.local_addr().unwrap());
+    let urls: Vec<_> = addresses
+        .chain([node.address])
+        .map(|address| format!("http://{address}"))
+        .collect();
+    let gateway = Running::start_before(&urls, "[timeouts]\nattest_ms = 60000\n").await;
+    gateway.until_ready().await;
 }
 
 #[tokio::test]
