@@ -135,6 +135,10 @@ fn take_note(node: &Node, failure: &NodeFailure) {
         NodeFailure::Send(SendError::Connect(_) | SendError::ConnectTimeout) => {
             node.avoid(AVOID_UNREACHABLE);
         }
+        // No proof for this request, but a hint for the next ones.
+        NodeFailure::OhttpKey {
+            not_executed: false,
+        } => node.want_appraisal(),
         NodeFailure::Outside { retry_after_s, .. } => full(retry_after_s),
         NodeFailure::Problem {
             problem,

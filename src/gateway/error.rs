@@ -142,7 +142,10 @@ pub(super) enum NodeFailure {
     #[error("silence in the middle of the reply")]
     IdleTimeout,
     #[error("the node does not open what is sealed to this key")]
-    OhttpKey,
+    OhttpKey {
+        /// Whether it counts as proof that nothing was executed.
+        not_executed: bool,
+    },
     #[error("status {status} outside the seal")]
     Outside {
         status: StatusCode,
@@ -209,7 +212,7 @@ pub(super) enum Next {
 impl NodeFailure {
     pub(super) fn next(&self) -> Next {
         match self {
-            Self::OhttpKey => Next::Reseal,
+            Self::OhttpKey { not_executed: true } => Next::Reseal,
             Self::Send(
                 SendError::Connect(_) | SendError::ConnectTimeout | SendError::NotSent(_),
             )
@@ -225,6 +228,9 @@ impl NodeFailure {
             | Self::Request(_)
             | Self::FirstByteTimeout
             | Self::IdleTimeout
+            | Self::OhttpKey {
+                not_executed: false,
+            }
             | Self::Outside {
                 not_executed: false,
                 ..
@@ -241,6 +247,15 @@ impl NodeFailure {
         }
     }
 
+    /// Where the same bytes went to the node twice: whether this is as true of the first copy as of
+    /// the second, which it was said of.
+    pub(super) fn speaks_of_every_copy(&self) -> bool {
+        match self {
+            Self::Problem { problem, .. } => problem.speaks_of_every_copy(),
+            _ => self.next() == Next::Fail,
+        }
+    }
+
     pub(super) fn code(&self) -> Code {
         match self {
             Self::Send(
@@ -249,7 +264,7 @@ impl NodeFailure {
             | Self::NotVerified
             | Self::Ineligible(_)
             | Self::Seal(SealError::KeyExpired)
-            | Self::OhttpKey
+            | Self::OhttpKey { not_executed: true }
             | Self::Outside {
                 not_executed: true, ..
             } => Code::NoNodeAvailable,
@@ -262,7 +277,10 @@ impl NodeFailure {
             Self::Seal(_) | Self::Request(_) => Code::Internal,
             Self::FirstByteTimeout => Code::FirstByteTimeout,
             Self::IdleTimeout | Self::Incomplete(Incomplete::Idle) => Code::IdleTimeout,
-            Self::Outside {
+            Self::OhttpKey {
+                not_executed: false,
+            }
+            | Self::Outside {
                 not_executed: false,
                 ..
             }

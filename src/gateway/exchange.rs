@@ -35,6 +35,16 @@ const PATH: &str = "/.well-known/ohttp-gateway";
 const MAX_OUTSIDE: usize = 16 * 1024;
 /// Longest time to read an error outside the seal.
 const OUTSIDE_TIME: Duration = Duration::from_secs(2);
+/// The statuses outside the seal with which a node refuses before anything runs (docs/wire.md,
+/// "Refusals outside the encapsulation"). Others come from something between, or too late.
+const REFUSALS: [StatusCode; 6] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::EXPECTATION_FAILED,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
 
 /// What is asked.
 #[derive(Debug)]
@@ -89,9 +99,26 @@ impl Shared {
         node: &Node,
         verified: &Verified,
     ) -> Result<Reply, NodeFailure> {
+        let mut first_copy = None;
+        let exchanged = self.try_exchange(job, served, node, verified, &mut first_copy);
+        let exchanged = exchanged.await;
+        exchanged.map_err(|failure| match first_copy {
+            Some(broken) if !failure.speaks_of_every_copy() => broken.into(),
+            _ => failure,
+        })
+    }
+
+    async fn try_exchange(
+        &self,
+        job: &Job<'_>,
+        served: &Served,
+        node: &Node,
+        verified: &Verified,
+        first_copy: &mut Option<SendError>,
+    ) -> Result<Reply, NodeFailure> {
         let (sealed, opener) = self.seal(job, served, node, verified)?;
         let beginning = async {
-            let response = send(verified, sealed).await?;
+            let response = send(verified, sealed, first_copy).await?;
             let body = self.checked(response, verified).await?;
             begin(body, opener).await
         };
@@ -178,14 +205,15 @@ impl Shared {
         let retry_after = response.headers().get(RETRY_AFTER);
         let retry_after_s = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         let is_problem = is_type(problem::MEDIA_TYPE);
+        let is_believed = verified.authenticated_channel || self.retry_unauthenticated;
+        let not_executed = is_believed && REFUSALS.contains(&status);
         if status == StatusCode::BAD_REQUEST && is_problem {
             let reading = read_outside(response.into_body());
             let body = timeout(OUTSIDE_TIME, reading).await.unwrap_or_default();
             if problem::is_ohttp_key(&body) {
-                return Err(NodeFailure::OhttpKey);
+                return Err(NodeFailure::OhttpKey { not_executed });
             }
         }
-        let not_executed = verified.authenticated_channel || self.retry_unauthenticated;
         Err(NodeFailure::Outside {
             status,
             retry_after_s,
@@ -240,8 +268,13 @@ impl Shared {
 }
 
 /// Sends what was sealed. A pooled connection may turn out to be dead; then the same bytes go once
-/// more, and the node's replay table answers if they had arrived after all.
-async fn send(verified: &Verified, sealed: Bytes) -> Result<Response<NodeBody>, NodeFailure> {
+/// more, and the node's replay table answers if they had arrived after all. What became of the
+/// first copy then stands in `first_copy`.
+async fn send(
+    verified: &Verified,
+    sealed: Bytes,
+    first_copy: &mut Option<SendError>,
+) -> Result<Response<NodeBody>, NodeFailure> {
     let request = || {
         Request::post(PATH)
             .header(CONTENT_TYPE, HeaderValue::from_static(REQUEST_MEDIA_TYPE))
@@ -252,23 +285,12 @@ async fn send(verified: &Verified, sealed: Bytes) -> Result<Response<NodeBody>, 
             )
             .body(Full::new(sealed.clone()))
     };
-    match verified.channel.send(request()?).await {
-        Err(SendError::Broken {
-            reused: true,
-            source,
-        }) => {
-            let again = verified.channel.send_afresh(request()?).await;
-            // Whatever keeps the second from arriving says nothing of the first.
-            again.map_err(|_| {
-                SendError::Broken {
-                    reused: true,
-                    source,
-                }
-                .into()
-            })
-        }
-        sent => sent.map_err(NodeFailure::from),
+    let mut sent = verified.channel.send(request()?).await;
+    if let Err(broken @ SendError::Broken { reused: true, .. }) = sent {
+        *first_copy = Some(broken);
+        sent = verified.channel.send_afresh(request()?).await;
     }
+    Ok(sent?)
 }
 
 /// Reads on until the inner head opened.

@@ -181,6 +181,12 @@ impl Node {
         }
     }
 
+    /// Has the node appraised again soon, and does not wait for it.
+    pub(super) fn want_appraisal(&self) {
+        // If another was asked for a short time ago, this one comes later.
+        let _ = self.demand();
+    }
+
     /// Asks for an appraisal. One that was asked for a short time ago delays this one, for the
     /// time that is returned.
     fn demand(&self) -> Result<(), Duration> {

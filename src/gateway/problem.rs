@@ -77,6 +77,23 @@ impl Problem {
         }
     }
 
+    /// Whether a node that says it of one copy of a request says it of all: the same bytes are as
+    /// malformed, and what comes after the replay table knows of the others.
+    pub(super) fn speaks_of_every_copy(self) -> bool {
+        match self {
+            Self::Credential | Self::Date => false,
+            Self::Malformed
+            | Self::Path
+            | Self::Statement
+            | Self::Replayed
+            | Self::Overloaded
+            | Self::Draining
+            | Self::EngineUnreachable
+            | Self::EngineFailed
+            | Self::Unknown => true,
+        }
+    }
+
     pub(super) fn code(self) -> Code {
         match self {
             Self::Credential
