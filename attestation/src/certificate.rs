@@ -293,6 +293,24 @@ mod tests {
         assert_eq!(Certificate::parse(&long).err(), Some(error));
     }
 
+    /// An authority whose key usage (2.5.29.15) or basic constraints (2.5.29.19), both critical,
+    /// goes by another name.
+    #[test]
+    fn critical_extensions_are_known_and_each_is_there_once() {
+        let renamed = |from: u8, to: u8| {
+            let mut der = AMD_ROOTS[0].ask.to_vec();
+            let at = der.windows(3).position(|id| id == [0x55, 0x1d, from]);
+            der[at.unwrap() + 2] = to;
+            Certificate::parse(&der).err()
+        };
+        let policy_constraints = ObjectIdentifier::new_unwrap("2.5.29.36");
+        let unknown = Some(CertificateError::UnknownCritical(policy_constraints));
+        assert_eq!(renamed(15, 36), unknown);
+        assert_eq!(renamed(19, 36), unknown);
+        let twice = Some(CertificateError::DuplicateExtension(BASIC_CONSTRAINTS));
+        assert_eq!(renamed(15, 19), twice);
+    }
+
     /// Every bit of an intermediate matters: a changed one is refused or is no longer issued.
     #[test]
     fn every_flipped_bit_of_a_certificate_is_refused() {

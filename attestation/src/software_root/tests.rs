@@ -8,9 +8,10 @@ use aws_lc_rs::encoding::AsDer;
 use x509_cert::der::asn1::ObjectIdentifier;
 
 use super::*;
+use crate::check::Checks;
 use crate::sev_snp::endorsement as amd;
 use crate::sev_snp::report::{POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SINGLE_SOCKET};
-use crate::sev_snp::{self, SnpPolicy};
+use crate::sev_snp::{self, Product, SnpPolicy};
 use crate::time::from_rfc3339;
 use crate::{Appraisal, Policy, PolicyError, Root};
 
@@ -507,6 +508,138 @@ fn a_vlek_is_accepted_from_a_listed_provider_only() {
     assert_eq!(failed(&claims_vcek), ["signing key", "hardware id"]);
 }
 
+/// Turin lays out its TCB in another order, has one more part, and a hardware id of 8 bytes.
+mod turin {
+    use super::*;
+
+    const WORD: [u8; 8] = [1, 2, 3, 4, 0, 0, 0, 84];
+
+    fn leaf(leaf: &mut Leaf<'_>) {
+        set(leaf, amd::PRODUCT_NAME, ia5("Turin"));
+        set(leaf, amd::BOOTLOADER, der::integer(2));
+        set(leaf, amd::TEE, der::integer(3));
+        set(leaf, amd::SNP, der::integer(4));
+        set(leaf, HWID, CHIP_ID[..8].to_vec());
+        remove(leaf, amd::RESERVED[0]);
+        leaf.extensions.push((amd::FMC, der::integer(1)));
+    }
+
+    fn report() -> Report {
+        let mut report = super::report();
+        report.cpuid = [0x1a, 0x02, 0x01];
+        report.chip_id[8..].fill(0);
+        for tcb in [
+            &mut report.current_tcb,
+            &mut report.reported_tcb,
+            &mut report.committed_tcb,
+            &mut report.launch_tcb,
+        ] {
+            *tcb = WORD;
+        }
+        report
+    }
+
+    /// A policy with the least TCB of [`WORD`], one part of it replaced.
+    fn policy(part: &str) -> SnpPolicy {
+        let minimum = "fmc = 1\nbootloader = 2\ntee = 3\nsnp = 4\nmicrocode = 84\n";
+        let name = part.split('=').next().unwrap();
+        let old = minimum.lines().find(|line| line.starts_with(name));
+        let minimum = minimum.replace(old.unwrap(), part);
+        let (above, _) = POLICY.split_once("bootloader").unwrap();
+        let text = above.replace("genoa", "turin") + &minimum;
+        from_toml(&text).unwrap().sev_snp().unwrap().clone()
+    }
+
+    #[test]
+    fn each_part_of_its_tcb_stands_in_its_own_byte() {
+        let certificates = certificates(leaf);
+        let appraise = |minimum| appraise(&report(), &certificates, &policy(minimum));
+        assert_eq!(failed(&appraise("fmc = 1")), [""; 0]);
+        for above in [
+            "fmc = 2",
+            "bootloader = 3",
+            "tee = 4",
+            "snp = 5",
+            "microcode = 85",
+        ] {
+            let expected = ["reported TCB", "committed TCB", "launch TCB"];
+            assert_eq!(failed(&appraise(above)), expected, "{above}");
+        }
+    }
+
+    #[test]
+    fn one_flaw_fails_its_check() {
+        type Case = (
+            &'static str,
+            fn(&mut Report),
+            fn(&mut Leaf<'_>),
+            &'static str,
+        );
+        let cases: [Case; 8] = [
+            ("no fmc", |_| {}, |l| remove(l, amd::FMC), "certified TCB"),
+            (
+                "another fmc",
+                |_| {},
+                |l| set(l, amd::FMC, der::integer(2)),
+                "certified TCB",
+            ),
+            (
+                "Genoa's order",
+                |r| r.reported_tcb = [2, 3, 0, 0, 0, 0, 4, 84],
+                |_| {},
+                "certified TCB",
+            ),
+            (
+                "a reserved byte",
+                |r| r.reported_tcb[4] = 1,
+                |_| {},
+                "certified TCB",
+            ),
+            (
+                "64 bytes of hardware id",
+                |_| {},
+                |l| set(l, HWID, CHIP_ID.to_vec()),
+                "hardware id",
+            ),
+            (
+                "more of a chip id",
+                |r| r.chip_id[8] = 1,
+                |_| {},
+                "hardware id",
+            ),
+            ("another chip", |r| r.chip_id[7] ^= 1, |_| {}, "hardware id"),
+            ("Genoa's CPUID", |r| r.cpuid = CPUID, |_| {}, "product name"),
+        ];
+        for (name, in_report, in_leaf, check) in cases {
+            let mut report = report();
+            in_report(&mut report);
+            let certificates = certificates(|l| {
+                leaf(l);
+                in_leaf(l);
+            });
+            let appraisal = appraise(&report, &certificates, &policy("fmc = 1"));
+            assert_eq!(failed(&appraisal).first(), Some(&check), "{name}");
+        }
+    }
+}
+
+/// Version 2 does not carry CPUID, so that the root alone tells the generation.
+#[test]
+fn a_root_vouches_for_its_own_generation_only() {
+    let leaf = Certificate::parse(&certificates(|_| {})[0]).unwrap();
+    let mut report = report();
+    (report.version, report.cpuid) = (2, [0; 3]);
+    for (of_root, refused_by) in [
+        (Some(Product::Genoa), None),
+        (Some(Product::Milan), Some("product name")),
+        (Some(Product::Turin), Some("product name")),
+    ] {
+        let mut checks = Checks::default();
+        amd::verify(&mut checks, &leaf, of_root, &report);
+        assert_eq!(checks.refusal().map(|refusal| refusal.check), refused_by);
+    }
+}
+
 #[test]
 fn chains_that_lead_elsewhere_are_refused() {
     let policy = policy("");
@@ -554,6 +687,15 @@ fn chains_that_lead_elsewhere_are_refused() {
         (
             "leaf that is an authority",
             vec![issuer().leaf(&authority_as_leaf).unwrap(), good[1].clone()],
+            "leaf certificate",
+        ),
+        (
+            "leaf whose key signs certificates only",
+            certificates(|leaf| {
+                let usage = der::named_bits(2, 0b0000_0100);
+                leaf.extensions
+                    .push((ObjectIdentifier::new_unwrap("2.5.29.15"), usage));
+            }),
             "leaf certificate",
         ),
     ];
