@@ -3,6 +3,9 @@
 use std::fmt;
 
 /// One check of an appraisal.
+///
+/// What was seen can be a stranger's text, such as a name in a certificate: no control character of
+/// it is here, so that it can neither end a log line nor steer a terminal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Check {
     /// What is checked; the same name for the same check, always.
@@ -70,16 +73,12 @@ impl Checks {
         expected: impl Into<String>,
         seen: impl Into<String>,
     ) -> bool {
-        self.0.push(Check {
-            name,
-            expected: expected.into(),
-            seen: seen.into(),
-            outcome: if passed {
-                Outcome::Passed
-            } else {
-                Outcome::Failed
-            },
-        });
+        let outcome = if passed {
+            Outcome::Passed
+        } else {
+            Outcome::Failed
+        };
+        self.push(name, expected.into(), seen.into(), outcome);
         passed
     }
 
@@ -115,13 +114,17 @@ impl Checks {
             Some((passed, expected)) => {
                 self.record(name, passed, expected, seen);
             }
-            None => self.0.push(Check {
-                name,
-                expected: needed.to_owned(),
-                seen: seen.into(),
-                outcome: Outcome::NotChecked,
-            }),
+            None => self.push(name, needed.to_owned(), seen.into(), Outcome::NotChecked),
         }
+    }
+
+    fn push(&mut self, name: &'static str, expected: String, seen: String, outcome: Outcome) {
+        self.0.push(Check {
+            name,
+            expected: printable(expected),
+            seen: printable(seen),
+            outcome,
+        });
     }
 
     /// The first check that failed; where none did, the first that was not made.
@@ -138,5 +141,36 @@ impl Checks {
 
     pub(crate) fn into_vec(self) -> Vec<Check> {
         self.0
+    }
+}
+
+fn printable(text: String) -> String {
+    if text.contains(char::is_control) {
+        text.replace(char::is_control, "\u{fffd}")
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_text_stays_on_its_line() {
+        let mut checks = Checks::default();
+        checks.record(
+            "root",
+            false,
+            "one",
+            "a\nINFO node verified\r\x1b[2J\u{85}é",
+        );
+        checks.against("report data", None::<()>, "some", "\0", |()| {
+            (true, String::new())
+        });
+        let refusal = checks.refusal().unwrap().to_string();
+        let seen = "a\u{fffd}INFO node verified\u{fffd}\u{fffd}[2J\u{fffd}é";
+        assert_eq!(refusal, format!("root failed: expected one, seen {seen}"));
+        assert_eq!(checks.into_vec()[1].seen, "\u{fffd}");
     }
 }
