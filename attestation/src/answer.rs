@@ -196,6 +196,10 @@ impl EvidenceItem {
             return Err(AnswerError::TooManyCertificates(certificates.len()));
         }
         let certificate = |item: Json| base64("certificates", &item.into_string("certificates")?);
+        // Nothing of it is used yet; its form is fixed all the same.
+        if let Some(collateral) = members.optional("collateral") {
+            collateral.into_members("collateral")?;
+        }
         Ok(Self {
             kind: kind.ok_or(AnswerError::UnknownType)?,
             report,
@@ -397,6 +401,12 @@ mod tests {
                 "member `report` is missing",
             ),
             (
+                "collateral",
+                "\"type\"",
+                "\"collateral\":null,\"type\"",
+                "`collateral` is not an object",
+            ),
+            (
                 "one certificate",
                 "[\"dmNlaw==\"]",
                 "\"dmNlaw==\"",
@@ -407,6 +417,8 @@ mod tests {
             let error = Answer::from_json(text.replace(from, to).as_bytes()).unwrap_err();
             assert_eq!(error.to_string(), expected, "{name}");
         }
+        let collateral = text.replace("\"type\"", "\"collateral\":{\"crl\":[]},\"type\"");
+        assert!(Answer::from_json(collateral.as_bytes()).is_ok());
         let repeated = text.replacen('{', "{\"nonce\":1,", 1);
         assert!(matches!(
             Answer::from_json(repeated.as_bytes()),
