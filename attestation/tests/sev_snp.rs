@@ -174,7 +174,7 @@ fn genuine_reports_verify_in_their_time_and_no_day_outside() {
     }
 }
 
-/// Also outside the signed region: nothing in the 1,184 bytes can be changed unseen.
+/// Also outside the signed region: no single bit of the 1,184 bytes can be changed unseen.
 #[test]
 fn every_flipped_bit_of_milan_is_refused() {
     refuses_every_flipped_bit(&samples()[0]);

@@ -226,7 +226,9 @@ pub(crate) struct Signed<'a> {
 
 impl<'a> Signed<'a> {
     /// Cuts a report; `None` if any byte outside the signed part and the signature's two numbers is
-    /// not zero, so that no byte can be changed without being noticed.
+    /// not zero, so that no single bit can be changed without being noticed.
+    ///
+    /// A report's bytes are no identity all the same: s and the group's order less s both verify.
     pub(crate) fn from_report(bytes: &'a [u8]) -> Option<Self> {
         let (message, tail) = bytes.split_at_checked(SIGNED_LEN)?;
         let (r, tail) = tail.split_first_chunk::<NUMBER_LEN>()?;
