@@ -31,7 +31,9 @@ fuzz_target!(|stream: &[u8]| {
     let levelled = events.iter().try_for_each(|event| {
         let sent = leveller.event(event)?;
         strict.push(&sent).expect("what is levelled is valid");
-        strict.push(&leveller.usage_comment().unwrap_or_default()).expect("a comment is valid");
+        strict
+            .push(&leveller.usage_comment().unwrap_or_default())
+            .expect("a comment is valid");
         Ok::<_, LevelError>(())
     });
     if let (Ok(()), Ok(end)) = (levelled, leveller.finish(true)) {

@@ -16,9 +16,13 @@ fuzz_target!(|body: &[u8]| {
             assert_eq!(request.body(), body);
             let levelled = levelled.expect("what parses levels");
             assert_eq!(levelled.model, request.model());
-            let again = CompletionRequest::parse(levelled.body.clone().into()).expect("still valid");
+            let again =
+                CompletionRequest::parse(levelled.body.clone().into()).expect("still valid");
             assert_eq!(again.max_tokens(), request.max_tokens());
-            assert_eq!((again.stream(), again.choices()), (request.stream(), request.choices()));
+            assert_eq!(
+                (again.stream(), again.choices()),
+                (request.stream(), request.choices())
+            );
             let twice = level_request(&levelled.body, &RequestOptions::default()).expect("levels");
             assert_eq!(twice.body, levelled.body);
             if let Ok(echo) = Echo::new(&request, String::new(), 0) {
