@@ -1,6 +1,6 @@
 //! Streamed replies.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::de::IgnoredAny;
 
@@ -185,7 +185,13 @@ impl StreamLeveller {
             return Err(LevelError::TooManyChoices);
         }
         let state = self.choices.entry(index).or_default();
-        let text = text.map(|text| text.0).unwrap_or_default();
+        // Only a choice's end can do without a text; else it is some other reply (a chat's, say),
+        // and its empty answer would be a lie.
+        let text = match text {
+            Some(text) => text.0,
+            None if finish_reason.is_some() && state.characters > 0 => Cow::Borrowed(""),
+            None => return Err(LevelError::Malformed),
+        };
         let logprobs = logprobs.and_then(|logprobs| logprobs.level(state.characters));
         state.characters = state.characters.saturating_add(characters(&text));
         state.finished |= finish_reason.is_some();

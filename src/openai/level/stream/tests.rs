@@ -307,6 +307,33 @@ fn an_engines_error_is_an_error() {
 }
 
 #[test]
+fn a_stream_of_another_kind_is_no_empty_answer() {
+    let chat = |delta: Value, finish: Option<&str>| {
+        json!({"object": "chat.completion.chunk",
+               "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+    };
+    let streams = [
+        vec![chat(json!({"role": "assistant"}), None)],
+        vec![chat(json!({"content": "a"}), Some("stop"))],
+        vec![choice(0, "a", None), chat(json!({"content": "b"}), None)],
+        vec![json!({"choices": [{"text": null, "index": 0}]})],
+    ];
+    for events in streams {
+        let text = format!("{}data: [DONE]\n\n", stream(&events));
+        assert_eq!(
+            level(context(false, 1, 1), &text),
+            Err(LevelError::Malformed),
+            "{text}"
+        );
+    }
+    // An end that says no more than its reason.
+    let end = json!({"choices": [{"index": 0, "finish_reason": "stop"}]});
+    let text = format!("{}data: [DONE]\n\n", stream(&[choice(0, "a", None), end]));
+    let (text, _) = level(context(false, 1, 1), &text).unwrap();
+    assert_eq!(objects(&text)[1]["choices"][0]["text"], "");
+}
+
+#[test]
 fn only_a_proved_end_is_one() {
     let finish = |choices: u64, events: &[Value], done: bool, clean: bool| {
         let mut leveller = StreamLeveller::new(context(false, 1, choices));
