@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -66,6 +67,8 @@ enum KeysError {
         path: PathBuf,
         source: toml_edit::TomlError,
     },
+    #[error("{}: `key` is no list of [[key]] tables: write each key as one", path.display())]
+    Form { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("a key named {0:?} exists already: choose another name, or revoke it first")]
@@ -157,10 +160,16 @@ impl Keys {
         } else {
             String::new()
         };
-        let document = text.parse().map_err(|source| KeysError::Edit {
+        let mut document: DocumentMut = text.parse().map_err(|source| KeysError::Edit {
             path: path.clone(),
             source,
         })?;
+        let list = document
+            .entry(LIST)
+            .or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+        if !list.is_array_of_tables() {
+            return Err(KeysError::Form { path });
+        }
         Ok(Self { path, document })
     }
 
@@ -173,16 +182,9 @@ impl Keys {
     }
 
     fn entries(&mut self) -> &mut ArrayOfTables {
-        let list = self
-            .document
-            .entry(LIST)
-            .or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
-        if !list.is_array_of_tables() {
-            *list = Item::ArrayOfTables(ArrayOfTables::new());
-        }
-        match list {
-            Item::ArrayOfTables(entries) => entries,
-            Item::None | Item::Value(_) | Item::Table(_) => unreachable!("made one above"),
+        match self.document.get_mut(LIST) {
+            Some(Item::ArrayOfTables(entries)) => entries,
+            _ => unreachable!("made or checked in `open`"),
         }
     }
 
@@ -196,7 +198,9 @@ impl Keys {
     }
 }
 
-/// Replaces a file at once, readable by its owner alone: a crash leaves the old one or the new.
+/// Replaces a file at once: a crash leaves the old one or the new. A new file is readable by its
+/// owner alone; an old one keeps its owner, group and mode, since the gateway may run as another
+/// user than whoever edits its keys.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path
         .parent()
@@ -204,7 +208,61 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .unwrap_or(Path::new("."));
     let file = tempfile::NamedTempFile::new_in(dir)?;
     fs::write(file.path(), bytes)?;
+    match fs::metadata(path) {
+        Ok(old) => {
+            chown(file.path(), Some(old.uid()), Some(old.gid()))?;
+            fs::set_permissions(file.path(), old.permissions())?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_new_file_is_the_owners_alone_and_an_old_one_stays_who_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.toml");
+        write_private(&path, b"one").unwrap();
+        assert_eq!(mode(&path), 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        write_private(&path, b"two").unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(mode(&path), 0o640);
+        assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+    }
+
+    /// The gateway reads either form; one that cannot be edited is not to be thrown away.
+    #[test]
+    fn keys_in_another_form_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("gateway.toml");
+        let text = "keys_file = \"keys.toml\"\npolicy = \"p\"\n[[node]]\nurl = \"http://x\"\n";
+        fs::write(&config, text).unwrap();
+        let keys = dir.path().join("keys.toml");
+        let inline = format!("key = [{{ name = \"a\", sha256 = \"{}\" }}]\n", digest("a"));
+        fs::write(&keys, &inline).unwrap();
+        let file = File { config };
+        assert!(matches!(
+            create(&file, "b", false),
+            Err(KeysError::Form { .. })
+        ));
+        assert!(matches!(list(&file), Err(KeysError::Form { .. })));
+        assert!(matches!(revoke(&file, "a"), Err(KeysError::Form { .. })));
+        assert_eq!(fs::read_to_string(&keys).unwrap(), inline);
+    }
 }
