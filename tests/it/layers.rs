@@ -1,38 +1,32 @@
 //! Imports go one way: the arrows of docs/architecture.md hold in every source file.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-/// Who may not use what, by folder below `src`.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
-    ("gateway", &["crate::node", "crate::cli"]),
-    ("node", &["crate::gateway", "crate::cli"]),
-    ("config", &["crate::gateway", "crate::node", "crate::cli"]),
+/// What each folder or file below `src` may use of the others, besides itself.
+const ALLOWED: [(&str, &[&str]); 10] = [
+    ("cli", &["clock", "config", "gateway", "node", "telemetry"]),
     (
-        "openai",
-        &[
-            "crate::gateway",
-            "crate::node",
-            "crate::seal",
-            "crate::config",
-        ],
+        "gateway",
+        &["clock", "config", "ids", "listener", "openai", "seal"],
     ),
     (
-        "seal",
-        &[
-            "crate::gateway",
-            "crate::node",
-            "crate::openai",
-            "crate::config",
-        ],
+        "node",
+        &["clock", "config", "ids", "listener", "openai", "seal"],
     ),
-    ("telemetry", &["crate::"]),
-    ("../attestation/src", &["sealgate"]),
-    ("clock.rs", &["crate::"]),
-    ("ids.rs", &["crate::"]),
+    ("config", &["seal"]),
+    ("listener.rs", &[]),
+    ("openai", &["clock", "ids"]),
+    ("seal", &[]),
+    ("telemetry", &[]),
+    ("clock.rs", &[]),
+    ("ids.rs", &[]),
 ];
 
 /// Folders that do no IO, read no clock and log nothing.
-const PURE: [&str; 3] = ["openai", "seal", "../attestation/src"];
+const PURE: [&str; 3] = ["src/openai", "src/seal", "attestation/src"];
 
 /// What they may not name.
 const IMPURE: [&str; 9] = [
@@ -47,7 +41,11 @@ const IMPURE: [&str; 9] = [
     "telemetry",
 ];
 
-fn sources(path: &Path, found: &mut Vec<std::path::PathBuf>) {
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_file() {
         found.push(path.to_owned());
         return;
@@ -60,46 +58,94 @@ fn sources(path: &Path, found: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-/// The lines of code of `path` that are no tests: tests may do what their module may not.
-fn lines_of(path: &Path) -> Vec<(String, String)> {
+/// The code of `path` without comments and tests, which may do what their module may not: each
+/// file's name and its lines.
+fn code_of(path: &str) -> Vec<(String, String)> {
     let mut files = Vec::new();
-    sources(path, &mut files);
-    assert!(!files.is_empty(), "{} has no source", path.display());
-    let is_test = |file: &Path| file.to_string_lossy().contains("tests");
-    let mut lines = Vec::new();
-    for file in files.into_iter().filter(|file| !is_test(file)) {
+    sources(&root().join(path), &mut files);
+    let mut code = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        if name.ends_with("/tests.rs") || name.contains("/tests/") {
+            continue;
+        }
         let text = fs::read_to_string(&file).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let code = code
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines = text
             .lines()
             .filter(|line| !line.trim_start().starts_with("//"));
-        lines.extend(code.map(|line| (file.display().to_string(), line.to_owned())));
+        code.push((name, lines.collect::<Vec<_>>().join("\n")));
     }
-    lines
+    assert!(!code.is_empty(), "{path} has no source");
+    code
 }
 
-fn assert_absent(folder: &str, forbidden: &[&str]) {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for (file, line) in lines_of(&src.join(folder)) {
-        for name in forbidden {
-            assert!(
-                !line.contains(name),
-                "{file}: {folder} may not use {name}: {line}"
-            );
+/// The first names after every `crate::`, in groups too: `crate::{clock, ids::RequestId}`.
+fn used_modules(code: &str) -> Vec<String> {
+    let name = |text: &str| {
+        let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+        text[..end.unwrap_or(text.len())].to_owned()
+    };
+    let mut used = Vec::new();
+    for after in code.split("crate::").skip(1) {
+        let Some(group) = after.strip_prefix('{') else {
+            used.push(name(after));
+            continue;
+        };
+        let mut depth = 0;
+        let ends = |c: char| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth < 0 || (depth == 0 && c == ',')
+        };
+        let mut parts = group.split_inclusive(ends);
+        for part in parts.by_ref() {
+            used.push(name(part.trim_start()));
+            if part.matches('}').count() > part.matches('{').count() {
+                break;
+            }
         }
     }
+    used.retain(|name| !name.is_empty());
+    used
+}
+
+#[test]
+fn names_are_found_in_groups_too() {
+    let code = "use crate::{\n    clock::{self, Clock},\n    node::Node,\n};\nuse crate::ids;\n\
+                fn f() { crate::gateway::check_files(); let x = 1; }";
+    assert_eq!(used_modules(code), ["clock", "node", "ids", "gateway"]);
 }
 
 #[test]
 fn imports_go_one_way() {
-    for (folder, forbidden) in FORBIDDEN {
-        assert_absent(folder, forbidden);
+    for (folder, allowed) in ALLOWED {
+        let own = folder.trim_end_matches(".rs");
+        for (file, code) in code_of(&format!("src/{folder}")) {
+            for used in used_modules(&code) {
+                let allowed = used == own || allowed.contains(&used.as_str());
+                assert!(allowed, "{file}: {folder} may not use {used}");
+            }
+        }
+    }
+    let mut modules = Vec::new();
+    for entry in fs::read_dir(root().join("src")).unwrap() {
+        modules.push(entry.unwrap().file_name().into_string().unwrap());
+    }
+    modules.retain(|name| name != "lib.rs" && name != "main.rs");
+    for name in modules {
+        let known = ALLOWED.iter().any(|(folder, _)| *folder == name);
+        assert!(known, "what src/{name} may use is not said here");
     }
 }
 
 #[test]
 fn pure_modules_do_no_io() {
     for folder in PURE {
-        assert_absent(folder, &IMPURE);
+        for (file, code) in code_of(folder) {
+            for line in code.lines() {
+                let named = IMPURE.iter().find(|name| line.contains(**name));
+                assert_eq!(named, None, "{file}: {line}");
+            }
+        }
     }
 }
