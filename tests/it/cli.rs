@@ -100,12 +100,17 @@ async fn check_config_approves_what_is_right() {
         let output = run(&["check-config", path.to_str().unwrap()]).await;
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
-    let output = run(&[
-        "check-config",
-        files.dir.path().join("policy.toml").to_str().unwrap(),
-    ])
-    .await;
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    for name in ["policy.toml", "keys.toml"] {
+        // A variable for the gateway is nothing to a policy or a key file.
+        let path = files.dir.path().join(name);
+        let checked = sealgate()
+            .env("SEALGATE_LISTEN", "127.0.0.1:1")
+            .arg("check-config")
+            .arg(path)
+            .output();
+        let output = soon(name, checked).await.unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
 }
 
 #[tokio::test]
@@ -113,6 +118,32 @@ async fn samples_under_deploy_are_right() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     for name in ["gateway.toml", "node.toml", "policy.toml", "keys.toml"] {
         let path = folder.join(name);
+        let output = run(&["check-config", "--syntax-only", path.to_str().unwrap()]).await;
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+    }
+}
+
+/// What a sample shows commented out can be used as it stands, placeholders and files apart.
+#[tokio::test]
+async fn what_samples_comment_out_is_right_too() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let uncommented = |line: &str| {
+        let bare = line.strip_prefix('#')?;
+        let key = bare.starts_with(|c: char| c.is_ascii_lowercase() || matches!(c, '"' | '['));
+        let usable = key && !bare.contains('<') && !bare.starts_with("software_roots");
+        let is_toml = bare.contains(" = ") || bare.starts_with('[');
+        (usable && is_toml).then(|| bare.to_owned())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for (name, least) in [("gateway.toml", 20), ("node.toml", 20), ("policy.toml", 10)] {
+        let sample = std::fs::read_to_string(folder.join(name)).unwrap();
+        let found = sample.lines().filter_map(uncommented).count();
+        assert!(found >= least, "{name}: {found} keys commented out");
+        let lines = sample
+            .lines()
+            .map(|line| uncommented(line).unwrap_or_else(|| line.to_owned()) + "\n");
+        let path = dir.path().join(name);
+        std::fs::write(&path, lines.collect::<String>()).unwrap();
         let output = run(&["check-config", "--syntax-only", path.to_str().unwrap()]).await;
         assert!(output.status.success(), "{name}: {}", text(&output.stderr));
     }
