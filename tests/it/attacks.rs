@@ -373,10 +373,17 @@ async fn a_node_that_the_policy_does_not_allow_gets_no_prompt() {
 async fn a_redirect_is_not_followed() {
     let (files, engine) = (Files::new(), Engine::start().await);
     let node = Process::start("node", &files.node("node-a", &engine, "")).await;
-    let redirected = mitm::start(&node.url, |reply| {
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let location = format!(
+        "http://{}/.well-known/ohttp-gateway",
+        elsewhere.local_addr().unwrap()
+    );
+    let redirected = mitm::start(&node.url, move |reply| {
         if reply.is_sealed() {
             reply.status = 307;
             reply.media_type = "text/plain".to_owned();
+            reply.location = Some(location.clone());
         }
     })
     .await;
@@ -390,4 +397,6 @@ async fn a_redirect_is_not_followed() {
     };
     let (status, _) = error_of(setup.complete(json!({"prompt": prompt("x")})).await).await;
     assert!(status >= 500);
+    let came = elsewhere.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(came, Err(std::io::ErrorKind::WouldBlock));
 }

@@ -40,8 +40,6 @@ async fn a_dead_node_is_passed_over_for_a_living_one() {
     let second = Process::start("node", &files.node("node-b", &engine, "")).await;
     let config = files.gateway(&[&first.url, &second.url], "");
     let gateway = Process::start("gateway", &config).await;
-    first.kill().await;
-    drop(first);
     let setup = Setup {
         dir: files.dir,
         engine,
@@ -49,6 +47,10 @@ async fn a_dead_node_is_passed_over_for_a_living_one() {
         gateway,
         client: reqwest::Client::new(),
     };
+    let models = setup.get("/v1/models").await;
+    assert_eq!(models.status(), 200, "both nodes were attested");
+    first.kill().await;
+    drop(first);
     for _ in 0..8 {
         let reply = setup.complete(json!({"prompt": prompt("x")})).await;
         assert_eq!(reply.status(), 200);
@@ -87,6 +89,22 @@ async fn sigterm_lets_the_stream_end_and_refuses_new_work() {
             &mut setup.node
         };
         process.terminate().await;
+        let readyz = format!("{}/readyz", process.url);
+        let ready = async || {
+            let reply = reqwest::get(&readyz).await;
+            reply.is_ok_and(|reply| reply.status() == 200)
+        };
+        soon("it drains", async { while ready().await {} }).await;
+        let asked = setup.post(json!({"model": "tiny", "prompt": prompt("y")}).to_string());
+        match asked.send().await {
+            Err(error) => assert!(role == "gateway" && error.is_connect(), "{role}: {error}"),
+            Ok(reply) => {
+                let (status, error) = error_of(reply).await;
+                let codes = ["draining", "no_node_available"];
+                let code = error["code"].as_str().unwrap();
+                assert!(status == 503 && codes.contains(&code), "{role}: {error}");
+            }
+        }
         feed.text("b").await;
         assert_eq!(stream.text().await, "b", "{role}");
         feed.done().await;
@@ -122,7 +140,28 @@ async fn a_drain_that_takes_too_long_ends_as_an_error() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_there_is_not_the_prompts_fault() {
+async fn an_engine_that_is_not_there_executed_nothing() {
+    let (files, engine) = (Files::new(), Engine::start().await);
+    let config = files.node("node-a", &engine, "models = [\"tiny\"]\n");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let nowhere = text.replace(&engine.address.to_string(), "127.0.0.1:1");
+    let node = Process::start("node", &files.write("node-a.toml", &nowhere)).await;
+    let gateway = Process::start("gateway", &files.gateway(&[&node.url], "")).await;
+    let setup = Setup {
+        dir: files.dir,
+        engine,
+        node,
+        gateway,
+        client: reqwest::Client::new(),
+    };
+    let reply = setup.complete(json!({"prompt": prompt("x")})).await;
+    assert!(reply.headers().contains_key("retry-after"));
+    let (status, error) = error_of(reply).await;
+    assert_eq!((status, &error["code"]), (503, &json!("no_node_available")));
+}
+
+#[tokio::test]
+async fn an_engine_that_has_no_such_model_says_so_to_the_caller() {
     let setup = Setup::start().await;
     setup.engine.reply(Reply::Json(
         404,

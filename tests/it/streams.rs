@@ -89,7 +89,7 @@ async fn an_engine_that_says_it_is_full_did_not_run() {
 
 #[tokio::test]
 async fn an_engine_that_falls_silent_is_idle() {
-    let setup = Setup::with("[timeouts]\nengine_idle_ms = 50\n", "").await;
+    let setup = Setup::with("[timeouts]\nengine_idle_ms = 1000\n", "").await;
     let feed = setup.engine.stream();
     let (mut stream, ()) = tokio::join!(setup.stream(json!({"prompt": prompt("x")})), async {
         feed.text("a").await;
@@ -102,7 +102,7 @@ async fn an_engine_that_falls_silent_is_idle() {
 
 #[tokio::test]
 async fn a_node_that_falls_silent_is_idle_too() {
-    let setup = Setup::with("", "[timeouts]\nidle_ms = 50\n").await;
+    let setup = Setup::with("", "[timeouts]\nidle_ms = 1000\n").await;
     let feed = setup.engine.stream();
     let (mut stream, ()) = tokio::join!(setup.stream(json!({"prompt": prompt("x")})), async {
         feed.text("a").await;

@@ -19,6 +19,8 @@ pub(crate) struct OnTheWay {
     pub(crate) status: u16,
     /// Media type of the reply.
     pub(crate) media_type: String,
+    /// Where a redirect leads.
+    pub(crate) location: Option<String>,
     /// The reply's body.
     pub(crate) body: Vec<u8>,
 }
@@ -106,6 +108,7 @@ async fn forward(
         path,
         status: reply.status().as_u16(),
         media_type: media_type.to_owned(),
+        location: None,
         body: Vec::new(),
     };
     on_the_way.body = reply
@@ -116,9 +119,11 @@ async fn forward(
         .to_bytes()
         .to_vec();
     alter(&mut on_the_way);
-    Ok(Response::builder()
+    let mut altered = Response::builder()
         .status(on_the_way.status)
-        .header("content-type", on_the_way.media_type)
-        .body(Full::from(on_the_way.body))
-        .unwrap())
+        .header("content-type", on_the_way.media_type);
+    if let Some(location) = on_the_way.location {
+        altered = altered.header("location", location);
+    }
+    Ok(altered.body(Full::from(on_the_way.body)).unwrap())
 }
