@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -15,7 +15,10 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use zeroize::Zeroizing;
 
 use super::terminal;
-use crate::config::{self, ConfigError, Loaded, gateway::GatewayConfig};
+use crate::config::{
+    self, ConfigError, Loaded,
+    gateway::{GatewayConfig, KeysFile},
+};
 
 /// What a key begins with, so that people and secret scanners recognise one.
 const PREFIX: &str = "sk-sealgate-";
@@ -67,7 +70,10 @@ enum KeysError {
         path: PathBuf,
         source: toml_edit::TomlError,
     },
-    #[error("{}: `key` is no list of [[key]] tables: write each key as one", path.display())]
+    #[error(
+        "{}: `key` is a list in one line: write each key as a [[key]] table, which can be edited",
+        path.display()
+    )]
     Form { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -137,7 +143,9 @@ fn revoke(file: &File, name: &str) -> Result<(), KeysError> {
     if keys.names().count() == before {
         return Err(KeysError::Unknown(name.to_owned()));
     }
-    keys.save()
+    keys.save()?;
+    terminal::note("revoked; a running gateway forgets it when restarted");
+    Ok(())
 }
 
 /// The key file as text that keeps its comments.
@@ -155,19 +163,24 @@ impl Keys {
                 .into());
         };
         let path = config.resolve(path);
+        // A link stays one: what it leads to is replaced.
+        let path = path.canonicalize().unwrap_or(path);
         let text = if path.exists() {
             config::read_text(&path)?
         } else {
             String::new()
         };
-        let mut document: DocumentMut = text.parse().map_err(|source| KeysError::Edit {
+        // What the gateway would not read is not edited either.
+        config::parse::<KeysFile>(&path, &text, std::iter::empty())?;
+        let document: DocumentMut = text.parse().map_err(|source| KeysError::Edit {
             path: path.clone(),
             source,
         })?;
-        let list = document
-            .entry(LIST)
-            .or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
-        if !list.is_array_of_tables() {
+        // Never to be taken for an empty list, which would be written over.
+        if document
+            .get(LIST)
+            .is_some_and(|list| !list.is_array_of_tables())
+        {
             return Err(KeysError::Form { path });
         }
         Ok(Self { path, document })
@@ -182,9 +195,16 @@ impl Keys {
     }
 
     fn entries(&mut self) -> &mut ArrayOfTables {
-        match self.document.get_mut(LIST) {
-            Some(Item::ArrayOfTables(entries)) => entries,
-            _ => unreachable!("made or checked in `open`"),
+        let list = self
+            .document
+            .entry(LIST)
+            .or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+        if !list.is_array_of_tables() {
+            *list = Item::ArrayOfTables(ArrayOfTables::new());
+        }
+        match list {
+            Item::ArrayOfTables(entries) => entries,
+            Item::None | Item::Value(_) | Item::Table(_) => unreachable!("made one above"),
         }
     }
 
@@ -199,8 +219,8 @@ impl Keys {
 }
 
 /// Replaces a file at once: a crash leaves the old one or the new. A new file is readable by its
-/// owner alone; an old one keeps its owner, group and mode, since the gateway may run as another
-/// user than whoever edits its keys.
+/// owner alone; one that was there keeps its owner, group and mode, so that whoever could read it
+/// still can.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path
         .parent()
@@ -208,61 +228,14 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .unwrap_or(Path::new("."));
     let file = tempfile::NamedTempFile::new_in(dir)?;
     fs::write(file.path(), bytes)?;
-    match fs::metadata(path) {
-        Ok(old) => {
-            chown(file.path(), Some(old.uid()), Some(old.gid()))?;
-            fs::set_permissions(file.path(), old.permissions())?;
+    if let Ok(old) = fs::metadata(path) {
+        let new = file.as_file().metadata()?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        file.as_file().set_permissions(old.permissions())?;
     }
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o777
-    }
-
-    #[test]
-    fn a_new_file_is_the_owners_alone_and_an_old_one_stays_who_may_read_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys.toml");
-        write_private(&path, b"one").unwrap();
-        assert_eq!(mode(&path), 0o600);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let before = fs::metadata(&path).unwrap();
-        write_private(&path, b"two").unwrap();
-        let after = fs::metadata(&path).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(mode(&path), 0o640);
-        assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
-    }
-
-    /// The gateway reads either form; one that cannot be edited is not to be thrown away.
-    #[test]
-    fn keys_in_another_form_are_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("gateway.toml");
-        let text = "keys_file = \"keys.toml\"\npolicy = \"p\"\n[[node]]\nurl = \"http://x\"\n";
-        fs::write(&config, text).unwrap();
-        let keys = dir.path().join("keys.toml");
-        let inline = format!("key = [{{ name = \"a\", sha256 = \"{}\" }}]\n", digest("a"));
-        fs::write(&keys, &inline).unwrap();
-        let file = File { config };
-        assert!(matches!(
-            create(&file, "b", false),
-            Err(KeysError::Form { .. })
-        ));
-        assert!(matches!(list(&file), Err(KeysError::Form { .. })));
-        assert!(matches!(revoke(&file, "a"), Err(KeysError::Form { .. })));
-        assert_eq!(fs::read_to_string(&keys).unwrap(), inline);
-    }
 }
