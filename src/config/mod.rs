@@ -6,7 +6,7 @@
 //! Secrets never stand in the text: keys of the configuration name the files that hold them.
 
 use std::{
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -116,12 +116,40 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         path: path.to_owned(),
         source,
     };
-    if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(read)?;
+    let mut limited = file.take(MAX_FILE.saturating_add(1));
+    let taken = limited.read_to_string(&mut text);
+    if limited.limit() == 0 {
         return Err(ConfigError::TooLong {
             path: path.to_owned(),
         });
     }
-    std::fs::read_to_string(path).map_err(read)
+    taken.map_err(read)?;
+    Ok(text)
+}
+
+/// What the parser says. A line that holds a digest is named and not shown: somebody may have
+/// written the secret itself where its digest belongs.
+fn explained(text: &str, error: &toml::de::Error) -> Box<str> {
+    let start = error.span().map_or(0, |span| span.start);
+    let newlines = text.bytes().take(start).filter(|byte| *byte == b'\n');
+    let number = newlines.count();
+    let line = text.lines().nth(number).unwrap_or_default();
+    if line.contains("sha256") {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let message = error.message();
+        return format!("line {}: `{key}`: {message}", number.saturating_add(1)).into();
+    }
+    let shown = error.to_string();
+    let shown = shown.trim_end();
+    let is_list = error
+        .message()
+        .starts_with("invalid type: map, expected a sequence");
+    if is_list && line.starts_with('[') {
+        return format!("{shown}: write [{}]", line.trim()).into();
+    }
+    shown.into()
 }
 
 /// The configuration in `text`, with `variables` over it.
@@ -135,7 +163,7 @@ pub fn parse<T: DeserializeOwned>(
 ) -> Result<Loaded<T>, ConfigError> {
     let wrong = |e: toml::de::Error| ConfigError::Parse {
         path: path.to_owned(),
-        message: e.to_string().trim_end().into(),
+        message: explained(text, &e),
     };
     let overrides: Vec<(String, String)> = variables
         .filter(|(name, _)| {
@@ -264,6 +292,27 @@ mod tests {
         }
         let error = parsed(TEXT, &[("SEALGATE_LIMITS__BODY_BYTE", "7")]).unwrap_err();
         assert!(error.contains("SEALGATE_LIMITS__BODY_BYTE"), "{error}");
+    }
+
+    #[test]
+    fn a_table_where_a_list_belongs_gets_a_hint() {
+        let text = "[key]\nname = \"a\"\n";
+        let parsed = parse::<gateway::KeysFile>(Path::new("k.toml"), text, std::iter::empty());
+        let error = parsed.unwrap_err().to_string();
+        assert!(error.ends_with("write [[key]]"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_in_a_digests_place_is_not_shown() {
+        for text in [
+            "[[key]]\nname = \"a\"\nsha256 = \"sk-secret\"\n",
+            "[[key]]\nname = \"a\"\nsha256 = sk-secret\n",
+        ] {
+            let parsed = parse::<gateway::KeysFile>(Path::new("k.toml"), text, std::iter::empty());
+            let error = parsed.unwrap_err().to_string();
+            assert!(error.contains("line 3: `sha256`"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[test]
