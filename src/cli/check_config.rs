@@ -1,6 +1,7 @@
 //! `sealgate check-config`: what is wrong with a file, which key, what to do.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -18,7 +19,7 @@ use crate::config::{
 pub(super) struct Args {
     /// A gateway's or node's configuration, a policy or a key file.
     file: PathBuf,
-    /// Look at the file alone, not at the files that it names.
+    /// Look at the file alone, not at the files that it names; a policy's roots are always read.
     #[arg(long)]
     syntax_only: bool,
 }
@@ -80,17 +81,30 @@ fn check(path: &Path, syntax_only: bool) -> Result<&'static str, Box<dyn std::er
         Some(Kind::Policy) => {
             let text = config::read_text(path)?;
             let mut read = |name: &str| std::fs::read(table.resolve(Path::new(name)));
-            Policy::from_toml(&text, &mut read)?;
+            Policy::from_toml(&text, &mut read)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
             Ok("policy")
         }
         Some(Kind::Keys) => {
-            // As the gateway reads it: variables of the environment override configurations only.
-            let text = config::read_text(path)?;
-            let _: Loaded<KeysFile> = config::parse(path, &text, std::iter::empty())?;
+            // As the gateway reads it: variables of the environment are not for this file.
+            let file: Loaded<KeysFile> =
+                config::parse(path, &config::read_text(path)?, std::iter::empty())?;
+            each_once(&file)?;
             Ok("key file")
         }
         None => Err(Box::new(unknown(&table))),
     }
+}
+
+/// Two keys of one name or one digest stop a gateway's start.
+fn each_once(file: &Loaded<KeysFile>) -> Result<(), ConfigError> {
+    let (mut names, mut digests) = (HashSet::new(), HashSet::new());
+    for key in &file.value.keys {
+        if !names.insert(&key.name) || !digests.insert(key.sha256) {
+            return Err(file.invalid("key", format!("the key {} is there twice", key.name)));
+        }
+    }
+    Ok(())
 }
 
 fn unknown(table: &Loaded<toml::Table>) -> ConfigError {
