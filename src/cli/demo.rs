@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use attestation::software_root::SoftwareRoot;
@@ -15,7 +16,10 @@ use zeroize::Zeroizing;
 use super::{keys, role, terminal};
 use crate::{
     clock::Clock,
-    config,
+    config::{
+        self,
+        node::{EngineUrl, InvalidEngineUrl, is_model_name},
+    },
     gateway::Gateway,
     node::{Node, SOFTWARE_MEASUREMENT},
 };
@@ -31,6 +35,10 @@ const FILES: [&str; 5] = [
 
 /// Name of the demo's node.
 const NODE_ID: &str = "demo-node";
+/// Longest API key that a gateway looks at, in bytes.
+const MAX_KEY: usize = 512;
+/// How long a demo may take to be verified before it says what it waits for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -38,17 +46,37 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// An OpenAI-compatible engine, such as http://127.0.0.1:8000; without it an echo engine.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_engine)]
     engine: Option<String>,
     /// The engine's model to serve; without it all that the engine lists.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_model)]
     model: Option<String>,
     /// The API key to accept; without it a new one is made. Others on this machine can read it.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_api_key)]
     api_key: Option<String>,
     /// Keep the generated files in this folder, as the first real set-up.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+}
+
+fn parse_engine(text: &str) -> Result<String, String> {
+    let url: EngineUrl = text.parse().map_err(|e: InvalidEngineUrl| e.to_string())?;
+    if url.is_local() {
+        Ok(text.to_owned())
+    } else {
+        Err("the demo's policy wants the engine on a loopback address of this machine".to_owned())
+    }
+}
+
+fn parse_model(text: &str) -> Result<String, &'static str> {
+    let legal = is_model_name(text).then(|| text.to_owned());
+    legal.ok_or("a name is 1 to 256 visible ASCII characters")
+}
+
+fn parse_api_key(text: &str) -> Result<String, &'static str> {
+    let legal = (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    let legal = legal.then(|| text.to_owned());
+    legal.ok_or("a key is 1 to 512 visible ASCII characters")
 }
 
 /// Where the files are: a folder that the user keeps, or one that goes with the demo.
@@ -64,16 +92,54 @@ impl Folder {
             Self::Passing(dir) => dir.path(),
         }
     }
+
+    /// Takes away what a demo that does not start has made: `folder` found none of it there.
+    fn clear(&self) {
+        for name in FILES {
+            let path = self.path().join(name);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        }
+    }
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
     role::with_runtime(Box::pin(demo(args)))
 }
 
+/// What was set up, and the key that opens it.
+struct SetUp {
+    node: Node,
+    gateway: Gateway,
+    key: Zeroizing<String>,
+}
+
 async fn demo(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let shutdown = role::shutdown_on_signal()?;
+    can_listen(args.listen)?;
     let folder = folder(args.dir.as_deref())?;
-    let dir = folder.path();
-    let key = args.api_key.map_or_else(keys::generate, Zeroizing::new);
+    let set_up = tokio::select! {
+        set_up = set_up(&args, folder.path()) => set_up.map(Some),
+        () = shutdown.cancelled() => Ok(None),
+    };
+    match set_up {
+        Ok(Some(set_up)) => serve(args, folder, set_up, shutdown).await,
+        not_set_up => {
+            folder.clear();
+            not_set_up.map(drop)
+        }
+    }
+}
+
+/// Says before the work of a set-up what would end it after.
+fn can_listen(address: SocketAddr) -> Result<(), String> {
+    std::net::TcpListener::bind(address)
+        .map(drop)
+        .map_err(|error| format!("listen on {address}: {error}: give another --listen"))
+}
+
+async fn set_up(args: &Args, dir: &Path) -> Result<SetUp, Box<dyn std::error::Error>> {
+    let given = args.api_key.clone().map(Zeroizing::new);
+    let key = given.unwrap_or_else(keys::generate);
     terminal::note("making a software root: two RSA-4096 keys, a few seconds");
     write_root(&dir.join("software-root")).await?;
     let measurement = hex::encode(SOFTWARE_MEASUREMENT);
@@ -91,7 +157,15 @@ async fn demo(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let gateway = Gateway::bind(read(&gateway_file)?, Clock::system()).await?;
     pin_listen(&gateway_file, &args.listen.to_string(), gateway.address())?;
 
-    let shutdown = role::shutdown_on_signal()?;
+    Ok(SetUp { node, gateway, key })
+}
+
+async fn serve(
+    args: Args,
+    folder: Folder,
+    SetUp { node, gateway, key }: SetUp,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error>> {
     let node_shutdown = CancellationToken::new();
     let node = tokio::spawn(node.serve(node_shutdown.clone()));
     let verified = gateway.first_verified();
@@ -99,7 +173,7 @@ async fn demo(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let address = gateway.address();
     let introduction = tokio::spawn(async move {
         let verified = tokio::select! {
-            verified = verified => verified,
+            verified = patiently(verified, args.engine.as_deref()) => verified,
             () = stopped.cancelled() => None,
         };
         if let Some(verified) = verified {
@@ -113,6 +187,7 @@ async fn demo(args: Args) -> Result<(), Box<dyn std::error::Error>> {
             if let Folder::Kept(dir) = &folder {
                 say_where(dir);
             }
+            terminal::note("Ctrl-C ends the demo");
         }
         folder
     });
@@ -133,9 +208,12 @@ fn read<T: serde::de::DeserializeOwned>(
 
 fn folder(dir: Option<&Path>) -> Result<Folder, Box<dyn std::error::Error>> {
     let Some(dir) = dir else {
-        return Ok(Folder::Passing(tempfile::tempdir()?));
+        let dir = tempfile::Builder::new()
+            .prefix("sealgate-demo-")
+            .tempdir()?;
+        return Ok(Folder::Passing(dir));
     };
-    fs::create_dir_all(dir)?;
+    fs::create_dir_all(dir).map_err(|error| format!("--dir {}: {error}", dir.display()))?;
     if let Some(name) = FILES.iter().find(|name| dir.join(name).exists()) {
         let dir = dir.display();
         return Err(format!(
@@ -232,6 +310,21 @@ fn gateway_config(listen: SocketAddr, node: SocketAddr) -> String {
          [[node]]\n\
          url = \"http://{node}\"\n"
     )
+}
+
+/// Waits for `verified`, and says for what if that takes its time.
+async fn patiently<T>(verified: impl Future<Output = T>, engine: Option<&str>) -> T {
+    let mut verified = std::pin::pin!(verified);
+    if let Ok(verified) = tokio::time::timeout(PATIENCE, &mut verified).await {
+        return verified;
+    }
+    match engine {
+        Some(engine) => terminal::note(format_args!(
+            "waiting for {engine} to list its models (--model NAME goes on without its list)"
+        )),
+        None => terminal::note("waiting for the gateway to verify the node"),
+    }
+    verified.await
 }
 
 /// Says what was verified, and gives commands that work when pasted.
