@@ -1,6 +1,6 @@
 //! The commands: arguments become one role, its end an exit code.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -29,7 +29,8 @@ struct Cli {
         global = true,
         env = "SEALGATE_LOG",
         default_value = "info",
-        value_name = "LEVEL"
+        value_name = "LEVEL",
+        help_heading = "Logging"
     )]
     log: LevelFilter,
     /// How to write log lines.
@@ -38,7 +39,9 @@ struct Cli {
         global = true,
         env = "SEALGATE_LOG_FORMAT",
         value_enum,
-        default_value_t
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Logging"
     )]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -53,7 +56,7 @@ enum Command {
     Gateway(RoleArgs),
     /// Open sealed requests inside the TEE, beside the engine.
     Node(RoleArgs),
-    /// Appraise attestation evidence offline.
+    /// Appraise attestation evidence offline: every check, what it expects and what it sees.
     Verify(verify::VerifyArgs),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
@@ -65,7 +68,7 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
+    /// Print the manual: a page for the program and one for each command.
     Man,
 }
 
@@ -96,12 +99,22 @@ pub fn main() -> ExitCode {
             terminal::print_bytes(&script)
         }
         Command::Man => {
-            let mut page = Vec::new();
-            match clap_mangen::Man::new(<Cli as clap::CommandFactory>::command()).render(&mut page)
-            {
-                Ok(()) => terminal::print_bytes(&page),
+            let mut command =
+                <Cli as clap::CommandFactory>::command().disable_help_subcommand(true);
+            command.build();
+            let mut pages = Vec::new();
+            match manual(&command, &mut pages) {
+                Ok(()) => terminal::print_bytes(&pages),
                 Err(error) => terminal::fail(error),
             }
         }
     }
+}
+
+/// The page of `command` and, after it, those of the commands below it.
+fn manual(command: &clap::Command, pages: &mut Vec<u8>) -> io::Result<()> {
+    clap_mangen::Man::new(command.clone()).render(pages)?;
+    command
+        .get_subcommands()
+        .try_for_each(|below| manual(below, pages))
 }

@@ -22,21 +22,19 @@ mod output;
 /// Exit code for evidence that was refused.
 const REFUSED: u8 = 1;
 
-/// Appraise attestation evidence offline: every check, what it expects and what it sees.
-///
-/// FILE is a node's answer (`curl 'http://NODE/v1/attestation?nonce=…'`), or with --tee a report as
-/// the hardware gave it: binary, hex or base64.
+/// What the command line says.
 #[derive(Args, Debug)]
 pub(super) struct VerifyArgs {
-    /// Evidence to appraise.
+    /// A node's answer (`curl 'http://NODE/v1/attestation?nonce=…'`), or with --tee a report as the
+    /// hardware gave it: binary, hex or base64.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// What to accept (docs/policy.md). With --tee it may be left out: then the checks that need
     /// none are made, and nothing is accepted.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// The nonce that the answer was asked with, 64 hex digits. Without it, evidence is not shown
-    /// to be fresh.
+    /// The nonce that the answer was asked with, 64 lower-case hex digits. Without it, evidence is
+    /// not shown to be fresh.
     #[arg(long, value_name = "HEX", conflicts_with = "tee")]
     nonce: Option<Nonce>,
     /// The time to appraise at: RFC 3339 in UTC (2026-06-01T00:00:00Z) or Unix seconds. Now, if
@@ -94,6 +92,9 @@ pub(super) fn run(args: VerifyArgs) -> ExitCode {
         for (path, appraisal) in &appraised {
             terminal::say(output::text(path, appraisal, style));
         }
+    }
+    if args.tee.is_none() && args.nonce.is_none() {
+        terminal::note("without --nonce nothing shows that the evidence is fresh");
     }
     if appraised.iter().all(|(_, appraisal)| appraisal.accepted()) {
         ExitCode::SUCCESS

@@ -14,8 +14,8 @@ const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[1;31m";
 const YELLOW: &str = "\x1b[1;33m";
 const RESET: &str = "\x1b[0m";
-/// What gives open checks something to compare with.
-const OPTIONS: &str = "--policy, --report-data";
+/// What gives open checks something to compare with: how they name it, and its option.
+const OPTIONS: [(&str, &str); 2] = [("policy", "--policy"), ("report data", "--report-data")];
 /// As wide as the longest outcome.
 const OUTCOME_WIDTH: usize = 11;
 
@@ -86,7 +86,10 @@ fn verdict(appraisal: &Appraisal, style: Style) -> String {
             let open = appraisal.checks().iter().filter(|check| !check.passed());
             let needs = needed(open.map(|check| check.expected.as_str()));
             let needs = needs.join(" and ");
-            format!("{refused}{root}: no check failed, but some need {needs} ({OPTIONS})")
+            let options = OPTIONS.iter().filter(|(name, _)| needs.contains(name));
+            let options: Vec<_> = options.map(|(_, option)| *option).collect();
+            let options = options.join(", ");
+            format!("{refused}{root}: no check failed, but some need {needs} ({options})")
         }
         Outcome::Failed | Outcome::Passed => format!("{refused}{root}: {}", refusal.check),
     }
