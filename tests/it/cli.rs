@@ -249,6 +249,77 @@ async fn keys_are_shown_once_and_stored_as_hashes() {
     );
 }
 
+#[tokio::test]
+async fn a_key_file_stays_readable_and_loses_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let files = Files::new();
+    let config = files.gateway(&["http://127.0.0.1:1"], "");
+    let config = config.to_str().unwrap();
+    let path = files.dir.path().join("keys.toml");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let create = ["keys", "create", "--config", config, "--name", "alice"];
+    let created = run(&create).await;
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+
+    // The gateway reads this form too; an edit that does not see its keys would lose them.
+    let inline = format!("key = [{{ name = \"x\", sha256 = \"{}\" }}]\n", "0a".repeat(32));
+    std::fs::write(&path, &inline).unwrap();
+    for args in [&create[..], &["keys", "list", "--config", config]] {
+        let output = run(args).await;
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains("[[key]]"), "{args:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), inline);
+}
+
+#[tokio::test]
+async fn the_manual_has_a_page_for_each_command() {
+    let output = run(&["man"]).await;
+    let pages = text(&output.stdout);
+    for page in [".TH sealgate 1", ".TH sealgate-demo 1", ".TH sealgate-keys-create 1"] {
+        assert!(pages.contains(page), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_demo_that_does_not_start_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("kept");
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let kept_name = kept.to_str().unwrap();
+    for (name, value) in [
+        ("--listen", "127.0.0.1:99999"),
+        ("--engine", "localhost:8000"),
+        ("--engine", "http://192.0.2.1:8000"),
+        ("--model", "a b"),
+        ("--api-key", ""),
+    ] {
+        let output = run(&["demo", "--dir", kept_name, name, value]).await;
+        assert_eq!(output.status.code(), Some(2), "{name} {value}");
+        assert!(text(&output.stderr).contains(name), "{name} {value}");
+        assert!(!kept.exists(), "{name} {value}");
+    }
+    let output = run(&["demo", "--dir", kept_name, "--listen", &taken]).await;
+    let error = text(&output.stderr);
+    assert!(error.contains(&taken), "{error}");
+    assert!(!kept.exists());
+
+    let args = ["demo", "--listen", "127.0.0.1:0", "--dir", kept_name];
+    let mut demo = Process::spawn(args, dir.path().join("demo.log"));
+    let folder_is_there = async {
+        while !kept.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon("the folder", folder_is_there).await;
+    demo.terminate().await;
+    assert!(demo.ended().await.success());
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
+}
+
 /// Reads a demo's words until its base URL and key have come.
 async fn demo_ready(demo: &mut Process) -> (String, String, String) {
     let (mut url, mut key, mut shown) = (None, None, String::new());
