@@ -251,7 +251,6 @@ async fn drain_on(
     let draining = async {
         shutdown.cancelled().await;
         shared.draining.store(true, Ordering::Relaxed);
-        tracing::info!("draining");
         sleep(drain).await;
         shared.cut.cancel();
     };

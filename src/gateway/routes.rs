@@ -77,9 +77,13 @@ impl Shared {
                 if let Ok(Route::Models | Route::Model(_)) = routed {
                     self.nodes.settled(self.timeouts.attest).await;
                 }
-                let response = routed
-                    .and_then(|route| self.answer(&route, &parts))
-                    .unwrap_or_else(Error::into_response);
+                let answered = routed.and_then(|route| self.answer(&route, &parts));
+                let response = answered.unwrap_or_else(|error| {
+                    // Without the path: it is the caller's text.
+                    let (status, code) = (error.code().status().as_u16(), error.code().code());
+                    tracing::info!(request_id = %id, status, code, "request refused");
+                    error.into_response()
+                });
                 body::discard(&parts.headers, body).await;
                 response
             }

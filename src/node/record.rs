@@ -77,11 +77,11 @@ impl Drop for Record {
             bytes_out = self.bytes_out,
             first_byte_ms = self.first_byte.map(millis),
             ms = millis(self.started.elapsed()),
-            "request"
+            "sealed request"
         );
     }
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
