@@ -57,6 +57,8 @@ enum AttestError {
     Tls(#[from] TlsError),
     #[error("the request makes no HTTP message: {0}")]
     Request(#[from] http::Error),
+    #[error("the system gives no randomness")]
+    Random,
     #[error("the node's name or statement makes no header value")]
     Name,
 }
@@ -163,7 +165,7 @@ impl Attester {
     }
 
     async fn appraise(&self, node: &Node) -> Result<Arc<Verified>, AttestError> {
-        let nonce = Nonce::from(rand::rng().random::<[u8; 32]>());
+        let nonce = fresh_nonce()?;
         let bytes = match timeout(self.timeout, self.fetch(node, &nonce)).await {
             Ok(fetched) => fetched?,
             Err(_) => return Err(AttestError::Timeout),
@@ -220,6 +222,14 @@ impl Attester {
         }
         read(response.into_body()).await
     }
+}
+
+/// Straight from the system: a generator of this process could repeat itself after its machine was
+/// restored from a snapshot, and with it a nonce.
+fn fresh_nonce() -> Result<Nonce, AttestError> {
+    let mut nonce = [0; 32];
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| AttestError::Random)?;
+    Ok(Nonce::from(nonce))
 }
 
 async fn read(mut body: NodeBody) -> Result<Bytes, AttestError> {

@@ -23,6 +23,8 @@ use super::{
 use crate::{ids::RequestId, openai::CompletionRequest};
 
 const PATH: &str = "/v1/completions";
+/// What OpenAI's SDKs obey before their own rule by status.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl Shared {
     /// Answers one request. Whoever drops the future, or the reply's body, ends all work for it.
@@ -108,6 +110,13 @@ impl Shared {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 if let Some(seconds) = whole.retry_after_s {
                     headers.insert(RETRY_AFTER, seconds.into());
+                }
+                // SDKs repeat these by themselves, and the engine may have worked already.
+                if matches!(
+                    whole.status,
+                    StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT
+                ) {
+                    headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
                 }
                 response
             }

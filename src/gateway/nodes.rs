@@ -79,8 +79,10 @@ impl Nodes {
         name: &str,
         patience: Duration,
     ) -> Result<Arc<Served>, Error> {
+        // Read first: a snapshot that is older than its word would be believed.
+        let settled = *self.settled.borrow();
         let found = self.snapshot().model(name).cloned();
-        if found.is_ok() || *self.settled.borrow() {
+        if found.is_ok() || settled {
             return found;
         }
         self.settled(patience).await;
@@ -111,6 +113,7 @@ impl Nodes {
             .rebuilding
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let settled = self.all.iter().all(|node| node.is_appraised());
         let verified = self
             .all
             .iter()
@@ -126,15 +129,16 @@ impl Nodes {
                     .push(Arc::clone(node));
             }
         }
-        if self.all.iter().all(|node| node.is_appraised()) {
-            self.settled.send_replace(true);
-        }
         let old = self.snapshot();
         let snapshot = Snapshot::next(&old, &served, &self.aliases, count, unix_seconds(now));
         *self
             .snapshot
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        // Last: who waits for it reads the snapshot next.
+        if settled {
+            self.settled.send_replace(true);
+        }
     }
 }
 

@@ -264,7 +264,10 @@ async fn a_key_file_stays_readable_and_loses_nothing() {
     assert_eq!(mode & 0o777, 0o640);
 
     // The gateway reads this form too; an edit that does not see its keys would lose them.
-    let inline = format!("key = [{{ name = \"x\", sha256 = \"{}\" }}]\n", "0a".repeat(32));
+    let inline = format!(
+        "key = [{{ name = \"x\", sha256 = \"{}\" }}]\n",
+        "0a".repeat(32)
+    );
     std::fs::write(&path, &inline).unwrap();
     for args in [&create[..], &["keys", "list", "--config", config]] {
         let output = run(args).await;
@@ -278,7 +281,11 @@ async fn a_key_file_stays_readable_and_loses_nothing() {
 async fn the_manual_has_a_page_for_each_command() {
     let output = run(&["man"]).await;
     let pages = text(&output.stdout);
-    for page in [".TH sealgate 1", ".TH sealgate-demo 1", ".TH sealgate-keys-create 1"] {
+    for page in [
+        ".TH sealgate 1",
+        ".TH sealgate-demo 1",
+        ".TH sealgate-keys-create 1",
+    ] {
         assert!(pages.contains(page), "{page}");
     }
 }

@@ -235,6 +235,18 @@ async fn an_engines_refusal_is_the_callers_to_see() {
 }
 
 #[tokio::test]
+async fn an_engines_conflict_is_not_for_the_sdk_to_repeat() {
+    let setup = Setup::start().await;
+    for status in [408, 409] {
+        let error = json!({"error": {"message": "x", "code": status}});
+        setup.engine.reply(Reply::Json(status, error));
+        let reply = setup.complete(json!({"prompt": prompt("x")})).await;
+        assert_eq!(reply.status(), status);
+        assert_eq!(reply.headers()["x-should-retry"], "false");
+    }
+}
+
+#[tokio::test]
 async fn models_are_what_verified_nodes_serve() {
     let setup = Setup::start().await;
     let list: Value = setup.get("/v1/models").await.json().await.unwrap();
