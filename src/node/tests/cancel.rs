@@ -172,6 +172,10 @@ async fn an_engine_that_is_always_ahead_is_cut_as_well() {
     let mut engine = FakeEngine::start().await;
     let timeouts = "timeouts = { drain_ms = 50 }\n";
     let node = Running::start(&format!("{timeouts}{}", engine.config())).await;
+    #[expect(
+        clippy::async_yields_async,
+        reason = "the engine writes on while the reply is read"
+    )]
     let begun = async {
         let mut asked = engine.asked().await;
         asked.begin_stream().await;
