@@ -1,12 +1,14 @@
 //! A node's answer to `GET /v1/attestation`: statement, nonce and evidence
 //! (`docs/wire.md`, "What a node says of itself").
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use crate::collateral::{Collateral, MAX_PIECES};
 use crate::digest::{InvalidHex, Nonce};
 use crate::json::{self, Json, JsonError, Members};
 use crate::statement::MAX_STATEMENT;
@@ -38,6 +40,8 @@ pub struct EvidenceItem {
     pub report: Vec<u8>,
     /// DER certificates, leaf first, root left out.
     pub certificates: Vec<Vec<u8>>,
+    /// What its vendor signs beside it, where the node delivers that too.
+    pub collateral: Collateral,
 }
 
 /// The kinds of evidence that an answer can hold.
@@ -53,10 +57,14 @@ pub enum EvidenceKind {
     NvidiaGpu,
     /// An NVIDIA NVSwitch, a device.
     NvidiaNvswitch,
+    /// SEV-SNP as Azure's paravisor carries it. Its report data is not a node's to set, so no answer
+    /// can hold it: it is for offline appraisal alone.
+    AzureSnp,
 }
 
 impl EvidenceKind {
-    const ALL: [Self; 5] = [
+    /// Those that an answer can hold.
+    const IN_ANSWERS: [Self; 5] = [
         Self::SevSnp,
         Self::Tdx,
         Self::Nitro,
@@ -72,16 +80,22 @@ impl EvidenceKind {
             Self::Nitro => "nitro",
             Self::NvidiaGpu => "nvidia-gpu",
             Self::NvidiaNvswitch => "nvidia-nvswitch",
+            Self::AzureSnp => "azure-snp",
         }
     }
 
     /// Whether it is a CPU's; every other kind is a device's.
     pub fn is_cpu(self) -> bool {
-        matches!(self, Self::SevSnp | Self::Tdx | Self::Nitro)
+        matches!(
+            self,
+            Self::SevSnp | Self::Tdx | Self::Nitro | Self::AzureSnp
+        )
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+        Self::IN_ANSWERS
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
     }
 }
 
@@ -121,6 +135,9 @@ pub enum AnswerError {
     /// More than [`MAX_CERTIFICATES`] in one item.
     #[error("{0} certificates exceed the limit of {MAX_CERTIFICATES}")]
     TooManyCertificates(usize),
+    /// More than [`MAX_PIECES`] of one kind of collateral in one item.
+    #[error("{0} pieces of one kind of collateral exceed the limit of {MAX_PIECES}")]
+    TooManyPieces(usize),
     /// A type that no verifier knows.
     #[error("evidence of an unknown type")]
     UnknownType,
@@ -196,10 +213,10 @@ impl EvidenceItem {
             return Err(AnswerError::TooManyCertificates(certificates.len()));
         }
         let certificate = |item: Json| base64("certificates", &item.into_string("certificates")?);
-        // Nothing of it is used yet; its form is fixed all the same.
-        if let Some(collateral) = members.optional("collateral") {
-            collateral.into_members("collateral")?;
-        }
+        let collateral = match members.optional("collateral") {
+            Some(json) => Collateral::from_members(json.into_members("collateral")?)?,
+            None => Collateral::default(),
+        };
         Ok(Self {
             kind: kind.ok_or(AnswerError::UnknownType)?,
             report,
@@ -207,6 +224,7 @@ impl EvidenceItem {
                 .into_iter()
                 .map(certificate)
                 .collect::<Result<_, _>>()?,
+            collateral,
         })
     }
 }
@@ -248,6 +266,8 @@ struct ItemOut {
     kind: &'static str,
     report: String,
     certificates: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    collateral: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl From<&EvidenceItem> for ItemOut {
@@ -260,6 +280,7 @@ impl From<&EvidenceItem> for ItemOut {
                 .iter()
                 .map(|der| STANDARD.encode(der))
                 .collect(),
+            collateral: item.collateral.to_members().into_iter().collect(),
         }
     }
 }
@@ -275,6 +296,7 @@ mod tests {
             kind,
             report: b"report".to_vec(),
             certificates: vec![leaf.to_vec()],
+            collateral: Collateral::default(),
         }
     }
 
@@ -291,6 +313,7 @@ mod tests {
         let gpus = [b"a", b"b"].map(|leaf| item(EvidenceKind::NvidiaGpu, leaf));
         let mut evidence = vec![item(EvidenceKind::SevSnp, b"vcek")];
         evidence.extend(gpus);
+        evidence[1].collateral.ocsp = vec![b"good".to_vec(), b"good too".to_vec()];
         let answer = answer(evidence);
         assert_eq!(
             Answer::from_json(&answer.to_json().unwrap()).unwrap(),
@@ -407,6 +430,18 @@ mod tests {
                 "`collateral` is not an object",
             ),
             (
+                "one piece of collateral",
+                "\"type\"",
+                "\"collateral\":{\"ocsp\":\"AA==\"},\"type\"",
+                "`ocsp` is not an array",
+            ),
+            (
+                "collateral no base64",
+                "\"type\"",
+                "\"collateral\":{\"tdx\":[\"A\"]},\"type\"",
+                "`tdx` is not canonical base64",
+            ),
+            (
                 "one certificate",
                 "[\"dmNlaw==\"]",
                 "\"dmNlaw==\"",
@@ -417,7 +452,7 @@ mod tests {
             let error = Answer::from_json(text.replace(from, to).as_bytes()).unwrap_err();
             assert_eq!(error.to_string(), expected, "{name}");
         }
-        let collateral = text.replace("\"type\"", "\"collateral\":{\"crl\":[]},\"type\"");
+        let collateral = text.replace("\"type\"", "\"collateral\":{\"later\":1},\"type\"");
         assert!(Answer::from_json(collateral.as_bytes()).is_ok());
         let repeated = text.replacen('{', "{\"nonce\":1,", 1);
         assert!(matches!(

@@ -5,7 +5,9 @@
 
 use std::time::SystemTime;
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
+};
 use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::der::{self, Decode, Header, Reader, SliceReader};
 use x509_cert::ext::Extension;
@@ -15,6 +17,7 @@ use x509_cert::{Certificate as Parsed, TbsCertificate, Version};
 /// Longest certificate, in bytes; AMD's have under 1,700.
 pub(crate) const MAX_CERTIFICATE: usize = 8 * 1024;
 
+const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -57,9 +60,18 @@ pub enum CertificateError {
     /// It names another issuer.
     #[error("issuer's name differs")]
     Issuer,
-    /// The issuer's signature is not RSA-PSS with SHA-384, or does not verify.
+    /// The issuer's signature is not of a known scheme, or does not verify.
     #[error("issuer's signature does not verify")]
     Signature,
+}
+
+/// How the authorities of a chain sign.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Scheme {
+    /// RSA-4096 with PSS and SHA-384: AMD.
+    RsaPss,
+    /// ECDSA on P-384 with SHA-384: AWS and NVIDIA.
+    EcdsaP384,
 }
 
 /// A certificate, parsed; nothing about it is verified.
@@ -73,6 +85,14 @@ pub(crate) struct Certificate {
 impl Certificate {
     /// Reads one DER certificate.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, CertificateError> {
+        Self::parse_knowing(der, &[])
+    }
+
+    /// Reads one DER certificate, in which extensions that the caller looks at may be critical.
+    pub(crate) fn parse_knowing(
+        der: &[u8],
+        known: &[ObjectIdentifier],
+    ) -> Result<Self, CertificateError> {
         if der.len() > MAX_CERTIFICATE {
             return Err(CertificateError::TooLong { len: der.len() });
         }
@@ -87,7 +107,7 @@ impl Certificate {
         {
             return Err(CertificateError::Inconsistent);
         }
-        certificate.check_extensions()?;
+        certificate.check_extensions(known)?;
         Ok(certificate)
     }
 
@@ -99,7 +119,7 @@ impl Certificate {
         self.body().extensions().map_or(&[], Vec::as_slice)
     }
 
-    fn check_extensions(&self) -> Result<(), CertificateError> {
+    fn check_extensions(&self, known: &[ObjectIdentifier]) -> Result<(), CertificateError> {
         for (at, extension) in self.extensions().iter().enumerate() {
             let id = extension.extn_id;
             if self
@@ -112,7 +132,8 @@ impl Certificate {
             {
                 return Err(CertificateError::DuplicateExtension(id));
             }
-            if extension.critical && id != BASIC_CONSTRAINTS && id != KEY_USAGE {
+            let is_known = id == BASIC_CONSTRAINTS || id == KEY_USAGE || known.contains(&id);
+            if extension.critical && !is_known {
                 return Err(CertificateError::UnknownCritical(id));
             }
         }
@@ -153,8 +174,13 @@ impl Certificate {
         self.not_before() <= now && now <= self.not_after()
     }
 
-    /// Checks that this certificate may issue certificates `below` levels of authorities under it.
-    pub(crate) fn check_authority(&self, below: u8) -> Result<(), CertificateError> {
+    /// Checks that this certificate may issue others, with `below` levels of authorities under it,
+    /// and that its key is of the chain's scheme.
+    pub(crate) fn check_authority(
+        &self,
+        below: u8,
+        scheme: Scheme,
+    ) -> Result<(), CertificateError> {
         let error = CertificateError::Usage("an authority");
         let constraints = self.decode::<BasicConstraints>(BASIC_CONSTRAINTS, error)?;
         let usage = self.decode::<KeyUsage>(KEY_USAGE, error)?;
@@ -167,7 +193,10 @@ impl Certificate {
         if !constraints.ca || !deep_enough || !usage.key_cert_sign() {
             return Err(error);
         }
-        self.rsa_key().map(drop)
+        match scheme {
+            Scheme::RsaPss => self.rsa_key().map(drop),
+            Scheme::EcdsaP384 => self.p384_key().map(drop),
+        }
     }
 
     /// Checks that this certificate may end a chain: no authority, and its key may sign.
@@ -200,12 +229,16 @@ impl Certificate {
         }
         let signature = self.parsed.signature().as_bytes();
         let signature = signature.ok_or(CertificateError::Signature)?;
-        if self.parsed.signature_algorithm().oid != RSASSA_PSS {
-            return Err(CertificateError::Signature);
-        }
-        UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, issuer.rsa_key()?)
-            .verify(&self.tbs, signature)
-            .map_err(|_| CertificateError::Signature)
+        let verified = match self.parsed.signature_algorithm().oid {
+            RSASSA_PSS => UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, issuer.rsa_key()?)
+                .verify(&self.tbs, signature),
+            ECDSA_WITH_SHA384 => {
+                UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, issuer.p384_key()?)
+                    .verify(&self.tbs, signature)
+            }
+            _ => return Err(CertificateError::Signature),
+        };
+        verified.map_err(|_| CertificateError::Signature)
     }
 
     /// Whether the key signed `message`; `signature` is r and s, big-endian, 48 bytes each.
@@ -339,7 +372,7 @@ mod tests {
             let at = at.index(der.len());
             der[at] = byte;
             if let Ok(certificate) = Certificate::parse(&der) {
-                let _ = certificate.check_authority(0);
+                let _ = certificate.check_authority(0, Scheme::RsaPss);
                 let _ = certificate.check_leaf();
             }
         }

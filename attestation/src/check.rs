@@ -10,6 +10,8 @@ use std::fmt;
 pub struct Check {
     /// What is checked; the same name for the same check, always.
     pub name: &'static str,
+    /// Which device it is about, counted from 1; `None` for all that is not about one device.
+    pub device: Option<usize>,
     /// What would pass.
     pub expected: String,
     /// What the evidence shows.
@@ -48,10 +50,12 @@ impl fmt::Display for Outcome {
 
 /// The first check that refuses the evidence.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{check} {outcome}: expected {expected}, seen {seen}")]
+#[error("{}{check} {outcome}: expected {expected}, seen {seen}", of_device(*device))]
 pub struct Refusal {
     /// The name of the check.
     pub check: &'static str,
+    /// Which device it is about, counted from 1.
+    pub device: Option<usize>,
     /// What would have passed.
     pub expected: String,
     /// What the evidence shows.
@@ -60,11 +64,28 @@ pub struct Refusal {
     pub outcome: Outcome,
 }
 
+/// Goes before the name of a check: which device it is about, if it is about one.
+fn of_device(device: Option<usize>) -> String {
+    device.map_or_else(String::new, |number| format!("device {number}: "))
+}
+
 /// The checks made so far, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Checks(Vec<Check>);
+pub(crate) struct Checks {
+    made: Vec<Check>,
+    /// What the next ones are about.
+    device: Option<usize>,
+}
 
 impl Checks {
+    /// Makes checks that are about one device, counted from 1.
+    pub(crate) fn of_device<T>(&mut self, number: usize, make: impl FnOnce(&mut Self) -> T) -> T {
+        self.device = Some(number);
+        let made = make(self);
+        self.device = None;
+        made
+    }
+
     /// Records a check, and returns whether it passed.
     pub(crate) fn record(
         &mut self,
@@ -119,8 +140,9 @@ impl Checks {
     }
 
     fn push(&mut self, name: &'static str, expected: String, seen: String, outcome: Outcome) {
-        self.0.push(Check {
+        self.made.push(Check {
             name,
+            device: self.device,
             expected: printable(expected),
             seen: printable(seen),
             outcome,
@@ -129,10 +151,11 @@ impl Checks {
 
     /// The first check that failed; where none did, the first that was not made.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        let first = |outcome| self.0.iter().find(move |check| check.outcome == outcome);
+        let first = |outcome| self.made.iter().find(move |check| check.outcome == outcome);
         let check = first(Outcome::Failed).or_else(|| first(Outcome::NotChecked))?;
         Some(Refusal {
             check: check.name,
+            device: check.device,
             expected: check.expected.clone(),
             seen: check.seen.clone(),
             outcome: check.outcome,
@@ -140,7 +163,7 @@ impl Checks {
     }
 
     pub(crate) fn into_vec(self) -> Vec<Check> {
-        self.0
+        self.made
     }
 }
 

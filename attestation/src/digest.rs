@@ -36,6 +36,14 @@ pub(crate) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], InvalidHex
     Ok(bytes)
 }
 
+/// Decodes lower-case hex of 48 bytes or 32: a digest of SHA-384 or SHA-256.
+pub(crate) fn from_hex_any(text: &str) -> Result<Vec<u8>, InvalidHex> {
+    match from_hex::<32>(text) {
+        Ok(bytes) => Ok(bytes.to_vec()),
+        Err(_) => from_hex::<48>(text).map(|bytes| bytes.to_vec()),
+    }
+}
+
 /// The text is no lower-case hex of the length asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("not {bytes} bytes of lower-case hex")]

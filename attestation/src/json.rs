@@ -61,6 +61,16 @@ impl Json {
         }
     }
 
+    pub(crate) fn into_array(self, member: &'static str) -> Result<Vec<Self>, JsonError> {
+        match self {
+            Self::Array(items) => Ok(items),
+            _ => Err(JsonError::Type {
+                member,
+                expected: "an array",
+            }),
+        }
+    }
+
     pub(crate) fn into_string(self, member: &'static str) -> Result<String, JsonError> {
         match self {
             Self::String(text) => Ok(text),
@@ -91,13 +101,7 @@ impl Members {
     }
 
     pub(crate) fn array(&mut self, member: &'static str) -> Result<Vec<Json>, JsonError> {
-        match self.required(member)? {
-            Json::Array(items) => Ok(items),
-            _ => Err(JsonError::Type {
-                member,
-                expected: "an array",
-            }),
-        }
+        self.required(member)?.into_array(member)
     }
 
     pub(crate) fn unsigned(&mut self, member: &'static str) -> Result<u64, JsonError> {

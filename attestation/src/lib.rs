@@ -15,24 +15,35 @@
 
 pub mod answer;
 pub mod binding;
+pub mod bundle;
 mod certificate;
 mod check;
+mod claims;
+pub mod collateral;
 mod digest;
+mod input;
 mod json;
+pub mod nitro;
+pub mod nvidia;
 pub mod policy;
 pub mod sev_snp;
 pub mod software_root;
 pub mod statement;
+pub mod tdx;
 pub mod time;
 mod verify;
 
 pub use answer::{Answer, AnswerError, EvidenceItem, EvidenceKind};
+pub use bundle::Bundle;
 pub use certificate::CertificateError;
 pub use check::{Check, Outcome, Refusal};
+pub use claims::{Claims, CpuClaims, Root};
+pub use collateral::Collateral;
 pub use digest::{InvalidHex, Nonce, StatementDigest};
+pub use input::Expected;
 pub use json::JsonError;
 pub use policy::{Policy, PolicyError};
 pub use statement::{Statement, StatementError};
 pub use verify::{
-    Appraisal, Ineligible, MAX_KEY_LIFE, Root, VerifiedKey, VerifiedNode, appraise, verify,
+    Appraisal, Ineligible, MAX_KEY_LIFE, VerifiedKey, VerifiedNode, appraise, appraise_item, verify,
 };

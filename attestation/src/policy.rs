@@ -11,7 +11,10 @@ use serde::de::{Deserializer, Error as _};
 
 use crate::certificate::CertificateError;
 use crate::digest::{from_hex, sha256};
+use crate::nitro::{self, NitroPolicy};
+use crate::nvidia::{self, NvidiaPolicy};
 use crate::sev_snp::{self, Product, SnpPolicy};
+use crate::tdx::{self, TdxPolicy};
 
 /// Longest policy, in bytes.
 pub const MAX_POLICY: usize = 1024 * 1024;
@@ -27,6 +30,9 @@ pub struct Policy {
     pub(crate) allow_remote_engine: bool,
     pub(crate) config_sha256: Option<Vec<[u8; 32]>>,
     pub(crate) sev_snp: Option<SnpPolicy>,
+    pub(crate) tdx: Option<TdxPolicy>,
+    pub(crate) nitro: Option<NitroPolicy>,
+    pub(crate) nvidia: Option<NvidiaPolicy>,
     digest: [u8; 32],
 }
 
@@ -96,6 +102,9 @@ struct File {
     allow_remote_engine: bool,
     config_sha256: Option<Vec<Hex<32>>>,
     sev_snp: Option<sev_snp::Section>,
+    tdx: Option<tdx::Section>,
+    nitro: Option<nitro::Section>,
+    nvidia: Option<nvidia::Section>,
 }
 
 impl File {
@@ -128,13 +137,30 @@ impl Policy {
             });
         }
         let mut digests = vec![sha256(&[text.as_bytes()])];
-        let sev_snp = file.sev_snp;
-        let sev_snp = sev_snp.map(|section| section.load(read_file, &mut digests));
+        let sev_snp = file
+            .sev_snp
+            .map(|it| it.load(read_file, &mut digests))
+            .transpose()?;
+        let tdx = file
+            .tdx
+            .map(|it| it.load(read_file, &mut digests))
+            .transpose()?;
+        let nitro = file
+            .nitro
+            .map(|it| it.load(read_file, &mut digests))
+            .transpose()?;
+        let nvidia = file
+            .nvidia
+            .map(|it| it.load(read_file, &mut digests))
+            .transpose()?;
         Ok(Self {
             appraisal_max_age: Duration::from_secs(file.appraisal_max_age_s),
             allow_remote_engine: file.allow_remote_engine,
             config_sha256: file.config_sha256.map(Hex::unwrap_all),
-            sev_snp: sev_snp.transpose()?,
+            sev_snp,
+            tdx,
+            nitro,
+            nvidia,
             digest: sha256(&[digests.as_flattened()]),
         })
     }
@@ -147,6 +173,21 @@ impl Policy {
     /// What it asks of SEV-SNP evidence; `None` refuses all of it.
     pub fn sev_snp(&self) -> Option<&SnpPolicy> {
         self.sev_snp.as_ref()
+    }
+
+    /// What it asks of TDX evidence; `None` refuses all of it.
+    pub fn tdx(&self) -> Option<&TdxPolicy> {
+        self.tdx.as_ref()
+    }
+
+    /// What it asks of Nitro evidence; `None` refuses all of it.
+    pub fn nitro(&self) -> Option<&NitroPolicy> {
+        self.nitro.as_ref()
+    }
+
+    /// What it asks of NVIDIA devices' evidence; `None` refuses all of it.
+    pub fn nvidia(&self) -> Option<&NvidiaPolicy> {
+        self.nvidia.as_ref()
     }
 
     /// Tells this policy from any other: SHA-256 over the digests of its text and of each file that

@@ -1,48 +1,21 @@
 //! The appraisal of an answer, and what only it can make: verified nodes and keys.
 
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::answer::{Answer, EvidenceKind};
+use crate::answer::{Answer, EvidenceItem, EvidenceKind};
 use crate::binding;
+use crate::bundle::Bundle;
 use crate::check::{Check, Checks, Refusal};
+use crate::claims::{Claims, CpuClaims, Root};
 use crate::digest::{Nonce, StatementDigest};
+use crate::input::{Expected, Input};
 use crate::policy::Policy;
-use crate::sev_snp::{self, Claims};
 use crate::statement::{ClaimedKey, EngineLocation, Statement, Suite};
 use crate::time::to_rfc3339;
+use crate::{nitro, nvidia, sev_snp, tdx};
 
 /// Longest life of a node's key (`docs/wire.md`, "Keys").
 pub const MAX_KEY_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// Where the certificates behind an appraisal chain to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Root {
-    /// AMD's own root, compiled in.
-    Amd,
-    /// A root that the policy names and that no hardware stands behind.
-    Software,
-}
-
-impl Root {
-    /// The word for people: `amd` or `software root`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Amd => "amd",
-            Self::Software => "software root",
-        }
-    }
-}
-
-/// As a parameter of a structured field (RFC 9651): `amd`, or `"software root"` with its quotes.
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Amd => "amd",
-            Self::Software => "\"software root\"",
-        })
-    }
-}
 
 /// A node whose evidence passed every check (RFC 9334 section 8.3).
 ///
@@ -97,10 +70,11 @@ pub struct Appraisal {
 pub fn verify(
     answer: &Answer,
     policy: &Policy,
+    bundle: &Bundle,
     nonce: &Nonce,
     now: SystemTime,
 ) -> Result<VerifiedNode, Refusal> {
-    appraise(answer, policy, Some(nonce), now).into_result()
+    appraise(answer, policy, bundle, Some(nonce), now).into_result()
 }
 
 /// Makes every check of an answer.
@@ -110,6 +84,7 @@ pub fn verify(
 pub fn appraise(
     answer: &Answer,
     policy: &Policy,
+    bundle: &Bundle,
     nonce: Option<&Nonce>,
     now: SystemTime,
 ) -> Appraisal {
@@ -125,17 +100,17 @@ pub fn appraise(
         check_node(&mut checks, statement, policy);
         check_keys(&mut checks, statement, now)
     });
-    let claims = check_evidence(&mut checks, answer, policy, nonce_used, now);
+    let claims = check_evidence(&mut checks, answer, policy, bundle, nonce_used, now);
 
     let refusal = checks.refusal();
-    let root = claims.as_ref().map(|claims| claims.root);
+    let root = claims.as_ref().map(Claims::root);
     let proven = refusal.is_none() && nonce.is_some();
     let node = statement.zip(claims).zip(key).filter(|_| proven);
     let node = node.and_then(|((statement, claims), key)| {
         let not_after = unix(key.not_after)?;
         let by_policy = now.checked_add(policy.appraisal_max_age)?;
         Some(Box::new(VerifiedNode {
-            expires_at: by_policy.min(claims.not_after).min(not_after),
+            expires_at: by_policy.min(claims.not_after()).min(not_after),
             verified_at: now,
             policy_digest: *policy.digest(),
             statement,
@@ -234,48 +209,112 @@ fn unix(seconds: u64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// Appraises the CPU's item; the others cannot be appraised yet, and refuse the answer.
+/// Appraises one piece of evidence by itself, as an auditor has it: no statement, no binding.
+///
+/// Without a policy, vendors' roots are trusted and checks that need one are
+/// [`Outcome::NotChecked`](crate::Outcome::NotChecked), as is what `expected` leaves out; either way
+/// the appraisal is not accepted.
+pub fn appraise_item(
+    item: &EvidenceItem,
+    policy: Option<&Policy>,
+    bundle: &Bundle,
+    expected: Expected,
+    now: SystemTime,
+) -> Appraisal {
+    let mut checks = Checks::default();
+    let input = Input::of(item, bundle, expected, now);
+    let root = match item.kind {
+        EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch => {
+            let section = section(&mut checks, policy, "`nvidia`", Policy::nvidia);
+            nvidia::run(&mut checks, item.kind, &input, section).map(|claims| claims.root)
+        }
+        _ => check_cpu(&mut checks, item.kind, &input, policy).map(|claims| claims.root()),
+    };
+    Appraisal::of_report(checks, root)
+}
+
+/// Appraises the CPU's item and the devices', and what binds them.
 fn check_evidence(
     checks: &mut Checks,
     answer: &Answer,
     policy: &Policy,
+    bundle: &Bundle,
     nonce: &Nonce,
     now: SystemTime,
 ) -> Option<Claims> {
-    let devices = answer.devices();
-    checks.record(
-        "devices",
-        devices.is_empty(),
-        "none: device evidence is not supported yet",
-        devices.first().map_or_else(
-            || "none".to_owned(),
-            |device| format!("{}, the first {}", devices.len(), device.kind),
-        ),
-    );
-    let cpu = answer.evidence.first();
-    let is_snp = cpu.is_some_and(|item| item.kind == EvidenceKind::SevSnp);
-    let seen = cpu.map_or("none", |item| item.kind.as_str());
-    checks.record("TEE", is_snp, "sev-snp: no other is supported yet", seen);
-    let snp = policy.sev_snp();
-    let seen = if snp.is_some() { "`sev_snp`" } else { "none" };
-    checks.record("policy section", snp.is_some(), "`sev_snp`", seen);
-
-    let item = cpu.filter(|_| is_snp)?;
-    let reports: Vec<_> = devices
-        .iter()
-        .map(|device| device.report.as_slice())
-        .collect();
     let digest = StatementDigest::of(&answer.statement);
-    let expected = binding::report_data(&digest, nonce, &reports);
-    let (report, certificates) = (&item.report, &item.certificates);
-    sev_snp::run(
-        checks,
-        report,
-        certificates,
-        Some(snp?),
-        Some(&expected),
-        now,
-    )
+    let devices = answer.devices();
+    let reports: Vec<_> = devices.iter().map(|it| it.report.as_slice()).collect();
+    let of_cpu = Expected {
+        report_data: Some(binding::report_data(&digest, nonce, &reports)),
+        nonce: Some(*nonce.as_bytes()),
+    };
+    let of_device = Expected {
+        report_data: None,
+        nonce: Some(binding::gpu_nonce(&digest, nonce)),
+    };
+    let policy = Some(policy);
+    let cpu = answer.evidence.first();
+    let is_cpu = cpu.is_some_and(|item| item.kind.is_cpu());
+    let seen = cpu.map_or("none", |item| item.kind.as_str());
+    checks.record("TEE", is_cpu, "a CPU's report", seen);
+    let cpu = cpu.and_then(|item| {
+        let input = Input::of(item, bundle, of_cpu, now);
+        check_cpu(checks, item.kind, &input, policy)
+    });
+
+    let kinds: Vec<_> = devices.iter().map(|item| item.kind).collect();
+    let section = match devices {
+        [] => policy.and_then(Policy::nvidia),
+        _ => section(checks, policy, "`nvidia`", Policy::nvidia),
+    };
+    let numbered = devices.iter().zip(1..);
+    let devices: Vec<_> = numbered
+        .filter_map(|(item, number)| {
+            let input = Input::of(item, bundle, of_device, now);
+            checks.of_device(number, |checks| {
+                nvidia::run(checks, item.kind, &input, section)
+            })
+        })
+        .collect();
+    nvidia::check_set(checks, &kinds, &devices, section);
+    Some(Claims { cpu: cpu?, devices })
+}
+
+fn check_cpu(
+    checks: &mut Checks,
+    kind: EvidenceKind,
+    input: &Input<'_>,
+    policy: Option<&Policy>,
+) -> Option<CpuClaims> {
+    match kind {
+        EvidenceKind::SevSnp => {
+            let section = section(checks, policy, "`sev_snp`", Policy::sev_snp);
+            sev_snp::run(checks, input, section).map(CpuClaims::SevSnp)
+        }
+        EvidenceKind::Tdx => {
+            let section = section(checks, policy, "`tdx`", Policy::tdx);
+            tdx::run(checks, input, section).map(CpuClaims::Tdx)
+        }
+        EvidenceKind::Nitro => {
+            let section = section(checks, policy, "`nitro`", Policy::nitro);
+            nitro::run(checks, input, section).map(CpuClaims::Nitro)
+        }
+        EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch | EvidenceKind::AzureSnp => None,
+    }
+}
+
+/// The table of a policy that is about a kind of evidence; a policy without it accepts none.
+fn section<'a, T>(
+    checks: &mut Checks,
+    policy: Option<&'a Policy>,
+    name: &str,
+    of: impl Fn(&'a Policy) -> Option<&'a T>,
+) -> Option<&'a T> {
+    let section = of(policy?);
+    let seen = if section.is_some() { name } else { "none" };
+    checks.record("policy section", section.is_some(), name, seen);
+    section
 }
 
 impl Appraisal {
@@ -315,6 +354,7 @@ impl Appraisal {
             (Some(refusal), _) => Err(refusal),
             (None, None) => Err(Refusal {
                 check: "expiry",
+                device: None,
                 expected: "a time that can be told".to_owned(),
                 seen: "a time beyond the clock's range".to_owned(),
                 outcome: crate::Outcome::Failed,
@@ -359,14 +399,14 @@ impl VerifiedNode {
         &self.claims
     }
 
-    /// The kind of TEE: `sev-snp`.
+    /// The kind of TEE, as in an answer: `sev-snp`, `tdx` or `nitro`.
     pub fn tee(&self) -> &'static str {
-        EvidenceKind::SevSnp.as_str()
+        self.claims.cpu.kind().as_str()
     }
 
     /// Where its certificates chain to.
     pub fn root(&self) -> Root {
-        self.claims.root
+        self.claims.root()
     }
 
     /// The policy it was verified under, see [`Policy::digest`].

@@ -10,9 +10,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use attestation::sev_snp::{self, Report, SIGNED_LEN, SnpPolicy};
+use attestation::sev_snp::{self, Report, SIGNED_LEN};
 use attestation::time::from_rfc3339;
-use attestation::{Appraisal, Check, Policy, Root};
+use attestation::{
+    Appraisal, Bundle, Check, Collateral, EvidenceItem, EvidenceKind, Expected, Policy, Root,
+    appraise_item,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
@@ -30,19 +33,38 @@ struct Sample {
 }
 
 /// Accepts Milan and Genoa of any TCB, and nothing that the samples do not need.
-fn policy(product: &str, measurement: &[u8], extra: &str) -> SnpPolicy {
+fn policy(product: &str, measurement: &[u8], extra: &str) -> Policy {
     let text = format!(
         "version = 1\n[sev_snp]\namd_roots = true\nproducts = [\"{product}\"]\n\
          measurements = [\"{}\"]\n{extra}\n[sev_snp.minimum_tcb.{product}]\n\
          bootloader = 3\ntee = 0\nsnp = 8\nmicrocode = 84\n",
         hex::encode(measurement)
     );
-    let policy = Policy::from_toml(&text, &mut |_| unreachable!("no files")).unwrap();
-    policy.sev_snp().unwrap().clone()
+    Policy::from_toml(&text, &mut |_| unreachable!("no files")).unwrap()
+}
+
+fn appraise(
+    report: &[u8],
+    certificates: &[Vec<u8>],
+    policy: Option<&Policy>,
+    report_data: Option<&[u8; 64]>,
+    now: SystemTime,
+) -> Appraisal {
+    let item = EvidenceItem {
+        kind: EvidenceKind::SevSnp,
+        report: report.to_vec(),
+        certificates: certificates.to_vec(),
+        collateral: Collateral::default(),
+    };
+    let expected = Expected {
+        report_data: report_data.copied(),
+        nonce: None,
+    };
+    appraise_item(&item, policy, &Bundle::empty(), expected, now)
 }
 
 impl Sample {
-    fn policy(&self) -> SnpPolicy {
+    fn policy(&self) -> Policy {
         let measurement = Report::parse(&self.report).unwrap().measurement;
         policy(self.product, &measurement, self.extra)
     }
@@ -53,7 +75,7 @@ impl Sample {
 
     fn appraise_at(&self, now: SystemTime) -> Appraisal {
         let (policy, data) = (self.policy(), self.report_data());
-        sev_snp::appraise(
+        appraise(
             &self.report,
             &self.certificates,
             Some(&policy),
@@ -193,7 +215,7 @@ fn refuses_every_flipped_bit(sample: &Sample) {
     for bit in 0..report.len() * 8 {
         let (byte, mask) = (bit / 8, 1 << (bit % 8));
         report[byte] ^= mask;
-        let appraisal = sev_snp::appraise(
+        let appraisal = appraise(
             &report,
             &sample.certificates,
             Some(&policy),
@@ -223,7 +245,7 @@ fn a_report_of_another_length_is_refused() {
         let mut report = sample.report.clone();
         report.resize(len, 0);
         let policy = sample.policy();
-        let appraisal = sev_snp::appraise(&report, &sample.certificates, Some(&policy), None, now);
+        let appraisal = appraise(&report, &sample.certificates, Some(&policy), None, now);
         assert_eq!(appraisal.refusal().unwrap().check, "report", "{len}");
     }
 }
@@ -279,7 +301,7 @@ fn other_certificates_are_refused() {
     ];
     let (policy, report_data) = (trustee.policy(), trustee.report_data());
     for (name, certificates, check) in cases {
-        let appraisal = sev_snp::appraise(
+        let appraisal = appraise(
             &trustee.report,
             &certificates,
             Some(&policy),
@@ -308,7 +330,7 @@ fn what_the_samples_need_is_refused_by_default() {
         let measurement = Report::parse(&sample.report).unwrap().measurement;
         let strict = policy(sample.product, &measurement, "");
         let data = sample.report_data();
-        let appraisal = sev_snp::appraise(
+        let appraisal = appraise(
             &sample.report,
             &sample.certificates,
             Some(&strict),
@@ -327,7 +349,7 @@ fn what_the_samples_need_is_refused_by_default() {
 fn without_policy_or_report_data_nothing_is_accepted() {
     for sample in samples() {
         let now = at(sample.window.0) + DAY;
-        let appraisal = sev_snp::appraise(&sample.report, &sample.certificates, None, None, now);
+        let appraisal = appraise(&sample.report, &sample.certificates, None, None, now);
         assert_eq!(appraisal.root(), Some(Root::Amd), "{}", sample.name);
         assert!(!appraisal.accepted());
         for check in failures(&appraisal) {
@@ -339,7 +361,7 @@ fn without_policy_or_report_data_nothing_is_accepted() {
             );
         }
         let policy = sample.policy();
-        let appraisal = sev_snp::appraise(
+        let appraisal = appraise(
             &sample.report,
             &sample.certificates,
             Some(&policy),

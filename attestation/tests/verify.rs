@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use attestation::software_root::{SoftwareRoot, SoftwareSigner};
 use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
 use attestation::{
-    Answer, EvidenceItem, EvidenceKind, Ineligible, Nonce, Policy, Root, StatementDigest, appraise,
-    binding, verify,
+    Answer, Bundle, Collateral, CpuClaims, EvidenceItem, EvidenceKind, Ineligible, Nonce, Policy,
+    Root, StatementDigest, appraise, binding, verify,
 };
 
 const NOW: u64 = 1_780_272_000;
@@ -91,7 +91,7 @@ fn answer(draft: &Draft, devices: Vec<EvidenceItem>) -> Answer {
 fn a_good_answer_makes_a_node_that_expires() {
     let answer = answer(&draft(), vec![]);
     let answer = Answer::from_json(&answer.to_json().unwrap()).unwrap();
-    let node = verify(&answer, &policy(""), &nonce(), at(NOW)).unwrap();
+    let node = verify(&answer, &policy(""), &Bundle::empty(), &nonce(), at(NOW)).unwrap();
     assert_eq!(node.node_id(), "node-1");
     assert_eq!(node.models(), ["tiny"]);
     assert_eq!(
@@ -102,7 +102,10 @@ fn a_good_answer_makes_a_node_that_expires() {
     assert_eq!(node.root().to_string(), "\"software root\"");
     assert_eq!(node.verified_at(), at(NOW));
     assert_eq!(node.expires_at(), at(NOW + HOUR));
-    assert_eq!(node.claims().measurement, MEASUREMENT);
+    let CpuClaims::SevSnp(claims) = &node.claims().cpu else {
+        unreachable!("the node's evidence is SEV-SNP")
+    };
+    assert_eq!(claims.measurement, MEASUREMENT);
     assert_eq!(node.policy_digest(), policy("").digest());
 
     let key = node.sealing_key(at(NOW)).unwrap();
@@ -121,7 +124,14 @@ fn a_good_answer_makes_a_node_that_expires() {
 fn the_earliest_end_counts() {
     let mut short = draft();
     short.keys = vec![key(20, NOW - HOUR, NOW + 60)];
-    let node = verify(&answer(&short, vec![]), &policy(""), &nonce(), at(NOW)).unwrap();
+    let node = verify(
+        &answer(&short, vec![]),
+        &policy(""),
+        &Bundle::empty(),
+        &nonce(),
+        at(NOW),
+    )
+    .unwrap();
     assert_eq!(node.expires_at(), at(NOW + 60));
 
     // The software root's certificates last ten years, so the policy's age ends after them only
@@ -130,7 +140,14 @@ fn the_earliest_end_counts() {
     let late = end - 60;
     let mut draft = draft();
     draft.keys = vec![key(20, late - HOUR, late + DAY)];
-    let node = verify(&answer(&draft, vec![]), &policy(""), &nonce(), at(late)).unwrap();
+    let node = verify(
+        &answer(&draft, vec![]),
+        &policy(""),
+        &Bundle::empty(),
+        &nonce(),
+        at(late),
+    )
+    .unwrap();
     assert_eq!(node.expires_at(), at(end));
 }
 
@@ -143,7 +160,14 @@ fn the_newest_key_in_its_life_is_sealed_to() {
         key(21, NOW - HOUR, NOW + DAY),
         key(10, NOW - DAY, NOW + DAY),
     ];
-    let node = verify(&answer(&draft, vec![]), &policy(""), &nonce(), at(NOW)).unwrap();
+    let node = verify(
+        &answer(&draft, vec![]),
+        &policy(""),
+        &Bundle::empty(),
+        &nonce(),
+        at(NOW),
+    )
+    .unwrap();
     let key_at = |time| node.sealing_key(at(time)).unwrap().key_id();
     assert_eq!(key_at(NOW), 20);
     assert_eq!(key_at(NOW + 599), 20);
@@ -165,6 +189,7 @@ fn each_flaw_is_refused_by_its_check() {
         kind: EvidenceKind::NvidiaGpu,
         report: vec![1],
         certificates: vec![vec![2]],
+        collateral: Collateral::default(),
     };
     let changed = |change: fn(&mut Answer)| {
         let mut answer = answer(&draft(), vec![]);
@@ -223,7 +248,12 @@ fn each_flaw_is_refused_by_its_check() {
             "",
             Some("key life"),
         ),
-        ("a device", answer(&draft(), vec![gpu]), "", Some("devices")),
+        (
+            "a device",
+            answer(&draft(), vec![gpu]),
+            "",
+            Some("policy section"),
+        ),
         (
             "device taken out",
             changed(|a| a.evidence[0] = answer(&draft(), vec![item()]).evidence.remove(0)),
@@ -234,7 +264,7 @@ fn each_flaw_is_refused_by_its_check() {
             "another TEE",
             changed(|a| a.evidence[0].kind = EvidenceKind::Tdx),
             "",
-            Some("TEE"),
+            Some("policy section"),
         ),
         (
             "no evidence",
@@ -268,7 +298,13 @@ fn each_flaw_is_refused_by_its_check() {
         ),
     ];
     for (name, answer, settings, expected) in cases {
-        let result = verify(&answer, &policy(settings), &nonce(), at(NOW));
+        let result = verify(
+            &answer,
+            &policy(settings),
+            &Bundle::empty(),
+            &nonce(),
+            at(NOW),
+        );
         assert_eq!(
             result.err().map(|refusal| refusal.check),
             expected,
@@ -282,6 +318,7 @@ fn item() -> EvidenceItem {
         kind: EvidenceKind::NvidiaGpu,
         report: vec![1],
         certificates: vec![vec![2]],
+        collateral: Collateral::default(),
     }
 }
 
@@ -297,21 +334,28 @@ fn evidence_does_not_answer_a_later_question() {
     let later = Nonce::from([0x78; 32]);
     let mut answer = answer(&draft(), vec![]);
     answer.nonce = later;
-    let refusal = verify(&answer, &policy(""), &later, at(NOW)).unwrap_err();
+    let refusal = verify(&answer, &policy(""), &Bundle::empty(), &later, at(NOW)).unwrap_err();
     assert_eq!(refusal.check, "report data");
 }
 
 #[test]
 fn a_policy_without_the_section_refuses() {
     let policy = Policy::from_toml("version = 1", &mut |_| unreachable!()).unwrap();
-    let refusal = verify(&answer(&draft(), vec![]), &policy, &nonce(), at(NOW)).unwrap_err();
+    let refusal = verify(
+        &answer(&draft(), vec![]),
+        &policy,
+        &Bundle::empty(),
+        &nonce(),
+        at(NOW),
+    )
+    .unwrap_err();
     assert_eq!(refusal.check, "policy section");
 }
 
 #[test]
 fn kept_evidence_is_appraised_without_a_nonce() {
     let answer = answer(&draft(), vec![]);
-    let appraisal = appraise(&answer, &policy(""), None, at(NOW));
+    let appraisal = appraise(&answer, &policy(""), &Bundle::empty(), None, at(NOW));
     assert!(appraisal.accepted());
     assert_eq!(appraisal.root(), Some(Root::Software));
     let nonce = appraisal

@@ -3,9 +3,12 @@
 
 #![no_main]
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use attestation::sev_snp::{REPORT_LEN, appraise};
+use attestation::sev_snp::REPORT_LEN;
+use attestation::{
+    Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, appraise_item,
+};
 use libfuzzer_sys::fuzz_target;
 
 const REPORT: &[u8] = include_bytes!("../../attestation/tests/data/trustee/test-report.bin");
@@ -17,9 +20,19 @@ fuzz_target!(|bytes: &[u8]| {
     for (to, from) in report.iter_mut().zip(bytes) {
         *to = *from;
     }
-    let of_report = appraise(&report, &[VCEK.to_vec()], None, None, now);
-    let of_certificate = appraise(REPORT, &[bytes.to_vec()], None, None, now);
+    let of_report = appraise(&report, VCEK, now);
+    let of_certificate = appraise(REPORT, bytes, now);
     for appraisal in [of_report, of_certificate] {
         assert!(!appraisal.accepted(), "accepted without a policy");
     }
 });
+
+fn appraise(report: &[u8], certificate: &[u8], now: SystemTime) -> Appraisal {
+    let item = EvidenceItem {
+        kind: EvidenceKind::SevSnp,
+        report: report.to_vec(),
+        certificates: vec![certificate.to_vec()],
+        collateral: Collateral::default(),
+    };
+    appraise_item(&item, None, &Bundle::empty(), Expected::default(), now)
+}

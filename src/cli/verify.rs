@@ -9,7 +9,10 @@ use std::{
     time::SystemTime,
 };
 
-use attestation::{Answer, Appraisal, Nonce, Policy, appraise, sev_snp, time::from_rfc3339};
+use attestation::{
+    Answer, Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Nonce, Policy,
+    appraise, appraise_item, time::from_rfc3339,
+};
 use clap::{Args, ValueEnum};
 
 use super::terminal;
@@ -131,7 +134,13 @@ impl Question {
         match self {
             Self::Answer { policy, nonce } => {
                 let answer: Answer = input::answer(path)?;
-                Ok(appraise(&answer, policy, nonce.as_ref(), now))
+                Ok(appraise(
+                    &answer,
+                    policy,
+                    &Bundle::empty(),
+                    nonce.as_ref(),
+                    now,
+                ))
             }
             Self::SevSnp {
                 policy,
@@ -139,16 +148,24 @@ impl Question {
                 report_data,
             } => {
                 let report = input::report(path)?;
-                let policy = policy.as_ref().map(Policy::sev_snp);
-                let policy = policy
-                    .map(|snp| snp.ok_or(Unusable::NoSection))
-                    .transpose()?;
-                let report_data = report_data.as_ref();
-                Ok(sev_snp::appraise(
-                    &report,
-                    certificates,
-                    policy,
-                    report_data,
+                if policy.as_ref().is_some_and(|it| it.sev_snp().is_none()) {
+                    return Err(Unusable::NoSection);
+                }
+                let item = EvidenceItem {
+                    kind: EvidenceKind::SevSnp,
+                    report,
+                    certificates: certificates.clone(),
+                    collateral: Collateral::default(),
+                };
+                let expected = Expected {
+                    report_data: *report_data,
+                    nonce: None,
+                };
+                Ok(appraise_item(
+                    &item,
+                    policy.as_ref(),
+                    &Bundle::empty(),
+                    expected,
                     now,
                 ))
             }

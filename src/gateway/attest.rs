@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attestation::{Answer, AnswerError, Nonce, Policy, Refusal, Root};
+use attestation::{Answer, AnswerError, Bundle, Nonce, Policy, Refusal, Root};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header::ACCEPT};
 use http_body_util::Full;
@@ -174,7 +174,13 @@ impl Attester {
         // The semaphore is never closed; without a permit the work is merely less spread out.
         let _permit = self.at_once.acquire().await.ok();
         let answer = Answer::from_json(&bytes)?;
-        let verified = attestation::verify(&answer, &self.policy, &nonce, self.clock.now())?;
+        let verified = attestation::verify(
+            &answer,
+            &self.policy,
+            &Bundle::empty(),
+            &nonce,
+            self.clock.now(),
+        )?;
         let pin = verified
             .tls_spki_sha256()
             .copied()

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use crate::certificate::{Certificate, CertificateError};
+use crate::certificate::{Certificate, CertificateError, Scheme};
 use crate::check::Checks;
+use crate::claims::Root;
 use crate::digest::sha256;
 use crate::sev_snp::Product;
 use crate::sev_snp::roots::{AMD_ROOTS, ARK_SHA256};
 use crate::time::to_rfc3339;
-use crate::verify::Root;
 
 /// A root that a policy trusts.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl TrustedRoot {
     /// A software root's self-signed certificate.
     pub(crate) fn software(der: &[u8]) -> Result<Self, CertificateError> {
         let certificate = Certificate::parse(der)?;
-        certificate.check_authority(1)?;
+        certificate.check_authority(1, Scheme::RsaPss)?;
         certificate.check_issued_by(&certificate)?;
         Ok(Self {
             kind: Root::Software,
@@ -50,8 +50,8 @@ impl TrustedRoot {
     fn describe(&self) -> String {
         let name = self.certificate.common_name();
         match self.kind {
-            Root::Amd => name,
             Root::Software => format!("{name}, a {}", Root::Software.as_str()),
+            _ => name,
         }
     }
 }
@@ -79,7 +79,7 @@ pub(crate) fn verify(
     )?;
     let endorsed = leaf
         .check_leaf()
-        .and_then(|()| authority.check_authority(0))
+        .and_then(|()| authority.check_authority(0, Scheme::RsaPss))
         .and_then(|()| leaf.check_issued_by(&authority))
         .map(|()| ((), format!("signed by {}", authority.common_name())));
     checks.step(
@@ -89,7 +89,7 @@ pub(crate) fn verify(
     )?;
 
     let signs = |root: &&TrustedRoot| {
-        root.certificate.check_authority(1).is_ok()
+        root.certificate.check_authority(1, Scheme::RsaPss).is_ok()
             && authority.check_issued_by(&root.certificate).is_ok()
     };
     let trusted: Vec<_> = roots.iter().map(TrustedRoot::describe).collect();

@@ -24,9 +24,10 @@ pub use product::{Product, Tcb};
 pub use report::{REPORT_LEN, Report, ReportError, SIGNED_LEN};
 
 use crate::check::Checks;
+use crate::claims::Root;
+use crate::input::Input;
 use crate::sev_snp::chain::TrustedRoot;
 use crate::sev_snp::report::{ECDSA_P384_SHA384, Signed};
-use crate::verify::{Appraisal, Root};
 
 /// What a report says, once everything it rests on has been looked at. Worth something only if no
 /// check failed.
@@ -48,39 +49,13 @@ pub struct Claims {
     pub not_after: SystemTime,
 }
 
-/// Appraises one report with its certificates, leaf first and root left out.
-///
-/// Without `policy`, AMD's roots are trusted and checks that need one are
-/// [`Outcome::NotChecked`](crate::Outcome::NotChecked), as is the report data without
-/// `expected_report_data`; either way the appraisal is not accepted.
-pub fn appraise(
-    report: &[u8],
-    certificates: &[Vec<u8>],
-    policy: Option<&SnpPolicy>,
-    expected_report_data: Option<&[u8; 64]>,
-    now: SystemTime,
-) -> Appraisal {
-    let mut checks = Checks::default();
-    let claims = run(
-        &mut checks,
-        report,
-        certificates,
-        policy,
-        expected_report_data,
-        now,
-    );
-    Appraisal::of_report(checks, claims.map(|claims| claims.root))
-}
-
 /// Makes every check that can be made. Claims do not mean that all passed: `checks` does.
 pub(crate) fn run(
     checks: &mut Checks,
-    bytes: &[u8],
-    certificates: &[Vec<u8>],
+    input: &Input<'_>,
     policy: Option<&SnpPolicy>,
-    expected_report_data: Option<&[u8; 64]>,
-    now: SystemTime,
 ) -> Option<Claims> {
+    let bytes = input.report;
     let parsed = Report::parse(bytes);
     let parsed = parsed.map(|report| {
         let seen = format!("{REPORT_LEN} bytes, version {}", report.version);
@@ -102,7 +77,7 @@ pub(crate) fn run(
             &built_in
         }
     };
-    let chain = chain::verify(checks, certificates, roots, now);
+    let chain = chain::verify(checks, input.certificates, roots, input.now);
     let mut endorsement = None;
     if let Some(chain) = &chain {
         check_signature(checks, bytes, chain);
@@ -110,7 +85,7 @@ pub(crate) fn run(
     }
     reference::check_guest_policy(checks, &report);
     reference::check(checks, policy, &report, endorsement.as_ref());
-    check_report_data(checks, &report, expected_report_data);
+    check_report_data(checks, &report, input.expected.report_data);
 
     let (chain, endorsement) = chain.zip(endorsement)?;
     Some(Claims {
@@ -137,7 +112,7 @@ fn check_signature(checks: &mut Checks, bytes: &[u8], chain: &chain::Chain) {
     checks.record("report signature", passed, "verifies", seen);
 }
 
-fn check_report_data(checks: &mut Checks, report: &Report, expected: Option<&[u8; 64]>) {
+fn check_report_data(checks: &mut Checks, report: &Report, expected: Option<[u8; 64]>) {
     let seen = hex::encode(report.report_data);
     checks.against(
         "report data",
@@ -145,7 +120,7 @@ fn check_report_data(checks: &mut Checks, report: &Report, expected: Option<&[u8
         "report data to compare with",
         seen,
         |expected| {
-            let equal = report.report_data.ct_eq(expected);
+            let equal = report.report_data.ct_eq(&expected);
             (equal.into(), hex::encode(expected))
         },
     );

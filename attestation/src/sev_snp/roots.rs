@@ -50,7 +50,7 @@ pub(crate) const ARK_SHA256: [&str; 3] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificate::Certificate;
+    use crate::certificate::{Certificate, Scheme};
     use crate::digest::sha256;
 
     #[test]
@@ -59,11 +59,11 @@ mod tests {
             assert_eq!(hex::encode(sha256(&[root.ark])), digest);
             let ark = Certificate::parse(root.ark).unwrap();
             assert_eq!(ark.check_issued_by(&ark), Ok(()));
-            assert_eq!(ark.check_authority(1), Ok(()));
+            assert_eq!(ark.check_authority(1, Scheme::RsaPss), Ok(()));
             for authority in [root.ask, root.asvk] {
                 let authority = Certificate::parse(authority).unwrap();
                 assert_eq!(authority.check_issued_by(&ark), Ok(()));
-                assert_eq!(authority.check_authority(0), Ok(()));
+                assert_eq!(authority.check_authority(0, Scheme::RsaPss), Ok(()));
             }
         }
     }

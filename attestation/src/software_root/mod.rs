@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::answer::{EvidenceItem, EvidenceKind};
 use crate::certificate::{Certificate, CertificateError};
+use crate::collateral::Collateral;
 use crate::sev_snp::endorsement::HWID;
 use crate::sev_snp::report::{self, ECDSA_P384_SHA384, POLICY_RESERVED_ONE, POLICY_SMT, Report};
 use issue::{Issuer, Leaf};
@@ -192,6 +193,7 @@ impl SoftwareSigner {
             kind: EvidenceKind::SevSnp,
             report: self.sign(&self.report(report_data, measurement))?,
             certificates: self.certificates.clone(),
+            collateral: Collateral::default(),
         })
     }
 

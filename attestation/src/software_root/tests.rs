@@ -9,11 +9,11 @@ use x509_cert::der::asn1::ObjectIdentifier;
 
 use super::*;
 use crate::check::Checks;
+use crate::sev_snp::Product;
 use crate::sev_snp::endorsement as amd;
 use crate::sev_snp::report::{POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SINGLE_SOCKET};
-use crate::sev_snp::{self, Product, SnpPolicy};
 use crate::time::from_rfc3339;
-use crate::{Appraisal, Policy, PolicyError, Root};
+use crate::{Appraisal, Bundle, Expected, Policy, PolicyError, Root, appraise_item};
 
 const MEASUREMENT: [u8; 48] = [0x11; 48];
 const REPORT_DATA: [u8; 64] = [0x22; 64];
@@ -94,7 +94,7 @@ microcode = 84
 "#;
 
 /// The policy with `extra` keys, which replace those of the same name.
-fn policy(extra: &str) -> SnpPolicy {
+fn policy(extra: &str) -> Policy {
     let mut text = POLICY.to_owned();
     for line in extra.lines() {
         let key = line.split('=').next().unwrap();
@@ -104,7 +104,7 @@ fn policy(extra: &str) -> SnpPolicy {
             None => text.replace("[sev_snp]", &format!("[sev_snp]\n{line}")),
         };
     }
-    from_toml(&text).unwrap().sev_snp().unwrap().clone()
+    from_toml(&text).unwrap()
 }
 
 fn from_toml(text: &str) -> Result<Policy, PolicyError> {
@@ -114,15 +114,27 @@ fn from_toml(text: &str) -> Result<Policy, PolicyError> {
     })
 }
 
-fn appraise(report: &Report, certificates: &[Vec<u8>], policy: &SnpPolicy) -> Appraisal {
-    let bytes = signer().sign(report).unwrap();
-    sev_snp::appraise(
-        &bytes,
-        certificates,
-        Some(policy),
-        Some(&REPORT_DATA),
-        now(),
-    )
+fn appraise(report: &Report, certificates: &[Vec<u8>], policy: &Policy) -> Appraisal {
+    appraise_at(report, certificates, policy, now())
+}
+
+fn appraise_at(
+    report: &Report,
+    certificates: &[Vec<u8>],
+    policy: &Policy,
+    now: SystemTime,
+) -> Appraisal {
+    let item = EvidenceItem {
+        kind: EvidenceKind::SevSnp,
+        report: signer().sign(report).unwrap(),
+        certificates: certificates.to_vec(),
+        collateral: Collateral::default(),
+    };
+    let expected = Expected {
+        report_data: Some(REPORT_DATA),
+        nonce: None,
+    };
+    appraise_item(&item, Some(policy), &Bundle::empty(), expected, now)
 }
 
 /// The names of the checks that did not pass.
@@ -540,14 +552,14 @@ mod turin {
     }
 
     /// A policy with the least TCB of [`WORD`], one part of it replaced.
-    fn policy(part: &str) -> SnpPolicy {
+    fn policy(part: &str) -> Policy {
         let minimum = "fmc = 1\nbootloader = 2\ntee = 3\nsnp = 4\nmicrocode = 84\n";
         let name = part.split('=').next().unwrap();
         let old = minimum.lines().find(|line| line.starts_with(name));
         let minimum = minimum.replace(old.unwrap(), part);
         let (above, _) = POLICY.split_once("bootloader").unwrap();
         let text = above.replace("genoa", "turin") + &minimum;
-        from_toml(&text).unwrap().sev_snp().unwrap().clone()
+        from_toml(&text).unwrap()
     }
 
     #[test]
@@ -710,13 +722,12 @@ fn chains_that_lead_elsewhere_are_refused() {
 fn amds_roots_do_not_vouch_for_software() {
     let text = POLICY.replace("software_roots = [\"ark.pem\"]", "amd_roots = true");
     let policy = from_toml(&text).unwrap();
-    let appraisal = appraise(&report(), &certificates(|_| {}), policy.sev_snp().unwrap());
+    let appraisal = appraise(&report(), &certificates(|_| {}), &policy);
     assert_eq!(failed(&appraisal).first(), Some(&"root"));
 }
 
 #[test]
 fn certificates_outside_their_time_are_refused() {
-    let bytes = signer().sign(&report()).unwrap();
     let (certificates, policy) = (certificates(|_| {}), policy(""));
     let second = Duration::from_secs(1);
     let (from, to) = (now() - BACKDATE, now() + VALIDITY);
@@ -727,13 +738,7 @@ fn certificates_outside_their_time_are_refused() {
         (to + second, false),
     ];
     for (time, valid) in cases {
-        let appraisal = sev_snp::appraise(
-            &bytes,
-            &certificates,
-            Some(&policy),
-            Some(&REPORT_DATA),
-            time,
-        );
+        let appraisal = appraise_at(&report(), &certificates, &policy, time);
         let expected: &[_] = if valid {
             &[]
         } else {

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use attestation::{Answer, Nonce, Policy, VerifiedNode, software_root::SoftwareRoot, verify};
+use attestation::{
+    Answer, Bundle, Nonce, Policy, VerifiedNode, software_root::SoftwareRoot, verify,
+};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -137,7 +139,8 @@ impl Running {
         assert_eq!(status, StatusCode::OK, "{body:?}");
         assert_eq!(headers[http::header::CACHE_CONTROL], "no-store");
         let answer = Answer::from_json(&body).unwrap();
-        verify(&answer, &policy(), &nonce, Clock::system().now()).unwrap()
+        let now = Clock::system().now();
+        verify(&answer, &policy(), &Bundle::empty(), &nonce, now).unwrap()
     }
 
     /// Seals, and gives what is to be posted with the opener of its reply.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use attestation::{
-    Answer, Nonce, Policy, StatementDigest, VerifiedKey, binding,
+    Answer, Bundle, Nonce, Policy, StatementDigest, VerifiedKey, binding,
     software_root::{SoftwareRoot, SoftwareSigner},
     verify,
 };
@@ -67,7 +67,7 @@ fn verified(node: &Node, now: SystemTime) -> VerifiedKey {
     let policy = POLICY.replace("{measurement}", &"01".repeat(48));
     let ark = root.ark_pem().as_bytes().to_vec();
     let policy = Policy::from_toml(&policy, &mut |_| Ok(ark.clone())).unwrap();
-    verify(&answer, &policy, &nonce, now)
+    verify(&answer, &policy, &Bundle::empty(), &nonce, now)
         .unwrap()
         .sealing_key(now)
         .unwrap()

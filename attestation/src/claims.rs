@@ -1,0 +1,111 @@
+//! What evidence says, once everything it rests on has been looked at.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::answer::EvidenceKind;
+use crate::{nitro, nvidia, sev_snp, tdx};
+
+/// Where the certificates behind an appraisal chain to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Root {
+    /// AMD's own root, compiled in.
+    Amd,
+    /// Intel's own root, compiled in.
+    Intel,
+    /// AWS's own root, compiled in.
+    Aws,
+    /// NVIDIA's own root, compiled in.
+    Nvidia,
+    /// A root that the policy names and that no hardware stands behind.
+    Software,
+}
+
+impl Root {
+    /// The word for people: a vendor's name or `software root`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Amd => "amd",
+            Self::Intel => "intel",
+            Self::Aws => "aws",
+            Self::Nvidia => "nvidia",
+            Self::Software => "software root",
+        }
+    }
+}
+
+/// As a parameter of a structured field (RFC 9651): `amd`, or `"software root"` with its quotes.
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Software => f.write_str("\"software root\""),
+            vendor => f.write_str(vendor.as_str()),
+        }
+    }
+}
+
+/// What an answer's evidence says. Worth something only if no check failed.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    /// The CPU's report.
+    pub cpu: CpuClaims,
+    /// The devices' reports, in their order.
+    pub devices: Vec<nvidia::Claims>,
+}
+
+/// What a CPU's report says.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum CpuClaims {
+    /// AMD SEV-SNP.
+    SevSnp(sev_snp::Claims),
+    /// Intel TDX.
+    Tdx(tdx::Claims),
+    /// AWS Nitro Enclaves.
+    Nitro(nitro::Claims),
+}
+
+impl CpuClaims {
+    /// The kind of evidence.
+    pub fn kind(&self) -> EvidenceKind {
+        match self {
+            Self::SevSnp(_) => EvidenceKind::SevSnp,
+            Self::Tdx(_) => EvidenceKind::Tdx,
+            Self::Nitro(_) => EvidenceKind::Nitro,
+        }
+    }
+
+    /// Where its certificates chain to.
+    pub fn root(&self) -> Root {
+        match self {
+            Self::SevSnp(claims) => claims.root,
+            Self::Tdx(claims) => claims.root,
+            Self::Nitro(claims) => claims.root,
+        }
+    }
+
+    fn not_after(&self) -> SystemTime {
+        match self {
+            Self::SevSnp(claims) => claims.not_after,
+            Self::Tdx(claims) => claims.not_after,
+            Self::Nitro(claims) => claims.not_after,
+        }
+    }
+}
+
+impl Claims {
+    /// The CPU's root; a software root as soon as any part hangs from one.
+    pub fn root(&self) -> Root {
+        let mut roots = self.devices.iter().map(|device| device.root);
+        match roots.any(|root| root == Root::Software) {
+            true => Root::Software,
+            false => self.cpu.root(),
+        }
+    }
+
+    /// When the first of the certificates and pieces of collateral behind it ends.
+    pub fn not_after(&self) -> SystemTime {
+        let devices = self.devices.iter().map(|device| device.not_after);
+        devices.fold(self.cpu.not_after(), SystemTime::min)
+    }
+}
