@@ -6,6 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use x509_cert::der::{Decode as _, Header, SliceReader, Tag};
 
 use crate::answer::AnswerError;
 use crate::json::{Json, Members};
@@ -36,6 +37,23 @@ impl Collateral {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.kinds().iter().all(|(_, pieces)| pieces.is_empty())
+    }
+
+    /// Takes up a piece by what it looks like; gives it back if it looks like none.
+    ///
+    /// # Errors
+    /// The bytes, where they are no kind of collateral.
+    pub fn take(&mut self, bytes: Vec<u8>) -> Result<CollateralKind, Vec<u8>> {
+        let Some(kind) = CollateralKind::of(&bytes) else {
+            return Err(bytes);
+        };
+        match kind {
+            CollateralKind::AmdCrl => self.amd_crls.push(bytes),
+            CollateralKind::AmdCertificate => self.amd_certificates.push(bytes),
+            CollateralKind::Tdx => self.tdx.push(bytes),
+            CollateralKind::Ocsp => self.ocsp.push(bytes),
+        }
+        Ok(kind)
     }
 
     /// Reads the `collateral` of an answer; unknown members are left out.
@@ -69,6 +87,46 @@ impl Collateral {
     }
 }
 
+/// A kind of collateral.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CollateralKind {
+    /// A certificate revocation list of AMD, DER.
+    AmdCrl,
+    /// A certificate of an AMD chip's key, DER.
+    AmdCertificate,
+    /// Intel's collateral for a platform, JSON.
+    Tdx,
+    /// An OCSP response, DER.
+    Ocsp,
+}
+
+impl CollateralKind {
+    /// What the bytes of a file look like; nothing about them is verified.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let is_json = bytes.trim_ascii_start().first() == Some(&b'{');
+        if is_json {
+            return Some(Self::Tdx);
+        }
+        let mut reader = SliceReader::new(bytes).ok()?;
+        let mut tag = || Header::decode(&mut reader).map(|header| header.tag()).ok();
+        if tag()? != Tag::Sequence {
+            return None;
+        }
+        match tag()? {
+            // OCSPResponse begins with its status (RFC 6960 section 4.2.1).
+            Tag::Enumerated => Some(Self::Ocsp),
+            Tag::Sequence => match tag()? {
+                // TBSCertificate begins with its version in [0] (RFC 5280 section 4.1).
+                Tag::ContextSpecific { .. } => Some(Self::AmdCertificate),
+                // TBSCertList begins with its version (RFC 5280 section 5.1).
+                Tag::Integer => Some(Self::AmdCrl),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 fn pieces(name: &'static str, json: Json) -> Result<Vec<Vec<u8>>, AnswerError> {
     let items = json.into_array(name)?;
     if items.len() > MAX_PIECES {
@@ -79,4 +137,45 @@ fn pieces(name: &'static str, json: Json) -> Result<Vec<Vec<u8>>, AnswerError> {
         STANDARD.decode(text).map_err(|_| AnswerError::Base64(name))
     };
     items.into_iter().map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sev_snp::roots::AMD_ROOTS;
+
+    #[test]
+    fn a_piece_is_told_by_its_first_bytes() {
+        let crl = [0x30, 8, 0x30, 6, 2, 1, 1, 0x30, 1, 0];
+        let ocsp = [0x30, 3, 0x0a, 1, 0];
+        let cases: [(&str, &[u8], Option<CollateralKind>); 7] = [
+            (
+                "certificate",
+                AMD_ROOTS[0].ask,
+                Some(CollateralKind::AmdCertificate),
+            ),
+            ("CRL", &crl, Some(CollateralKind::AmdCrl)),
+            (
+                "OCSP response",
+                &[&ocsp[..], &[0x30, 0]].concat(),
+                Some(CollateralKind::Ocsp),
+            ),
+            ("JSON", b" \n{\"tcb_info\":1}", Some(CollateralKind::Tdx)),
+            ("a list", b"[]", None),
+            ("nothing", b"", None),
+            ("a set", &[0x31, 8, 0x30, 6, 2, 1, 1, 0x30, 1, 0], None),
+        ];
+        for (name, bytes, expected) in cases {
+            assert_eq!(CollateralKind::of(bytes), expected, "{name}");
+            let mut collateral = Collateral::default();
+            assert_eq!(collateral.take(bytes.to_vec()).ok(), expected, "{name}");
+            let taken = collateral
+                .kinds()
+                .iter()
+                .map(|(_, it)| it.len())
+                .sum::<usize>();
+            assert_eq!(taken, usize::from(expected.is_some()), "{name}");
+            assert_eq!(collateral.is_empty(), expected.is_none(), "{name}");
+        }
+    }
 }

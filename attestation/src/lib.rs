@@ -26,6 +26,7 @@ mod json;
 pub mod nitro;
 pub mod nvidia;
 pub mod policy;
+pub mod proposal;
 pub mod sev_snp;
 pub mod software_root;
 pub mod statement;
@@ -38,11 +39,12 @@ pub use bundle::Bundle;
 pub use certificate::CertificateError;
 pub use check::{Check, Outcome, Refusal};
 pub use claims::{Claims, CpuClaims, Root};
-pub use collateral::Collateral;
+pub use collateral::{Collateral, CollateralKind};
 pub use digest::{InvalidHex, Nonce, StatementDigest};
 pub use input::Expected;
 pub use json::JsonError;
 pub use policy::{Policy, PolicyError};
+pub use proposal::{Proposal, propose, propose_item};
 pub use statement::{Statement, StatementError};
 pub use verify::{
     Appraisal, Ineligible, MAX_KEY_LIFE, VerifiedKey, VerifiedNode, appraise, appraise_item, verify,

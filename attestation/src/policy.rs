@@ -14,6 +14,7 @@ use crate::digest::{from_hex, sha256};
 use crate::nitro::{self, NitroPolicy};
 use crate::nvidia::{self, NvidiaPolicy};
 use crate::sev_snp::{self, Product, SnpPolicy};
+use crate::statement::Suite;
 use crate::tdx::{self, TdxPolicy};
 
 /// Longest policy, in bytes.
@@ -28,6 +29,7 @@ const VERSION: u64 = 1;
 pub struct Policy {
     pub(crate) appraisal_max_age: Duration,
     pub(crate) allow_remote_engine: bool,
+    pub(crate) required_suites: Vec<Suite>,
     pub(crate) config_sha256: Option<Vec<[u8; 32]>>,
     pub(crate) sev_snp: Option<SnpPolicy>,
     pub(crate) tdx: Option<TdxPolicy>,
@@ -100,6 +102,8 @@ struct File {
     appraisal_max_age_s: u64,
     #[serde(default)]
     allow_remote_engine: bool,
+    #[serde(default)]
+    required_suites: Vec<Suite>,
     config_sha256: Option<Vec<Hex<32>>>,
     sev_snp: Option<sev_snp::Section>,
     tdx: Option<tdx::Section>,
@@ -156,6 +160,7 @@ impl Policy {
         Ok(Self {
             appraisal_max_age: Duration::from_secs(file.appraisal_max_age_s),
             allow_remote_engine: file.allow_remote_engine,
+            required_suites: file.required_suites,
             config_sha256: file.config_sha256.map(Hex::unwrap_all),
             sev_snp,
             tdx,

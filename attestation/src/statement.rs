@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::{InvalidHex, StatementDigest, from_hex};
 use crate::json::{self, JsonError, Members};
@@ -51,10 +51,11 @@ pub struct ClaimedKey {
 }
 
 /// The suites this version knows (`docs/wire.md`, "Suites"); keys of others are left out.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Suite {
     /// DHKEM(X25519, HKDF-SHA256).
+    #[serde(rename = "x25519")]
     X25519,
 }
 

@@ -98,6 +98,7 @@ pub fn appraise(
     let statement = checks.step("statement", "well formed, version 1", statement);
     let key = statement.as_ref().and_then(|statement| {
         check_node(&mut checks, statement, policy);
+        check_suites(&mut checks, statement, policy, now);
         check_keys(&mut checks, statement, now)
     });
     let claims = check_evidence(&mut checks, answer, policy, bundle, nonce_used, now);
@@ -152,6 +153,32 @@ fn check_node(checks: &mut Checks, statement: &Statement, policy: &Policy) {
             |list| format!("one of {} that the policy lists", list.len()),
         ),
         hex::encode(config),
+    );
+}
+
+/// Checks that there is a key in its life for each suite that the policy requires.
+fn check_suites(checks: &mut Checks, statement: &Statement, policy: &Policy, now: SystemTime) {
+    let required = &policy.required_suites;
+    let keys = statement.keys();
+    let has =
+        |suite: &&Suite| newest(keys.iter().filter(|key| key.suite == **suite), now).is_some();
+    let names = |suites: &mut dyn Iterator<Item = &Suite>| {
+        let names: Vec<_> = suites.map(|suite| suite.as_str()).collect();
+        format!("[{}]", names.join(", "))
+    };
+    let missing: Vec<_> = required
+        .iter()
+        .filter(|suite| !has(suite))
+        .copied()
+        .collect();
+    checks.record(
+        "suites",
+        missing.is_empty(),
+        format!(
+            "a key in its life for each of {}",
+            names(&mut required.iter())
+        ),
+        format!("none for {}", names(&mut missing.iter())),
     );
 }
 

@@ -225,6 +225,18 @@ fn each_flaw_is_refused_by_its_check() {
         ),
         ("no key", with(|d| d.keys.clear()), "", Some("sealing key")),
         (
+            "suite there",
+            with(|_| {}),
+            "required_suites = [\"x25519\"]",
+            None,
+        ),
+        (
+            "suite without a key in its life",
+            with(|d| d.keys = vec![key(20, NOW - HOUR, NOW)]),
+            "required_suites = [\"x25519\"]",
+            Some("suites"),
+        ),
+        (
             "key ended",
             with(|d| d.keys = vec![key(20, NOW - HOUR, NOW)]),
             "",

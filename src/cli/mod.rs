@@ -10,6 +10,7 @@ use crate::telemetry::{self, LogFormat};
 mod check_config;
 mod demo;
 mod keys;
+mod policy;
 mod role;
 mod terminal;
 mod verify;
@@ -58,6 +59,9 @@ enum Command {
     Node(RoleArgs),
     /// Appraise attestation evidence offline: every check, what it expects and what it sees.
     Verify(verify::VerifyArgs),
+    /// Check, explain, compare and propose appraisal policies.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Gateway(args) => role::gateway(&args.config),
         Command::Node(args) => role::node(&args.config),
         Command::Verify(args) => verify::run(args),
+        Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Completions { shell } => {

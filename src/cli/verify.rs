@@ -10,8 +10,8 @@ use std::{
 };
 
 use attestation::{
-    Answer, Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Nonce, Policy,
-    appraise, appraise_item, time::from_rfc3339,
+    Appraisal, Bundle, Collateral, EvidenceKind, Expected, Nonce, Policy, appraise, appraise_item,
+    time::from_rfc3339,
 };
 use clap::{Args, ValueEnum};
 
@@ -19,8 +19,9 @@ use super::terminal;
 use crate::clock::{self, Clock};
 use input::Unusable;
 
-mod input;
-mod output;
+pub(super) mod input;
+pub(super) mod output;
+mod raw;
 
 /// Exit code for evidence that was refused.
 const REFUSED: u8 = 1;
@@ -36,9 +37,9 @@ pub(super) struct VerifyArgs {
     /// none are made, and nothing is accepted.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// The nonce that the answer was asked with, 64 lower-case hex digits. Without it, evidence is
-    /// not shown to be fresh.
-    #[arg(long, value_name = "HEX", conflicts_with = "tee")]
+    /// The nonce that was asked with, 64 lower-case hex digits: an answer's, or with --tee that of a
+    /// GPU's report or a Nitro document. Without it, evidence is not shown to be fresh.
+    #[arg(long, value_name = "HEX")]
     nonce: Option<Nonce>,
     /// The time to appraise at: RFC 3339 in UTC (2026-06-01T00:00:00Z) or Unix seconds. Now, if
     /// left out.
@@ -47,10 +48,14 @@ pub(super) struct VerifyArgs {
     /// Read raw reports of this kind instead of answers.
     #[arg(long, value_enum, value_name = "TEE")]
     tee: Option<Tee>,
-    /// Certificates of the key that signed: PEM or DER, one or several. The authority may be left
-    /// out where it is built in.
+    /// Certificates of the key that signed: PEM or DER, one or several. What is built in or stands
+    /// in the report may be left out.
     #[arg(long, value_name = "FILE", requires = "tee")]
     certs: Vec<PathBuf>,
+    /// What vendors sign beside the evidence: Intel's collateral (JSON), OCSP responses, AMD's
+    /// revocation lists, each found out by looking.
+    #[arg(long, value_name = "FILE")]
+    collateral: Vec<PathBuf>,
     /// What the report must carry as report data, 128 hex digits.
     #[arg(long, value_name = "HEX", requires = "tee", value_parser = parse_report_data)]
     report_data: Option<[u8; 64]>,
@@ -64,21 +69,45 @@ pub(super) struct VerifyArgs {
 enum Tee {
     /// AMD SEV-SNP.
     SevSnp,
+    /// Intel TDX: a quote.
+    Tdx,
+    /// AWS Nitro Enclaves: an attestation document.
+    Nitro,
+    /// An NVIDIA GPU: an SPDM report, or the JSON that NVIDIA's tools write.
+    NvidiaGpu,
+    /// An NVIDIA NVSwitch, likewise.
+    NvidiaNvswitch,
+    /// SEV-SNP as Azure's virtual TPM carries it.
+    AzureSnp,
+}
+
+impl Tee {
+    fn kind(self) -> EvidenceKind {
+        match self {
+            Self::SevSnp => EvidenceKind::SevSnp,
+            Self::Tdx => EvidenceKind::Tdx,
+            Self::Nitro => EvidenceKind::Nitro,
+            Self::NvidiaGpu => EvidenceKind::NvidiaGpu,
+            Self::NvidiaNvswitch => EvidenceKind::NvidiaNvswitch,
+            Self::AzureSnp => EvidenceKind::AzureSnp,
+        }
+    }
 }
 
 /// What is asked of every file.
-enum Question {
-    /// Whether a node's answer passes.
-    Answer {
-        policy: Policy,
-        nonce: Option<Nonce>,
-    },
-    /// Whether a raw SEV-SNP report passes.
-    SevSnp {
-        policy: Option<Policy>,
-        certificates: Vec<Vec<u8>>,
-        report_data: Option<[u8; 64]>,
-    },
+struct Question {
+    policy: Option<Policy>,
+    bundle: Bundle,
+    collateral: Collateral,
+    nonce: Option<Nonce>,
+    raw: Option<Raw>,
+}
+
+/// What is asked of raw reports.
+struct Raw {
+    kind: EvidenceKind,
+    certificates: Vec<Vec<u8>>,
+    report_data: Option<[u8; 64]>,
 }
 
 /// Runs the command.
@@ -110,70 +139,90 @@ pub(super) fn run(args: VerifyArgs) -> ExitCode {
 /// that no verdict is taken for one over all of them.
 fn appraise_all(args: &VerifyArgs, now: SystemTime) -> Result<Vec<(PathBuf, Appraisal)>, Unusable> {
     let question = Question::from_args(args)?;
-    let one = |path: &PathBuf| Ok((path.clone(), question.appraise(path, now)?));
-    args.files.iter().map(one).collect()
+    let mut appraised = Vec::new();
+    for path in &args.files {
+        appraised.extend(question.appraise(path, now)?);
+    }
+    Ok(appraised)
 }
 
 impl Question {
     fn from_args(args: &VerifyArgs) -> Result<Self, Unusable> {
         let policy = args.policy.as_deref().map(input::policy).transpose()?;
-        match args.tee {
-            Some(Tee::SevSnp) => Ok(Self::SevSnp {
-                policy,
-                certificates: input::certificates(&args.certs)?,
-                report_data: args.report_data,
-            }),
-            None => Ok(Self::Answer {
-                policy: policy.ok_or(Unusable::NoPolicy)?,
-                nonce: args.nonce,
-            }),
+        let raw = match args.tee {
+            Some(tee) => {
+                let kind = tee.kind();
+                raw::check_arguments(kind, args.nonce.is_some(), args.report_data.is_some())?;
+                Some(Raw {
+                    kind,
+                    certificates: raw::certificates(kind, &args.certs)?,
+                    report_data: args.report_data,
+                })
+            }
+            None if policy.is_none() => return Err(Unusable::NoPolicy),
+            None => None,
+        };
+        Ok(Self {
+            policy,
+            bundle: Bundle::empty(),
+            collateral: input::collateral(&args.collateral)?,
+            nonce: args.nonce,
+            raw,
+        })
+    }
+
+    /// Appraises a file, which can hold several devices.
+    fn appraise(
+        &self,
+        path: &Path,
+        now: SystemTime,
+    ) -> Result<Vec<(PathBuf, Appraisal)>, Unusable> {
+        match (&self.raw, &self.policy) {
+            (Some(raw), _) => self.appraise_raw(raw, path, now),
+            (None, None) => Err(Unusable::NoPolicy),
+            (None, Some(policy)) => {
+                let mut answer = input::answer(path)?;
+                for item in &mut answer.evidence {
+                    input::add(&mut item.collateral, &self.collateral);
+                }
+                let nonce = self.nonce.as_ref();
+                let appraisal = appraise(&answer, policy, &self.bundle, nonce, now);
+                Ok(vec![(path.to_owned(), appraisal)])
+            }
         }
     }
 
-    fn appraise(&self, path: &Path, now: SystemTime) -> Result<Appraisal, Unusable> {
-        match self {
-            Self::Answer { policy, nonce } => {
-                let answer: Answer = input::answer(path)?;
-                Ok(appraise(
-                    &answer,
-                    policy,
-                    &Bundle::empty(),
-                    nonce.as_ref(),
-                    now,
-                ))
-            }
-            Self::SevSnp {
-                policy,
-                certificates,
-                report_data,
-            } => {
-                let report = input::report(path)?;
-                if policy.as_ref().is_some_and(|it| it.sev_snp().is_none()) {
-                    return Err(Unusable::NoSection);
-                }
-                let item = EvidenceItem {
-                    kind: EvidenceKind::SevSnp,
-                    report,
-                    certificates: certificates.clone(),
-                    collateral: Collateral::default(),
-                };
-                let expected = Expected {
-                    report_data: *report_data,
-                    nonce: None,
-                };
-                Ok(appraise_item(
-                    &item,
-                    policy.as_ref(),
-                    &Bundle::empty(),
-                    expected,
-                    now,
-                ))
-            }
+    fn appraise_raw(
+        &self,
+        raw: &Raw,
+        path: &Path,
+        now: SystemTime,
+    ) -> Result<Vec<(PathBuf, Appraisal)>, Unusable> {
+        let policy = self.policy.as_ref();
+        if let Some(table) = policy.and_then(|policy| raw::missing_table(raw.kind, policy)) {
+            return Err(Unusable::NoSection { table });
         }
+        let expected = Expected {
+            report_data: raw.report_data,
+            nonce: self.nonce.map(|nonce| *nonce.as_bytes()),
+        };
+        let items = raw::items(raw.kind, path, &raw.certificates)?;
+        let several = items.len() > 1;
+        let appraised = items.into_iter().zip(1..).map(|(mut item, number)| {
+            input::add(&mut item.collateral, &self.collateral);
+            let appraisal = appraise_item(&item, policy, &self.bundle, expected, now);
+            let name = if several {
+                format!("{}, number {number}", path.display()).into()
+            } else {
+                path.to_owned()
+            };
+            (name, appraisal)
+        });
+        Ok(appraised.collect())
     }
 }
 
-fn parse_time(text: &str) -> Result<SystemTime, &'static str> {
+pub(super) fn parse_time(text: &str) -> Result<SystemTime, &'static str> {
     let unix = text.parse().ok().and_then(clock::from_unix_seconds);
     unix.or_else(|| from_rfc3339(text))
         .ok_or("neither a time such as 2026-06-01T00:00:00Z nor Unix seconds")

@@ -17,4 +17,5 @@ mod failures;
 mod harness;
 mod layers;
 mod node;
+mod policy;
 mod streams;

@@ -47,6 +47,15 @@ impl TrustedRoot {
         })
     }
 
+    pub(crate) fn is_software(&self) -> bool {
+        self.kind == Root::Software
+    }
+
+    /// Whether a certificate names this root as its issuer; nothing is verified.
+    fn is_named_by(&self, certificate: &Certificate) -> bool {
+        certificate.is_issued_by(&self.certificate)
+    }
+
     fn describe(&self) -> String {
         let name = self.certificate.common_name();
         match self.kind {
@@ -140,6 +149,13 @@ fn pinned_authority(leaf: &Certificate) -> Option<Certificate> {
     authorities
         .filter_map(|der| Certificate::parse(der).ok())
         .find(|authority| leaf.is_issued_by(authority))
+}
+
+/// Whether the last certificate of evidence names one of AMD's roots, or an authority of theirs that
+/// is built in. Nothing is verified.
+pub(crate) fn names_amd(last: &Certificate) -> bool {
+    let mut roots = TrustedRoot::amd().into_iter();
+    roots.any(|root| root.is_named_by(last)) || pinned_authority(last).is_some()
 }
 
 fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {

@@ -95,7 +95,7 @@ pub(crate) fn verify(
     Some(Endorsement {
         product,
         key: key?,
-        csp_id: ia5(leaf, CSP_ID),
+        csp_id: csp_id(leaf),
     })
 }
 
@@ -205,6 +205,16 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 fn security_version(leaf: &Certificate, id: ObjectIdentifier) -> Option<u8> {
     u8::from_der(leaf.extension(id)?).ok()
+}
+
+/// The product that a leaf names.
+pub(crate) fn product_of(leaf: &Certificate) -> Option<Product> {
+    Product::from_certificate_name(&ia5(leaf, PRODUCT_NAME)?)
+}
+
+/// The cloud provider that a VLEK names.
+pub(crate) fn csp_id(leaf: &Certificate) -> Option<String> {
+    ia5(leaf, CSP_ID)
 }
 
 fn ia5(leaf: &Certificate, id: ObjectIdentifier) -> Option<String> {

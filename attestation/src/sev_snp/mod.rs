@@ -8,6 +8,7 @@ mod chain;
 pub(crate) mod endorsement;
 mod policy;
 mod product;
+mod propose;
 mod reference;
 pub mod report;
 pub(crate) mod roots;
@@ -21,6 +22,7 @@ pub use endorsement::SigningKey;
 pub(crate) use policy::Section;
 pub use policy::SnpPolicy;
 pub use product::{Product, Tcb};
+pub(crate) use propose::propose;
 pub use report::{REPORT_LEN, Report, ReportError, SIGNED_LEN};
 
 use crate::check::Checks;

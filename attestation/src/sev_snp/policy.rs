@@ -35,6 +35,35 @@ pub struct SnpPolicy {
     pub(crate) vlek_csp_ids: Vec<String>,
 }
 
+/// What a person who reads a policy wants to know of it.
+impl SnpPolicy {
+    /// Whether it trusts a root that no hardware stands behind.
+    pub fn trusts_software(&self) -> bool {
+        self.roots.iter().any(TrustedRoot::is_software)
+    }
+
+    /// Whether reports of this generation can pass.
+    pub fn accepts(&self, product: Product) -> bool {
+        self.products.contains(&product)
+    }
+
+    /// Whether no launch digest is listed, so that no report can pass.
+    pub fn accepts_no_measurement(&self) -> bool {
+        self.measurements.is_empty()
+    }
+
+    /// Whether the platform must have looked for aliased memory.
+    pub fn demands_alias_check(&self) -> bool {
+        self.required_platform_info
+            .contains(&PlatformFeature::AliasCheckComplete)
+    }
+
+    /// Whether firmware passes that the host can still roll back.
+    pub fn accepts_provisional_firmware(&self) -> bool {
+        self.allow_provisional_firmware
+    }
+}
+
 /// What a platform can have switched on, as the report's `platform_info` tells.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "kebab-case")]
@@ -47,6 +76,14 @@ pub(crate) enum PlatformFeature {
 }
 
 impl PlatformFeature {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Tsme,
+        Self::Ecc,
+        Self::RaplDisabled,
+        Self::CiphertextHiding,
+        Self::AliasCheckComplete,
+    ];
+
     pub(crate) fn bit(self) -> u64 {
         match self {
             Self::Tsme => 1 << 1,

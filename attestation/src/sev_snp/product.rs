@@ -103,6 +103,17 @@ impl Tcb {
         }
     }
 
+    /// The lesser of each part.
+    pub(crate) fn least(&self, other: &Self) -> Self {
+        Self {
+            fmc: self.fmc.min(other.fmc),
+            bootloader: self.bootloader.min(other.bootloader),
+            tee: self.tee.min(other.tee),
+            snp: self.snp.min(other.snp),
+            microcode: self.microcode.min(other.microcode),
+        }
+    }
+
     /// Whether every part is at least the minimum's.
     pub fn meets(&self, minimum: &Self) -> bool {
         self.fmc.unwrap_or(0) >= minimum.fmc.unwrap_or(0)

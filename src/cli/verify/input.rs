@@ -7,7 +7,8 @@ use std::{
 };
 
 use attestation::{
-    Answer, AnswerError, Policy, PolicyError, answer::MAX_ANSWER, policy::MAX_POLICY, sev_snp,
+    Answer, AnswerError, Collateral, CollateralKind, EvidenceKind, Policy, PolicyError, Statement,
+    answer::MAX_ANSWER, policy::MAX_POLICY, proposal::UNCONFIRMED,
 };
 use base64::{
     Engine as _,
@@ -19,17 +20,21 @@ use base64::{
 const MAX_CERTIFICATE_FILES: usize = 16;
 /// Longest file of certificates, in bytes: AMD's whole chain in PEM has under 8 KiB.
 const MAX_CERTIFICATE_FILE: usize = 64 * 1024;
-/// Longest file with a report, in bytes; as hex it has 2,368 and line breaks.
-const MAX_REPORT_FILE: usize = 16 * 1024;
+/// Longest file with reports, in bytes: a list of 32 devices' in base64 has under 512 KiB.
+const MAX_REPORT_FILE: usize = 1024 * 1024;
+/// Most files of collateral.
+const MAX_COLLATERAL_FILES: usize = 64;
+/// Longest file of collateral, in bytes: Intel's has under 32 KiB.
+const MAX_COLLATERAL_FILE: usize = 1024 * 1024;
 
-const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-const PEM_END: &str = "-----END CERTIFICATE-----";
+const PEM_BEGIN: &str = "-----BEGIN ";
+const PEM_END: &str = "-----END ";
 /// First byte of every DER certificate.
 const DER_SEQUENCE: u8 = 0x30;
 
 /// Why an input cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unusable {
+pub(in crate::cli) enum Unusable {
     #[error("{}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}: larger than {limit} bytes", path.display())]
@@ -38,14 +43,20 @@ pub(super) enum Unusable {
     NotText { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Policy { path: PathBuf, source: PolicyError },
+    #[error(
+        "{}: {source}\nlines that begin with `{UNCONFIRMED}` wait to be confirmed: remove it where \
+         you agree",
+        path.display()
+    )]
+    Unconfirmed { path: PathBuf, source: PolicyError },
     #[error("{}: not a node's answer: {source} (for a raw report give --tee)", path.display())]
     Answer { path: PathBuf, source: AnswerError },
-    #[error(
-        "{}: not a SEV-SNP report: that is {} bytes in binary, hex or base64",
-        path.display(),
-        sev_snp::REPORT_LEN
-    )]
-    Report { path: PathBuf },
+    #[error("{}: no {kind} evidence: that is {form}", path.display())]
+    Report {
+        path: PathBuf,
+        kind: EvidenceKind,
+        form: &'static str,
+    },
     #[error("{}: holds no certificate, in PEM, DER, hex or base64", path.display())]
     Certificate { path: PathBuf },
     #[error("{0} files of certificates exceed the limit of {MAX_CERTIFICATE_FILES}")]
@@ -56,23 +67,47 @@ pub(super) enum Unusable {
     NoLeaf,
     #[error("an answer is appraised against a policy: give --policy FILE (docs/policy.md)")]
     NoPolicy,
-    #[error("the policy has no [sev_snp] table, so it accepts no report")]
-    NoSection,
+    #[error("the policy has no [{table}] table, so it accepts no report")]
+    NoSection { table: &'static str },
+    #[error("{kind} evidence carries its certificates: leave --certs out")]
+    CertificatesInside { kind: EvidenceKind },
+    #[error("{kind} evidence has no nonce of its own: leave --nonce out, or give --report-data")]
+    NoNonceInIt { kind: EvidenceKind },
+    #[error("{kind} evidence has no report data: leave --report-data out, or give --nonce")]
+    NoReportDataInIt { kind: EvidenceKind },
+    #[error(
+        "{}: no collateral: that is Intel's JSON, or an OCSP response, a revocation list or a \
+         certificate, in PEM, DER, hex or base64",
+        path.display()
+    )]
+    Collateral { path: PathBuf },
+    #[error("{}: {reason}", path.display())]
+    NoProposal { path: PathBuf, reason: String },
+    #[error("{}: an archive without evidence", path.display())]
+    EmptyArchive { path: PathBuf },
+    #[error("{0} pieces of evidence: a policy is proposed from one")]
+    NotOneAnswer(usize),
+    #[error("{0} files of collateral exceed the limit of {MAX_COLLATERAL_FILES}")]
+    TooMuchCollateral(usize),
 }
 
 /// Reads a policy; files that it names are sought from its own folder.
-pub(super) fn policy(path: &Path) -> Result<Policy, Unusable> {
+pub(in crate::cli) fn policy(path: &Path) -> Result<Policy, Unusable> {
     let text = String::from_utf8(read(path, MAX_POLICY)?);
     let text = text.map_err(|_| Unusable::NotText { path: path.into() })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut read_file = |name: &str| read_limited(&folder.join(name), MAX_CERTIFICATE_FILE);
-    Policy::from_toml(&text, &mut read_file).map_err(|source| Unusable::Policy {
-        path: path.into(),
-        source,
+    Policy::from_toml(&text, &mut read_file).map_err(|source| {
+        let path = path.into();
+        if text.lines().any(|line| line.starts_with(UNCONFIRMED)) {
+            Unusable::Unconfirmed { path, source }
+        } else {
+            Unusable::Policy { path, source }
+        }
     })
 }
 
-pub(super) fn answer(path: &Path) -> Result<Answer, Unusable> {
+pub(in crate::cli) fn answer(path: &Path) -> Result<Answer, Unusable> {
     // A line end after the JSON, as editors write it, is white space to the reader.
     let bytes = read(path, MAX_ANSWER)?;
     Answer::from_json(&bytes).map_err(|source| Unusable::Answer {
@@ -81,16 +116,101 @@ pub(super) fn answer(path: &Path) -> Result<Answer, Unusable> {
     })
 }
 
-pub(super) fn report(path: &Path) -> Result<Vec<u8>, Unusable> {
-    let found = forms(read(path, MAX_REPORT_FILE)?);
-    let mut reports = found
-        .into_iter()
-        .filter(|bytes| bytes.len() == sev_snp::REPORT_LEN);
-    reports.next().ok_or(Unusable::Report { path: path.into() })
+pub(in crate::cli) fn report(path: &Path) -> Result<Vec<u8>, Unusable> {
+    read(path, MAX_REPORT_FILE)
 }
 
-/// Reads every certificate in the files and puts them into the order of evidence.
-pub(super) fn certificates(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Unusable> {
+/// Reads answers, each with the collateral beside it. A folder is a gateway's archive.
+pub(in crate::cli) fn answers(
+    paths: &[PathBuf],
+    beside: &[PathBuf],
+) -> Result<Vec<(PathBuf, Answer)>, Unusable> {
+    let beside = collateral(beside)?;
+    let mut answers = Vec::new();
+    for path in paths {
+        for path in files(path)? {
+            let mut answer = answer(&path)?;
+            for item in &mut answer.evidence {
+                add(&mut item.collateral, &beside);
+            }
+            answers.push((path, answer));
+        }
+    }
+    Ok(answers)
+}
+
+/// A file itself; of an archive's folder, the evidence in it by name.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Unusable> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unreadable = |source| Unusable::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let folder = match path.join("evidence") {
+        below if below.is_dir() => below,
+        _ => path.to_owned(),
+    };
+    let entries = std::fs::read_dir(folder).map_err(unreadable)?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(unreadable)?.path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Unusable::EmptyArchive { path: path.into() });
+    }
+    Ok(files)
+}
+
+/// What to call a piece of evidence: its node, if its statement can be read, and its file.
+pub(in crate::cli) fn name_of(path: &Path, answer: &Answer) -> String {
+    match Statement::parse(&answer.statement) {
+        Ok(statement) => format!("{} ({})", statement.node_id(), path.display()),
+        Err(_) => path.display().to_string(),
+    }
+}
+
+/// Reads collateral of any kind.
+pub(in crate::cli) fn collateral(paths: &[PathBuf]) -> Result<Collateral, Unusable> {
+    if paths.len() > MAX_COLLATERAL_FILES {
+        return Err(Unusable::TooMuchCollateral(paths.len()));
+    }
+    let mut collateral = Collateral::default();
+    for path in paths {
+        let bytes = read(path, MAX_COLLATERAL_FILE)?;
+        let unknown = || Unusable::Collateral { path: path.clone() };
+        let mut pieces = pem_blocks(&bytes);
+        if pieces.is_empty() {
+            let mut forms = forms(bytes).into_iter();
+            let known = forms.find(|bytes| CollateralKind::of(bytes).is_some());
+            pieces.push(known.ok_or_else(unknown)?);
+        }
+        for piece in pieces {
+            collateral.take(piece).map_err(|_| unknown())?;
+        }
+    }
+    Ok(collateral)
+}
+
+/// Gives evidence what was read beside it.
+pub(in crate::cli) fn add(to: &mut Collateral, more: &Collateral) {
+    to.amd_crls.extend_from_slice(&more.amd_crls);
+    to.amd_certificates
+        .extend_from_slice(&more.amd_certificates);
+    to.tdx.extend_from_slice(&more.tdx);
+    to.ocsp.extend_from_slice(&more.ocsp);
+}
+
+/// Reads every certificate in the files, in their order.
+pub(in crate::cli) fn certificates(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Unusable> {
     if paths.len() > MAX_CERTIFICATE_FILES {
         return Err(Unusable::TooManyFiles(paths.len()));
     }
@@ -102,33 +222,33 @@ pub(super) fn certificates(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Unusable> 
         }
         found.extend(in_file);
     }
-    if found.is_empty() {
-        return Err(Unusable::NoCertificates);
-    }
-    let ordered = sev_snp::order_certificates(&found);
-    if ordered.is_empty() {
-        return Err(Unusable::NoLeaf);
-    }
-    Ok(ordered)
+    Ok(found)
 }
 
-fn certificates_in(bytes: Vec<u8>) -> Vec<Vec<u8>> {
-    match std::str::from_utf8(&bytes) {
-        Ok(text) if text.contains(PEM_BEGIN) => {
-            let blocks = text.split(PEM_BEGIN).skip(1);
-            let bodies = blocks.filter_map(|block| block.split_once(PEM_END));
-            bodies.filter_map(|(body, _)| from_base64(body)).collect()
-        }
-        _ => {
-            let mut found = forms(bytes).into_iter();
-            let der = found.find(|bytes| bytes.first() == Some(&DER_SEQUENCE));
-            der.into_iter().collect()
-        }
+pub(in crate::cli) fn certificates_in(bytes: Vec<u8>) -> Vec<Vec<u8>> {
+    let blocks = pem_blocks(&bytes);
+    if !blocks.is_empty() {
+        return blocks;
     }
+    let mut found = forms(bytes).into_iter();
+    let der = found.find(|bytes| bytes.first() == Some(&DER_SEQUENCE));
+    der.into_iter().collect()
+}
+
+/// What stands between PEM's lines, whatever their label.
+fn pem_blocks(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let blocks = text.split(PEM_BEGIN).skip(1);
+    let bodies = blocks.filter_map(|block| {
+        let (_, body) = block.split_once("-----")?;
+        let (body, _) = body.split_once(PEM_END)?;
+        from_base64(body)
+    });
+    bodies.collect()
 }
 
 /// What the bytes of a file can be: themselves, and what their text encodes.
-fn forms(bytes: Vec<u8>) -> Vec<Vec<u8>> {
+pub(in crate::cli) fn forms(bytes: Vec<u8>) -> Vec<Vec<u8>> {
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let from_hex = hex::decode(without_blanks(text)).ok();
     let decoded = [from_hex, from_base64(text)];

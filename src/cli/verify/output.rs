@@ -15,7 +15,11 @@ const RED: &str = "\x1b[1;31m";
 const YELLOW: &str = "\x1b[1;33m";
 const RESET: &str = "\x1b[0m";
 /// What gives open checks something to compare with: how they name it, and its option.
-const OPTIONS: [(&str, &str); 2] = [("policy", "--policy"), ("report data", "--report-data")];
+const OPTIONS: [(&str, &str); 3] = [
+    ("policy", "--policy"),
+    ("report data", "--report-data"),
+    ("nonce", "--nonce"),
+];
 /// As wide as the longest outcome.
 const OUTCOME_WIDTH: usize = 11;
 
@@ -57,8 +61,9 @@ pub(super) fn text(path: &Path, appraisal: &Appraisal, style: Style) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             out,
-            "  {} {}: expected {}; seen {}",
+            "  {} {}{}: expected {}; seen {}",
             style.paint(colour, &outcome),
+            of_device(check.device),
             check.name,
             printable(&check.expected),
             printable(&check.seen),
@@ -66,6 +71,11 @@ pub(super) fn text(path: &Path, appraisal: &Appraisal, style: Style) -> String {
     }
     out.push_str(&verdict(appraisal, style));
     out
+}
+
+/// Goes before the name of a check: which device it is about, if it is about one.
+pub(in crate::cli) fn of_device(device: Option<usize>) -> String {
+    device.map_or_else(String::new, |number| format!("device {number}: "))
 }
 
 fn verdict(appraisal: &Appraisal, style: Style) -> String {
@@ -91,7 +101,10 @@ fn verdict(appraisal: &Appraisal, style: Style) -> String {
             let options = options.join(", ");
             format!("{refused}{root}: no check failed, but some need {needs} ({options})")
         }
-        Outcome::Failed | Outcome::Passed => format!("{refused}{root}: {}", refusal.check),
+        Outcome::Failed | Outcome::Passed => {
+            let device = of_device(refusal.device);
+            format!("{refused}{root}: {device}{}", refusal.check)
+        }
     }
 }
 
@@ -103,7 +116,7 @@ fn needed<'a>(expected: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 }
 
 /// Names in certificates and files are strangers' text: no control character reaches a terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.chars().map(visible).collect()
 }
@@ -120,6 +133,9 @@ struct File<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     name: &'static str,
+    /// Which device it is about, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<usize>,
     outcome: String,
     expected: &'a str,
     seen: &'a str,
@@ -139,6 +155,7 @@ impl<'a> File<'a> {
     fn of(path: &Path, appraisal: &'a Appraisal) -> Self {
         let lines = appraisal.checks().iter().map(|check| Line {
             name: check.name,
+            device: check.device,
             outcome: check.outcome.to_string(),
             expected: &check.expected,
             seen: &check.seen,

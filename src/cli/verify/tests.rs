@@ -1,7 +1,7 @@
 use std::fs;
 
 use attestation::{
-    EvidenceItem, EvidenceKind, Root, StatementDigest, binding,
+    Answer, EvidenceItem, EvidenceKind, Root, StatementDigest, binding,
     software_root::{SoftwareRoot, SoftwareSigner},
     statement::{ClaimedKey, Draft, EngineLocation, Software, Suite},
 };
@@ -187,7 +187,7 @@ fn what_cannot_be_used_says_what_to_do() {
         ),
         (
             &[&empty, "--certs", &vcek],
-            "not a SEV-SNP report: that is 1184 bytes",
+            "no sev-snp evidence: that is 1184 bytes",
         ),
         (
             &[&report, "--certs", &vcek, "--policy", &none],
@@ -216,9 +216,9 @@ fn arguments_are_checked_before_anything_is_read() {
         &[],
         &["f", "--nonce", "00"],
         &["f", "--at", "yesterday"],
-        &["f", "--tee", "tdx"],
+        &["f", "--tee", "sgx"],
         &["f", "--certs", "c"],
-        &["f", "--tee", "sev-snp", "--nonce", &ZEROS[..64]],
+        &["f", "--report-data", ZEROS],
         &["f", "--tee", "sev-snp", "--report-data", "00"],
     ];
     for words in cases {

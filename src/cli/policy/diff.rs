@@ -1,0 +1,84 @@
+//! `sealgate policy diff`: what a new policy would change.
+
+use std::{path::Path, process::ExitCode};
+
+use attestation::{Appraisal, Bundle, Refusal, appraise};
+
+use super::{Evidence, REFUSED, count};
+use crate::cli::{
+    terminal,
+    verify::input::{self, Unusable},
+};
+
+/// What becomes of one piece of evidence.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Change {
+    Kept,
+    Dropped,
+    Admitted,
+    StillRefused,
+}
+
+impl Change {
+    fn between(old: &Appraisal, new: &Appraisal) -> Self {
+        match (old.accepted(), new.accepted()) {
+            (true, true) => Self::Kept,
+            (true, false) => Self::Dropped,
+            (false, true) => Self::Admitted,
+            (false, false) => Self::StillRefused,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Dropped => "dropped",
+            Self::Admitted => "admitted",
+            Self::StillRefused => "refused by both",
+        }
+    }
+}
+
+pub(super) fn run(old: &Path, new: &Path, evidence: &Evidence) -> Result<ExitCode, Unusable> {
+    let (old, new) = (input::policy(old)?, input::policy(new)?);
+    let now = evidence.now();
+    let mut changes = Vec::new();
+    for (path, answer) in input::answers(&evidence.files, &evidence.collateral)? {
+        let [before, after] = [&old, &new].map(|policy| {
+            let nonce = evidence.nonce.as_ref();
+            appraise(&answer, policy, &Bundle::empty(), nonce, now)
+        });
+        let change = Change::between(&before, &after);
+        let why = match change {
+            Change::Kept => String::new(),
+            Change::Admitted => because("the old policy refused it", before.refusal()),
+            Change::Dropped | Change::StillRefused => because("", after.refusal()),
+        };
+        let name = input::name_of(&path, &answer);
+        terminal::say(format_args!("{:15} {name}{why}", change.as_str()));
+        changes.push(change);
+    }
+    let number = |of: Change| changes.iter().filter(|change| **change == of).count();
+    let (dropped, admitted) = (number(Change::Dropped), number(Change::Admitted));
+    terminal::say(format_args!(
+        "{dropped} dropped, {admitted} admitted of {} of evidence",
+        count(changes.len(), "piece")
+    ));
+    Ok(if (dropped, admitted) == (0, 0) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(REFUSED)
+    })
+}
+
+fn because(who: &str, refusal: Option<&Refusal>) -> String {
+    let Some(refusal) = refusal else {
+        return String::new();
+    };
+    let who = if who.is_empty() {
+        String::new()
+    } else {
+        format!("{who}: ")
+    };
+    format!(": {who}{refusal}")
+}

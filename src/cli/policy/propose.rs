@@ -1,0 +1,52 @@
+//! `sealgate policy from-evidence`: a policy whose every line waits to be confirmed.
+
+use std::process::ExitCode;
+
+use attestation::{Answer, Bundle, Policy, appraise, propose};
+
+use super::{Evidence, REFUSED};
+use crate::cli::{
+    terminal,
+    verify::{
+        input::{self, Unusable},
+        output::printable,
+    },
+};
+
+const HEAD: &str = "\
+# A proposal, read off evidence that was not verified. Confirm each line from a second source, then
+# remove the \"#? \" before it. Until then the policy accepts nothing.";
+
+pub(super) fn run(evidence: &Evidence) -> Result<ExitCode, Unusable> {
+    let answers = input::answers(&evidence.files, &evidence.collateral)?;
+    let [(path, answer)] = answers.as_slice() else {
+        return Err(Unusable::NotOneAnswer(answers.len()));
+    };
+    let proposal = propose(answer).map_err(|reason| Unusable::NoProposal {
+        path: path.clone(),
+        reason: printable(&reason),
+    })?;
+    terminal::say(HEAD);
+    terminal::say(proposal.to_unconfirmed_toml().trim_end());
+    // What remains when a person said yes to everything.
+    match refusal(&proposal.to_confirmed_toml(), answer, evidence) {
+        None => Ok(ExitCode::SUCCESS),
+        Some(reason) => {
+            terminal::note(format_args!(
+                "even with every line confirmed the evidence would be refused: {reason}"
+            ));
+            Ok(ExitCode::from(REFUSED))
+        }
+    }
+}
+
+fn refusal(policy: &str, answer: &Answer, evidence: &Evidence) -> Option<String> {
+    let mut read = |name: &str| std::fs::read(name);
+    let policy = match Policy::from_toml(policy, &mut read) {
+        Ok(policy) => policy,
+        Err(error) => return Some(error.to_string()),
+    };
+    let nonce = evidence.nonce.as_ref();
+    let appraisal = appraise(answer, &policy, &Bundle::empty(), nonce, evidence.now());
+    appraisal.refusal().map(ToString::to_string)
+}

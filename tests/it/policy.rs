@@ -1,0 +1,169 @@
+//! `sealgate policy`, from evidence of a real node to a policy in force.
+
+use std::process::Output;
+
+use crate::harness::{
+    Engine, Process,
+    process::sealgate,
+    setup::{Files, policy},
+    soon,
+};
+
+/// A node's answer in a file, with the nonce that it was asked with.
+struct Kept {
+    _node: Process,
+    nonce: String,
+    /// The last to go: the node's log is in there.
+    files: Files,
+}
+
+impl Kept {
+    async fn new() -> Self {
+        let (files, engine) = (Files::new(), Engine::start().await);
+        let node = Process::start("node", &files.node("node-a", &engine, "")).await;
+        let nonce = "5a".repeat(32);
+        let url = format!("{}/v1/attestation?nonce={nonce}", node.url);
+        let answer = soon("an answer", reqwest::get(url)).await.unwrap();
+        files.write("answer.json", &answer.text().await.unwrap());
+        Self {
+            files,
+            nonce,
+            _node: node,
+        }
+    }
+
+    /// Runs `sealgate policy` in the folder of the files.
+    async fn policy(&self, args: &[&str]) -> Said {
+        let mut command = sealgate();
+        command.current_dir(self.files.dir.path());
+        let run = command.arg("policy").args(args).output();
+        Said::from(soon("policy", run).await.unwrap())
+    }
+}
+
+/// What a command said.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_is_proposed_confirmed_and_explained() {
+    let kept = Kept::new().await;
+    let proposed = kept.policy(&["from-evidence", "answer.json"]).await;
+    assert_eq!(proposed.code, 0, "{}{}", proposed.out, proposed.err);
+    kept.files.write("proposed.toml", &proposed.out);
+
+    let unconfirmed = kept
+        .policy(&["explain", "proposed.toml", "answer.json"])
+        .await;
+    assert_eq!(unconfirmed.code, 2, "{}", unconfirmed.out);
+    let hint = "lines that begin with `#? ` wait to be confirmed";
+    assert!(unconfirmed.err.contains(hint), "{}", unconfirmed.err);
+
+    let confirmed = proposed.out.replace("#? ", "");
+    kept.files.write("confirmed.toml", &confirmed);
+    let args = [
+        "explain",
+        "confirmed.toml",
+        "answer.json",
+        "--nonce",
+        &kept.nonce,
+    ];
+    let accepted = kept.policy(&args).await;
+    assert_eq!(accepted.code, 0, "{}", accepted.out);
+    assert!(
+        accepted.out.contains("answer.json: accepted, "),
+        "{}",
+        accepted.out
+    );
+
+    let measured = hex::encode(sealgate::node::SOFTWARE_MEASUREMENT);
+    let stricter = confirmed.replace(&measured, &"0".repeat(96));
+    kept.files.write("stricter.toml", &stricter);
+    let refused = kept
+        .policy(&["explain", "stricter.toml", "answer.json"])
+        .await;
+    assert_eq!(refused.code, 1);
+    let remedy = format!("to accept it, add \"{measured}\" to `sev_snp.measurements`");
+    assert!(
+        refused.out.contains("refused by 1 check"),
+        "{}",
+        refused.out
+    );
+    assert!(refused.out.contains(&remedy), "{}", refused.out);
+}
+
+#[tokio::test]
+async fn a_new_policy_is_compared_before_it_is_in_force() {
+    let kept = Kept::new().await;
+    kept.files.write("new.toml", &policy(&"0".repeat(96)));
+    let cases = [
+        (["policy.toml", "policy.toml"], 0, "kept "),
+        (["policy.toml", "new.toml"], 1, "dropped "),
+        (["new.toml", "policy.toml"], 1, "admitted "),
+        (["new.toml", "new.toml"], 0, "refused by both "),
+    ];
+    for ([old, new], code, word) in cases {
+        let said = kept.policy(&["diff", old, new, "answer.json"]).await;
+        assert_eq!(said.code, code, "{old} {new}: {}{}", said.out, said.err);
+        assert!(said.out.starts_with(word), "{old} {new}: {}", said.out);
+        assert!(said.out.contains("node-a (answer.json)"), "{}", said.out);
+    }
+    let said = kept
+        .policy(&["diff", "policy.toml", "new.toml", "answer.json"])
+        .await;
+    assert!(
+        said.out.contains("measurement failed: expected 0000"),
+        "{}",
+        said.out
+    );
+    assert!(
+        said.out
+            .ends_with("1 dropped, 0 admitted of 1 piece of evidence\n")
+    );
+}
+
+#[tokio::test]
+async fn a_check_says_what_is_accepted_and_what_deserves_a_second_look() {
+    let kept = Kept::new().await;
+    let checked = kept.policy(&["check", "policy.toml"]).await;
+    assert_eq!(checked.code, 0, "{}", checked.err);
+    for words in [
+        "policy.toml: a policy, nothing wrong\n",
+        "accepts AMD SEV-SNP ([sev_snp])\n",
+        "look again: sev_snp.software_roots: ",
+    ] {
+        assert!(checked.out.contains(words), "{words}: {}", checked.out);
+    }
+    let wrong = [
+        ("absent.toml", "absent.toml"),
+        ("answer.json", "answer.json"),
+    ];
+    for (file, named) in wrong {
+        let said = kept.policy(&["check", file]).await;
+        assert_eq!(said.code, 2, "{file}");
+        assert!(said.err.contains(named), "{file}: {}", said.err);
+        assert!(said.out.is_empty(), "{file}: {}", said.out);
+    }
+    let two = ["from-evidence", "answer.json", "answer.json"];
+    assert!(kept.policy(&two).await.err.contains("proposed from one"));
+    let none = ["explain", "policy.toml", "software-root"];
+    assert!(
+        kept.policy(&none)
+            .await
+            .err
+            .contains("an archive without evidence")
+    );
+}
