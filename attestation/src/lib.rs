@@ -25,6 +25,7 @@ mod input;
 mod json;
 pub mod nitro;
 pub mod nvidia;
+pub mod ocsp;
 pub mod policy;
 pub mod sev_snp;
 pub mod software_root;
