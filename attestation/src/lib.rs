@@ -13,6 +13,10 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+// Test support is shared with the tests beside the crate, which know it by its name.
+#[cfg(test)]
+extern crate self as attestation;
+
 pub mod answer;
 pub mod binding;
 pub mod bundle;

@@ -15,6 +15,8 @@ mod reference;
 pub mod report;
 mod roots;
 mod set;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::time::SystemTime;
