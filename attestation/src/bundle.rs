@@ -26,3 +26,14 @@ impl Bundle {
         &self.golden
     }
 }
+
+#[cfg(test)]
+impl Bundle {
+    /// Golden measurements that nobody vouches for.
+    pub(crate) fn of_golden(golden: Vec<GoldenMeasurements>) -> Self {
+        Self {
+            golden,
+            ..Self::default()
+        }
+    }
+}

@@ -9,10 +9,13 @@ use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
 };
 use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
-use x509_cert::der::{self, Decode, Header, Reader, SliceReader};
+use x509_cert::der::{self, Decode, Encode, Header, Reader, SliceReader};
 use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::name::DirectoryString;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::{Certificate as Parsed, TbsCertificate, Version};
+
+use crate::digest::sha256;
 
 /// Longest certificate, in bytes; AMD's have under 1,700.
 pub(crate) const MAX_CERTIFICATE: usize = 8 * 1024;
@@ -24,6 +27,7 @@ const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+const SERIAL_NUMBER_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.5");
 
 /// RSA-4096, the size of every key in AMD's chains above the leaf.
 const RSA_MODULUS_LEN: usize = 512;
@@ -153,6 +157,31 @@ impl Certificate {
         name.map_or_else(String::new, |name| name.value().into_owned())
     }
 
+    /// The subject's serial number (2.5.4.5), not the certificate's; empty where there is none.
+    pub(crate) fn subject_serial_number(&self) -> String {
+        let subject = self.body().subject();
+        let name = subject.by_oid::<DirectoryString>(SERIAL_NUMBER_NAME);
+        name.ok()
+            .flatten()
+            .map_or_else(String::new, |name| name.value().into_owned())
+    }
+
+    /// The subject's name, DER.
+    pub(crate) fn subject_der(&self) -> Vec<u8> {
+        self.body().subject().to_der().unwrap_or_default()
+    }
+
+    /// The serial number's content octets.
+    pub(crate) fn serial(&self) -> &[u8] {
+        self.body().serial_number().as_bytes()
+    }
+
+    /// SHA-256 of the `SubjectPublicKeyInfo`.
+    pub(crate) fn key_sha256(&self) -> [u8; 32] {
+        let key = self.body().subject_public_key_info().to_der();
+        sha256(&[&key.unwrap_or_default()])
+    }
+
     pub(crate) fn is_self_issued(&self) -> bool {
         self.body().issuer() == self.body().subject()
     }
@@ -245,6 +274,15 @@ impl Certificate {
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 96]) -> bool {
         self.p384_key().is_ok_and(|key| {
             UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, key)
+                .verify(message, signature)
+                .is_ok()
+        })
+    }
+
+    /// Whether the key signed `message`; `signature` is DER (RFC 3279 section 2.2.3).
+    pub(crate) fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.p384_key().is_ok_and(|key| {
+            UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, key)
                 .verify(message, signature)
                 .is_ok()
         })

@@ -13,6 +13,10 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+// Test support is shared with the tests beside the crate, which know it by its name.
+#[cfg(test)]
+extern crate self as attestation;
+
 pub mod answer;
 pub mod binding;
 pub mod bundle;
@@ -25,6 +29,7 @@ mod input;
 mod json;
 pub mod nitro;
 pub mod nvidia;
+pub mod ocsp;
 pub mod policy;
 pub mod proposal;
 pub mod sev_snp;

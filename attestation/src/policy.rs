@@ -92,6 +92,15 @@ pub enum PolicyError {
         /// The path as written.
         path: String,
     },
+    /// Neither NVIDIA's root nor a software root.
+    #[error("`nvidia` trusts no root: set `nvidia_root = true` or name `software_roots`")]
+    NoNvidiaRoot,
+    /// NVIDIA's root, named as a software root.
+    #[error("`{path}` is NVIDIA's own root: use `nvidia_root = true`")]
+    NvidiaAsSoftware {
+        /// The path as written.
+        path: String,
+    },
 }
 
 #[derive(Deserialize)]

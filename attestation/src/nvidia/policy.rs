@@ -1,0 +1,132 @@
+//! What a policy asks of NVIDIA devices' evidence: the `[nvidia]` table (`docs/policy.md`).
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Deserialize;
+
+use crate::digest::sha256;
+use crate::nvidia::Mode;
+use crate::nvidia::chain::{TrustedRoot, is_nvidia};
+use crate::nvidia::version::{DriverVersion, VbiosVersion};
+use crate::policy::{Hex, PolicyError};
+use crate::sev_snp::read_root;
+
+/// Most software roots that one policy can name.
+const MAX_SOFTWARE_ROOTS: usize = 16;
+
+/// Reference values for devices' evidence.
+#[derive(Clone, Debug)]
+pub struct NvidiaPolicy {
+    pub(crate) roots: Vec<TrustedRoot>,
+    pub(crate) architectures: Vec<String>,
+    pub(crate) minimum_gpus: u8,
+    pub(crate) require_uniform_gpus: bool,
+    pub(crate) modes: Vec<Mode>,
+    pub(crate) revocation: Requirement,
+    pub(crate) measurements: Requirement,
+    pub(crate) minimum_driver: Option<DriverVersion>,
+    pub(crate) driver_versions: Option<Vec<DriverVersion>>,
+    pub(crate) minimum_vbios: BTreeMap<String, VbiosVersion>,
+    pub(crate) vbios_versions: Option<Vec<VbiosVersion>>,
+    pub(crate) devices: Option<Vec<[u8; 32]>>,
+    pub(crate) denied_devices: Vec<[u8; 32]>,
+}
+
+/// Whether something that fails closed is asked for at all.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Requirement {
+    #[default]
+    Required,
+    Off,
+}
+
+/// The table as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Section {
+    #[serde(default)]
+    nvidia_root: bool,
+    #[serde(default)]
+    software_roots: Vec<String>,
+    architectures: Vec<String>,
+    #[serde(default)]
+    minimum_gpus: u8,
+    #[serde(default = "Section::default_require_uniform_gpus")]
+    require_uniform_gpus: bool,
+    #[serde(default = "Section::default_modes")]
+    modes: Vec<Mode>,
+    #[serde(default)]
+    revocation: Requirement,
+    #[serde(default)]
+    measurements: Requirement,
+    minimum_driver: Option<DriverVersion>,
+    driver_versions: Option<Vec<DriverVersion>>,
+    #[serde(default)]
+    minimum_vbios: BTreeMap<String, VbiosVersion>,
+    vbios_versions: Option<Vec<VbiosVersion>>,
+    devices: Option<Vec<Hex<32>>>,
+    #[serde(default)]
+    denied_devices: Vec<Hex<32>>,
+}
+
+impl Section {
+    /// Machines with GPUs of two kinds are so rare that one is more likely a stranger's GPU.
+    fn default_require_uniform_gpus() -> bool {
+        true
+    }
+
+    /// What a driver means that says nothing.
+    fn default_modes() -> Vec<Mode> {
+        vec![Mode::Spt]
+    }
+
+    /// Completes the policy; `digests` gets the SHA-256 of every file that it rests on.
+    pub(crate) fn load(
+        self,
+        read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
+        digests: &mut Vec<[u8; 32]>,
+    ) -> Result<NvidiaPolicy, PolicyError> {
+        let mut roots = Vec::new();
+        if self.nvidia_root {
+            roots.extend(TrustedRoot::nvidia());
+        }
+        if self.software_roots.len() > MAX_SOFTWARE_ROOTS {
+            return Err(PolicyError::OutOfRange {
+                key: "nvidia.software_roots",
+                range: "at most 16 files",
+            });
+        }
+        for path in self.software_roots {
+            let der = read_root(&path, read_file)?;
+            digests.push(sha256(&[&der]));
+            roots.push(software_root(path, &der)?);
+        }
+        if roots.is_empty() {
+            return Err(PolicyError::NoNvidiaRoot);
+        }
+        Ok(NvidiaPolicy {
+            roots,
+            architectures: self.architectures,
+            minimum_gpus: self.minimum_gpus,
+            require_uniform_gpus: self.require_uniform_gpus,
+            modes: self.modes,
+            revocation: self.revocation,
+            measurements: self.measurements,
+            minimum_driver: self.minimum_driver,
+            driver_versions: self.driver_versions,
+            minimum_vbios: self.minimum_vbios,
+            vbios_versions: self.vbios_versions,
+            devices: self.devices.map(Hex::unwrap_all),
+            denied_devices: Hex::unwrap_all(self.denied_devices),
+        })
+    }
+}
+
+fn software_root(path: String, der: &[u8]) -> Result<TrustedRoot, PolicyError> {
+    if is_nvidia(der) {
+        return Err(PolicyError::NvidiaAsSoftware { path });
+    }
+    TrustedRoot::software(der).map_err(|source| PolicyError::RootCertificate { path, source })
+}
