@@ -18,8 +18,8 @@ use subtle::ConstantTimeEq;
 
 pub use chain::order_certificates;
 pub use endorsement::SigningKey;
-pub(crate) use policy::Section;
 pub use policy::SnpPolicy;
+pub(crate) use policy::{Section, read_root};
 pub use product::{Product, Tcb};
 pub use report::{REPORT_LEN, Report, ReportError, SIGNED_LEN};
 

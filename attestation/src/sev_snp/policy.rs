@@ -212,7 +212,7 @@ fn minimum_tcb(
 }
 
 /// Reads a root's file: one certificate, PEM or DER.
-fn read_root(
+pub(crate) fn read_root(
     path: &str,
     read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
 ) -> Result<Vec<u8>, PolicyError> {
