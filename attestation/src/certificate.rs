@@ -1,7 +1,7 @@
 //! X.509 certificates, as far as a vendor's short chains need them.
 //!
 //! Signatures are checked over the bytes that were received: the parsed form is read, never
-//! written again. Serial numbers are not looked at (AMD's can be zero).
+//! written again. A serial number may be zero, as some of AMD's are.
 
 use std::time::SystemTime;
 
@@ -13,6 +13,7 @@ use x509_cert::der::{self, Decode, Encode, Header, Reader, SliceReader};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::DirectoryString;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::name::Name;
 use x509_cert::{Certificate as Parsed, TbsCertificate, Version};
 
 use crate::digest::sha256;
@@ -182,6 +183,11 @@ impl Certificate {
         sha256(&[&key.unwrap_or_default()])
     }
 
+    /// Whether the subject has this name.
+    pub(crate) fn is_named(&self, name: &Name) -> bool {
+        self.body().subject() == name
+    }
+
     pub(crate) fn is_self_issued(&self) -> bool {
         self.body().issuer() == self.body().subject()
     }
@@ -270,6 +276,25 @@ impl Certificate {
         verified.map_err(|_| CertificateError::Signature)
     }
 
+    /// Whether this certificate may sign revocation lists and signed `message` with RSA-PSS, the
+    /// scheme of AMD's.
+    pub(crate) fn signed_list(
+        &self,
+        algorithm: &ObjectIdentifier,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        let error = CertificateError::Usage("an issuer of revocation lists");
+        let usage = self.decode::<KeyUsage>(KEY_USAGE, error).ok().flatten();
+        *algorithm == RSASSA_PSS
+            && usage.is_some_and(|usage| usage.crl_sign())
+            && self.rsa_key().is_ok_and(|key| {
+                UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)
+                    .verify(message, signature)
+                    .is_ok()
+            })
+    }
+
     /// Whether the key signed `message`; `signature` is r and s, big-endian, 48 bytes each.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 96]) -> bool {
         self.p384_key().is_ok_and(|key| {
@@ -329,7 +354,7 @@ fn rsa_numbers(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
 }
 
 /// The first element of the outer sequence, header included: what the issuer signed.
-fn signed_bytes(der: &[u8]) -> der::Result<&[u8]> {
+pub(crate) fn signed_bytes(der: &[u8]) -> der::Result<&[u8]> {
     let mut reader = SliceReader::new(der)?;
     Header::decode(&mut reader)?;
     reader.tlv_bytes()

@@ -64,6 +64,9 @@ pub enum PolicyError {
     /// Neither AMD's roots nor a software root.
     #[error("`sev_snp` trusts no root: set `amd_roots = true` or name `software_roots`")]
     NoRoot,
+    /// Neither AWS's root nor a software root.
+    #[error("`nitro` trusts no root: set `aws_root = true` or name `software_roots`")]
+    NoAwsRoot,
     /// A product without a minimum TCB.
     #[error("`sev_snp.products` lists {0} but `sev_snp.minimum_tcb.{0}` is missing")]
     NoMinimumTcb(Product),
@@ -98,6 +101,12 @@ pub enum PolicyError {
     /// NVIDIA's root, named as a software root.
     #[error("`{path}` is NVIDIA's own root: use `nvidia_root = true`")]
     NvidiaAsSoftware {
+        /// The path as written.
+        path: String,
+    },
+    /// AWS's root, named as a software root.
+    #[error("`{path}` is AWS's own root: use `aws_root = true`")]
+    AwsAsSoftware {
         /// The path as written.
         path: String,
     },

@@ -44,7 +44,14 @@ fn every_key_is_documented() {
         let (_, names) = error.split_once("expected one of ").unwrap();
         names.lines().next().unwrap().to_owned()
     };
-    for section in ["", "[sev_snp]", "[sev_snp.minimum_tcb.genoa]", "[nvidia]"] {
+    for section in [
+        "",
+        "[sev_snp]",
+        "[sev_snp.minimum_tcb.genoa]",
+        "[tdx]",
+        "[nitro]",
+        "[nvidia]",
+    ] {
         for name in names(section).split(", ") {
             assert!(PAGE.contains(name.trim()), "{name} is not documented");
         }

@@ -32,11 +32,16 @@ struct Sample {
     extra: &'static str,
 }
 
-/// Accepts Milan and Genoa of any TCB, and nothing that the samples do not need.
+/// Accepts Milan and Genoa of any TCB, and nothing that the samples do not need. No revocation list
+/// of AMD's was recorded.
 fn policy(product: &str, measurement: &[u8], extra: &str) -> Policy {
+    let revocation = match extra.contains("revocation") {
+        true => "",
+        false => "revocation = \"off\"",
+    };
     let text = format!(
         "version = 1\n[sev_snp]\namd_roots = true\nproducts = [\"{product}\"]\n\
-         measurements = [\"{}\"]\n{extra}\n[sev_snp.minimum_tcb.{product}]\n\
+         measurements = [\"{}\"]\n{extra}\n{revocation}\n[sev_snp.minimum_tcb.{product}]\n\
          bootloader = 3\ntee = 0\nsnp = 8\nmicrocode = 84\n",
         hex::encode(measurement)
     );
@@ -381,4 +386,87 @@ fn certificates_found_in_files_are_put_in_order() {
     let found = [ark, stranger, ask.clone(), vcek.clone()];
     assert_eq!(sev_snp::order_certificates(&found), [vcek, ask]);
     assert!(sev_snp::order_certificates(&found[..3]).is_empty());
+}
+
+/// AMD publishes lists for its roots, so a policy that says nothing asks for them.
+#[test]
+fn without_a_revocation_list_genuine_reports_are_refused() {
+    let [milan, genoa, v2, trustee, vlek, azure] = samples();
+    for sample in [milan, genoa, v2, trustee, vlek, azure] {
+        for (setting, refused) in [
+            ("# revocation", true),
+            ("revocation = \"required\"", true),
+            ("revocation = \"if-present\"", false),
+        ] {
+            let measurement = Report::parse(&sample.report).unwrap().measurement;
+            let extra = format!("{}\n{setting}", sample.extra);
+            let policy = policy(sample.product, &measurement, &extra);
+            let appraisal = appraise(
+                &sample.report,
+                &sample.certificates,
+                Some(&policy),
+                Some(&sample.report_data()),
+                at(sample.window.0) + DAY,
+            );
+            let failed = failures(&appraisal)
+                .iter()
+                .map(|it| it.name)
+                .collect::<Vec<_>>();
+            let expected: &[_] = if refused { &["revocation list"] } else { &[] };
+            assert_eq!(failed, expected, "{}: {setting}", sample.name);
+        }
+    }
+}
+
+/// A verifier's own copies, for nodes that deliver no certificates: the one that fits is taken.
+#[test]
+fn certificates_are_found_in_collateral() {
+    let [milan, genoa, v2, trustee, vlek, _] = samples();
+    let now = at("2026-06-01T00:00:00Z");
+    let leaf = |sample: &Sample| sample.certificates[0].clone();
+    let mut forged_ask = milan.certificates[1].clone();
+    *forged_ask.last_mut().unwrap() ^= 1;
+    let kept = vec![
+        b"no certificate".to_vec(),
+        leaf(&vlek),
+        forged_ask,
+        leaf(&genoa),
+        leaf(&milan),
+        leaf(&v2),
+        leaf(&trustee),
+    ];
+    let appraise = |sample: &Sample, kept: Vec<Vec<u8>>| {
+        let item = EvidenceItem {
+            kind: EvidenceKind::SevSnp,
+            report: sample.report.clone(),
+            certificates: Vec::new(),
+            collateral: Collateral {
+                amd_certificates: kept,
+                ..Collateral::default()
+            },
+        };
+        let expected = Expected {
+            report_data: Some(sample.report_data()),
+            nonce: None,
+        };
+        appraise_item(
+            &item,
+            Some(&sample.policy()),
+            &Bundle::empty(),
+            expected,
+            now,
+        )
+    };
+    for sample in [&milan, &genoa, &v2, &trustee] {
+        let appraisal = appraise(sample, kept.clone());
+        assert!(
+            appraisal.accepted(),
+            "{}: {:?}",
+            sample.name,
+            failures(&appraisal)
+        );
+        let others = kept.iter().filter(|der| **der != sample.certificates[0]);
+        let appraisal = appraise(sample, others.cloned().collect());
+        assert_eq!(appraisal.refusal().unwrap().check, "certificates");
+    }
 }

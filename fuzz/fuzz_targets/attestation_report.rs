@@ -1,4 +1,4 @@
-//! A report and its certificates, up to the checks that need no policy. Beside arbitrary bytes
+//! A report, its certificates and its collateral, up to the checks that need no policy. Beside arbitrary bytes
 //! stands a genuine counterpart, so that each parser is reached without the other's form.
 
 #![no_main]
@@ -20,19 +20,33 @@ fuzz_target!(|bytes: &[u8]| {
     for (to, from) in report.iter_mut().zip(bytes) {
         *to = *from;
     }
-    let of_report = appraise(&report, VCEK, now);
-    let of_certificate = appraise(REPORT, bytes, now);
-    for appraisal in [of_report, of_certificate] {
+    let none = Collateral::default();
+    let of_collateral = Collateral {
+        amd_crls: vec![bytes.to_vec()],
+        amd_certificates: vec![bytes.to_vec()],
+        ..Collateral::default()
+    };
+    for appraisal in [
+        appraise(&report, vec![VCEK.to_vec()], none.clone(), now),
+        appraise(REPORT, vec![bytes.to_vec()], none, now),
+        appraise(REPORT, vec![VCEK.to_vec()], of_collateral.clone(), now),
+        appraise(REPORT, vec![], of_collateral, now),
+    ] {
         assert!(!appraisal.accepted(), "accepted without a policy");
     }
 });
 
-fn appraise(report: &[u8], certificate: &[u8], now: SystemTime) -> Appraisal {
+fn appraise(
+    report: &[u8],
+    certificates: Vec<Vec<u8>>,
+    collateral: Collateral,
+    now: SystemTime,
+) -> Appraisal {
     let item = EvidenceItem {
         kind: EvidenceKind::SevSnp,
         report: report.to_vec(),
-        certificates: vec![certificate.to_vec()],
-        collateral: Collateral::default(),
+        certificates,
+        collateral,
     };
     appraise_item(&item, None, &Bundle::empty(), Expected::default(), now)
 }

@@ -1,48 +1,140 @@
 //! AWS Nitro Enclaves: attestation documents and their appraisal.
+//!
+//! A document is believed if its signature verifies over the bytes as received, its certificates
+//! chain to a root that the policy trusts, it is of our time and question, and the registers are
+//! what the policy lists. The root in a document is only compared with the trusted one. AWS publishes
+//! revocation lists, but a leaf lives three hours: they are not read.
 
-use std::io;
-use std::time::SystemTime;
+mod cbor;
+mod chain;
+mod document;
+mod policy;
+mod reference;
+#[cfg(test)]
+mod tests;
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use subtle::ConstantTimeEq;
+
+pub use cbor::CborError;
+pub use document::{DocumentError, MAX_DOCUMENT, Pcr};
+pub use policy::NitroPolicy;
+pub(crate) use policy::Section;
 
 use crate::check::Checks;
 use crate::claims::Root;
 use crate::input::Input;
-use crate::policy::PolicyError;
+use crate::nitro::chain::TrustedRoot;
+use crate::nitro::document::{Document, ES384};
 
-/// Reference values for Nitro evidence.
-#[derive(Clone, Debug)]
-pub struct NitroPolicy {}
-
-/// The `[nitro]` table as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Section {}
-
-impl Section {
-    pub(crate) fn load(
-        self,
-        _read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
-        _digests: &mut Vec<[u8; 32]>,
-    ) -> Result<NitroPolicy, PolicyError> {
-        Ok(NitroPolicy {})
-    }
-}
-
-/// What a document says.
+/// What a document says, once everything it rests on has been looked at. Worth something only if no
+/// check failed.
 #[derive(Clone, Debug)]
 pub struct Claims {
     /// Where the certificates chain to.
     pub root: Root,
-    /// When the first of the certificates and pieces of collateral ends.
+    /// The enclave's name: the instance's, and a part of its own.
+    pub module_id: String,
+    /// When the document was made.
+    pub timestamp: SystemTime,
+    /// The platform configuration registers that it holds.
+    pub pcrs: BTreeMap<u64, Pcr>,
+    /// The key that the enclave put into the document. Nothing uses it: a node's keys stand in its
+    /// statement.
+    pub public_key: Option<Vec<u8>>,
+    /// When the first of the certificates ends.
     pub not_after: SystemTime,
 }
 
+/// Makes every check that can be made. Claims do not mean that all passed: `checks` does.
 pub(crate) fn run(
     checks: &mut Checks,
-    _input: &Input<'_>,
-    _policy: Option<&NitroPolicy>,
+    input: &Input<'_>,
+    policy: Option<&NitroPolicy>,
 ) -> Option<Claims> {
-    checks.record("TEE", false, "one that is supported", "nitro");
-    None
+    let parsed = Document::parse(input.report);
+    let parsed = parsed.map(|document| {
+        let seen = format!("{} bytes", input.report.len());
+        (document, seen)
+    });
+    let document = checks.step(
+        "document",
+        "one COSE_Sign1 of at most 16384 bytes with every field once",
+        parsed,
+    )?;
+    checks.record(
+        "signature algorithm",
+        document.protected == ES384,
+        format!("{} (ES384 alone)", hex::encode(ES384)),
+        hex::encode(document.protected),
+    );
+    checks.record(
+        "digest",
+        document.digest == "SHA384",
+        "SHA384",
+        document.digest,
+    );
+
+    let built_in: Vec<_>;
+    let roots = match policy {
+        Some(policy) => policy.roots.as_slice(),
+        None => {
+            built_in = TrustedRoot::aws().into_iter().collect();
+            &built_in
+        }
+    };
+    let chain = chain::verify(checks, &document, input, roots);
+    if let Some(chain) = &chain {
+        let verifies = chain
+            .leaf
+            .verifies(&document.signed_bytes(), document.signature);
+        let seen = if verifies {
+            "verifies"
+        } else {
+            "does not verify"
+        };
+        checks.record("document signature", verifies, "verifies", seen);
+    }
+    reference::check_launch(checks, &document);
+    reference::check(checks, policy, &document, input.now);
+    check_field(
+        checks,
+        "report data",
+        document.user_data,
+        input.expected.report_data,
+    );
+    check_field(checks, "nonce", document.nonce, input.expected.nonce);
+
+    let chain = chain?;
+    let since_epoch = Duration::from_millis(document.timestamp_ms);
+    Some(Claims {
+        root: chain.root,
+        module_id: document.module_id.to_owned(),
+        timestamp: UNIX_EPOCH.checked_add(since_epoch)?,
+        public_key: document.public_key.map(<[u8]>::to_vec),
+        not_after: chain.not_after,
+        pcrs: document.pcrs,
+    })
+}
+
+/// Compares a field that the enclave chose; one that is left out is equal to nothing.
+fn check_field<const N: usize>(
+    checks: &mut Checks,
+    name: &'static str,
+    field: Option<&[u8]>,
+    expected: Option<[u8; N]>,
+) {
+    let seen = field.map_or_else(|| "none".to_owned(), hex::encode);
+    checks.against(
+        name,
+        expected,
+        &format!("a {name} to compare with"),
+        seen,
+        |expected| {
+            let equal = field.is_some_and(|field| field.ct_eq(&expected).into());
+            (equal, hex::encode(expected))
+        },
+    );
 }

@@ -68,7 +68,9 @@ impl TrustedRoot {
 /// A chain that holds: the leaf, and what it hangs from.
 pub(crate) struct Chain {
     pub(crate) leaf: Certificate,
+    pub(crate) authority: Certificate,
     pub(crate) root: Root,
+    pub(crate) root_certificate: Certificate,
     pub(crate) root_product: Option<Product>,
     /// When the first of its certificates ends.
     pub(crate) not_after: SystemTime,
@@ -120,6 +122,8 @@ pub(crate) fn verify(
             .iter()
             .map(|certificate| certificate.not_after())
             .min()?,
+        root_certificate: root.certificate.clone(),
+        authority,
         leaf,
     })
 }
@@ -156,6 +160,11 @@ fn pinned_authority(leaf: &Certificate) -> Option<Certificate> {
 pub(crate) fn names_amd(last: &Certificate) -> bool {
     let mut roots = TrustedRoot::amd().into_iter();
     roots.any(|root| root.is_named_by(last)) || pinned_authority(last).is_some()
+}
+
+/// Whether the authority of a leaf is built in.
+pub(crate) fn has_pinned_authority(leaf: &Certificate) -> bool {
+    pinned_authority(leaf).is_some()
 }
 
 fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {

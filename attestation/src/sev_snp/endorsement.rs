@@ -99,6 +99,17 @@ pub(crate) fn verify(
     })
 }
 
+/// Whether a chip's certificate is the one for the key that the report's chip derives from the
+/// reported TCB.
+pub(crate) fn fits(leaf: &Certificate, report: &Report) -> bool {
+    let name = ia5(leaf, PRODUCT_NAME);
+    let product = name.as_deref().and_then(Product::from_certificate_name);
+    product.is_some_and(|product| {
+        tcb_agrees(leaf, product, report)
+            && hwid_agrees(leaf, product, Some(SigningKey::Vcek), report)
+    })
+}
+
 fn check_signing_key(
     checks: &mut Checks,
     leaf: &Certificate,
@@ -148,16 +159,23 @@ fn check_product(
 /// Compares every part: AMD derives the key from exactly this TCB.
 fn check_tcb(checks: &mut Checks, leaf: &Certificate, product: Product, report: &Report) {
     let certified = certified_tcb(leaf, product);
-    let reserved_are_zero = RESERVED
-        .into_iter()
-        .all(|id| leaf.extension(id).is_none() || security_version(leaf, id) == Some(0));
     let reported = Tcb::from_word(product, report.reported_tcb);
     checks.record(
         "certified TCB",
-        certified.is_some() && certified == reported && reserved_are_zero,
+        tcb_agrees(leaf, product, report),
         describe(reported, "a TCB with its reserved bytes zero"),
         describe(certified, "a missing or malformed extension"),
     );
+}
+
+fn tcb_agrees(leaf: &Certificate, product: Product, report: &Report) -> bool {
+    let certified = certified_tcb(leaf, product);
+    let reserved_are_zero = RESERVED
+        .into_iter()
+        .all(|id| leaf.extension(id).is_none() || security_version(leaf, id) == Some(0));
+    certified.is_some()
+        && certified == Tcb::from_word(product, report.reported_tcb)
+        && reserved_are_zero
 }
 
 fn certified_tcb(leaf: &Certificate, product: Product) -> Option<Tcb> {
@@ -185,18 +203,29 @@ fn check_hwid(
     report: &Report,
 ) {
     let hwid = leaf.extension(HWID);
-    let (chip_id, rest) = report.chip_id.split_at(product.hwid_len());
-    let passed = match key {
-        Some(SigningKey::Vcek) => hwid == Some(chip_id) && is_zero(rest),
-        Some(SigningKey::Vlek) => hwid.is_none() && is_zero(&report.chip_id),
-        None => false,
-    };
+    let (chip_id, _) = report.chip_id.split_at(product.hwid_len());
+    let passed = hwid_agrees(leaf, product, key, report);
     let expected = match key {
         Some(SigningKey::Vlek) => "none, and a chip id of zeros".to_owned(),
         _ => hex::encode(chip_id),
     };
     let seen = hwid.map_or_else(|| "no such extension".to_owned(), hex::encode);
     checks.record("hardware id", passed, expected, seen);
+}
+
+fn hwid_agrees(
+    leaf: &Certificate,
+    product: Product,
+    key: Option<SigningKey>,
+    report: &Report,
+) -> bool {
+    let hwid = leaf.extension(HWID);
+    let (chip_id, rest) = report.chip_id.split_at(product.hwid_len());
+    match key {
+        Some(SigningKey::Vcek) => hwid == Some(chip_id) && is_zero(rest),
+        Some(SigningKey::Vlek) => hwid.is_none() && is_zero(&report.chip_id),
+        None => false,
+    }
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

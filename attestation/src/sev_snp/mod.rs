@@ -2,15 +2,18 @@
 //!
 //! A report is believed if its signature verifies over the bytes as received, the key's certificate
 //! chains to a root that the policy trusts, the certificate's extensions agree with the report, and
-//! the report agrees with the policy. Revocation lists are not read.
+//! the report agrees with the policy. AMD's revocation lists, and certificates for reports that come
+//! without, are taken from collateral.
 
 mod chain;
 pub(crate) mod endorsement;
+mod kept;
 mod policy;
 mod product;
 mod propose;
 mod reference;
 pub mod report;
+mod revocation;
 pub(crate) mod roots;
 
 use std::time::SystemTime;
@@ -47,7 +50,7 @@ pub struct Claims {
     pub chip_id: [u8; 64],
     /// The TCB that the signing key was derived from.
     pub reported_tcb: Tcb,
-    /// When the first of the certificates ends.
+    /// When the first of the certificates ends, or the revocation list that was used.
     pub not_after: SystemTime,
 }
 
@@ -79,10 +82,20 @@ pub(crate) fn run(
             &built_in
         }
     };
-    let chain = chain::verify(checks, input.certificates, roots, input.now);
+    let kept;
+    let certificates = match input.certificates {
+        [] => {
+            kept = kept::find(input, &report);
+            &kept
+        }
+        delivered => delivered,
+    };
+    let chain = chain::verify(checks, certificates, roots, input.now);
     let mut endorsement = None;
+    let mut list_ends = None;
     if let Some(chain) = &chain {
         check_signature(checks, bytes, chain);
+        list_ends = revocation::check(checks, input, policy, chain);
         endorsement = endorsement::verify(checks, &chain.leaf, chain.root_product, &report);
     }
     reference::check_guest_policy(checks, &report);
@@ -97,7 +110,7 @@ pub(crate) fn run(
         measurement: report.measurement,
         chip_id: report.chip_id,
         reported_tcb: Tcb::from_word(endorsement.product, report.reported_tcb)?,
-        not_after: chain.not_after,
+        not_after: list_ends.map_or(chain.not_after, |end| end.min(chain.not_after)),
     })
 }
 

@@ -32,6 +32,12 @@ pub struct SnpPolicy {
     pub(crate) id_key_digests: Option<Vec<[u8; 48]>>,
     pub(crate) author_key_digests: Option<Vec<[u8; 48]>>,
     pub(crate) chip_ids: Option<Vec<[u8; 64]>>,
+    pub(crate) denied_chip_ids: Vec<[u8; 64]>,
+    /// Bits that must be set in the mitigation vectors of version 5.
+    pub(crate) minimum_launch_mitigations: u64,
+    pub(crate) minimum_current_mitigations: u64,
+    /// `None` asks for what is usual under the root of the evidence.
+    pub(crate) revocation: Option<Revocation>,
     pub(crate) vlek_csp_ids: Vec<String>,
 }
 
@@ -62,6 +68,18 @@ impl SnpPolicy {
     pub fn accepts_provisional_firmware(&self) -> bool {
         self.allow_provisional_firmware
     }
+}
+
+/// What is asked of revocation lists.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Revocation {
+    /// A current list must be there.
+    Required,
+    /// A list that is there must be current.
+    IfPresent,
+    /// Lists are not looked at.
+    Off,
 }
 
 /// What a platform can have switched on, as the report's `platform_info` tells.
@@ -136,6 +154,13 @@ pub(crate) struct Section {
     author_key_digests: Option<Vec<Hex<48>>>,
     chip_ids: Option<Vec<Hex<64>>>,
     #[serde(default)]
+    denied_chip_ids: Vec<Hex<64>>,
+    #[serde(default)]
+    minimum_launch_mitigations: u64,
+    #[serde(default)]
+    minimum_current_mitigations: u64,
+    revocation: Option<Revocation>,
+    #[serde(default)]
     vlek_csp_ids: Vec<String>,
 }
 
@@ -207,6 +232,10 @@ impl Section {
             id_key_digests: self.id_key_digests.map(Hex::unwrap_all),
             author_key_digests: self.author_key_digests.map(Hex::unwrap_all),
             chip_ids: self.chip_ids.map(Hex::unwrap_all),
+            denied_chip_ids: Hex::unwrap_all(self.denied_chip_ids),
+            minimum_launch_mitigations: self.minimum_launch_mitigations,
+            minimum_current_mitigations: self.minimum_current_mitigations,
+            revocation: self.revocation,
             vlek_csp_ids: self.vlek_csp_ids,
         })
     }

@@ -11,7 +11,7 @@ use crate::sev_snp::report::{
 use crate::sev_snp::{Product, SnpPolicy, Tcb};
 
 /// What stands for a policy in a check that could not be made without one.
-const NEEDS_POLICY: &str = "a policy to compare with";
+pub(super) const NEEDS_POLICY: &str = "a policy to compare with";
 
 /// The guest policy's bits whose meaning no policy of ours can change.
 pub(crate) fn check_guest_policy(checks: &mut Checks, report: &Report) {
@@ -50,6 +50,8 @@ pub(crate) fn check(
         check_tcbs(checks, policy, endorsement.product, report);
     }
     check_identity(checks, policy, report);
+    check_denied_chip(checks, policy, report);
+    check_mitigations(checks, policy, report);
 }
 
 fn check_settings(checks: &mut Checks, policy: Option<&SnpPolicy>, report: &Report) {
@@ -209,6 +211,54 @@ fn check_identity(checks: &mut Checks, policy: Option<&SnpPolicy>, report: &Repo
     listed.check("chip id", &report.chip_id, |policy| {
         policy.chip_ids.as_deref()
     });
+}
+
+/// A chip that does not tell its id, because a VLEK signed, could be any of those denied.
+fn check_denied_chip(checks: &mut Checks, policy: Option<&SnpPolicy>, report: &Report) {
+    let chip_id = &report.chip_id;
+    let seen = hex::encode(chip_id);
+    checks.against("denied chip", policy, NEEDS_POLICY, seen, |policy| {
+        let denied = &policy.denied_chip_ids;
+        let known = chip_id.iter().any(|byte| *byte != 0);
+        match denied.len() {
+            0 => (true, "any".to_owned()),
+            count => (
+                known && !denied.contains(chip_id),
+                format!("a chip that is told, and none of {count} denied"),
+            ),
+        }
+    });
+}
+
+/// Bits of the vectors that came with version 5; an older report cannot show them.
+fn check_mitigations(checks: &mut Checks, policy: Option<&SnpPolicy>, report: &Report) {
+    type Wanted = fn(&SnpPolicy) -> u64;
+    let vectors: [(&str, u64, Wanted); 2] = [
+        ("launch mitigations", report.launch_mitigations, |policy| {
+            policy.minimum_launch_mitigations
+        }),
+        (
+            "current mitigations",
+            report.current_mitigations,
+            |policy| policy.minimum_current_mitigations,
+        ),
+    ];
+    for (name, vector, wanted) in vectors {
+        let told = report.version >= 5;
+        let seen = match told {
+            true => format!("{vector:#x}"),
+            false => format!("not told in version {}", report.version),
+        };
+        checks.against(name, policy, NEEDS_POLICY, seen, |policy| {
+            match wanted(policy) {
+                0 => (true, "any".to_owned()),
+                wanted => (
+                    told && vector & wanted == wanted,
+                    format!("with {wanted:#x}"),
+                ),
+            }
+        });
+    }
 }
 
 /// Checks against lists that a policy may leave out.

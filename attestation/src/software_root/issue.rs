@@ -26,6 +26,8 @@ const ASK_NAME: &str = "SEV-Software";
 
 /// keyCertSign alone: bit 5 of the first byte, two bits unused.
 const KEY_CERT_SIGN: (u8, u8) = (2, 0b0000_0100);
+/// keyCertSign and cRLSign, as AMD's roots have them.
+const KEY_CERT_AND_CRL_SIGN: (u8, u8) = (1, 0b0000_0110);
 
 /// The two authorities, with their private keys.
 pub(crate) struct Issuer {
@@ -84,14 +86,14 @@ impl Issuer {
 
     /// The root, signed by itself.
     pub(crate) fn ark(&self) -> Result<Vec<u8>, SoftwareRootError> {
-        let extensions = authority_extensions(None);
+        let extensions = authority_extensions(None, KEY_CERT_AND_CRL_SIGN);
         let key = rsa_public_key(&self.ark_key);
         self.certificate(&self.ark_key, (ARK_NAME, ARK_NAME), &key, &extensions)
     }
 
     /// The authority that signs leaves.
     pub(crate) fn ask(&self) -> Result<Vec<u8>, SoftwareRootError> {
-        let extensions = authority_extensions(Some(0));
+        let extensions = authority_extensions(Some(0), KEY_CERT_SIGN);
         let key = rsa_public_key(&self.ask_key);
         self.certificate(&self.ark_key, (ARK_NAME, ASK_NAME), &key, &extensions)
     }
@@ -151,8 +153,7 @@ fn rsa_public_key(key: &RsaKeyPair) -> Vec<u8> {
     der::sequence(&[&der::with_null(RSA_ENCRYPTION), &bits])
 }
 
-fn authority_extensions(path_len: Option<u8>) -> Vec<u8> {
-    let (unused, byte) = KEY_CERT_SIGN;
+fn authority_extensions(path_len: Option<u8>, (unused, byte): (u8, u8)) -> Vec<u8> {
     let constraints = der::authority_constraints(path_len);
     let usage = der::named_bits(unused, byte);
     [

@@ -5,7 +5,7 @@
 //! here is used for verifying, and no hardware stands behind what it signs: whoever has the files
 //! can make any report.
 
-mod der;
+pub(crate) mod der;
 mod issue;
 #[cfg(test)]
 mod tests;

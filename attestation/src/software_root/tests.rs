@@ -5,14 +5,18 @@
 use std::sync::LazyLock;
 
 use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::signature::RSA_PSS_SHA384;
 use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
 
 use super::*;
+use crate::certificate::signed_bytes;
 use crate::check::Checks;
-use crate::sev_snp::Product;
+use crate::input::Input;
 use crate::sev_snp::endorsement as amd;
 use crate::sev_snp::report::{POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SINGLE_SOCKET};
-use crate::time::from_rfc3339;
+use crate::sev_snp::{self, Product};
+use crate::time::{from_rfc3339, to_rfc3339};
 use crate::{Appraisal, Bundle, Expected, Policy, PolicyError, Root, appraise_item};
 
 const MEASUREMENT: [u8; 48] = [0x11; 48];
@@ -124,17 +128,25 @@ fn appraise_at(
     policy: &Policy,
     now: SystemTime,
 ) -> Appraisal {
-    let item = EvidenceItem {
+    let item = item(report, certificates, Collateral::default());
+    appraise_item_at(&item, policy, now)
+}
+
+fn item(report: &Report, certificates: &[Vec<u8>], collateral: Collateral) -> EvidenceItem {
+    EvidenceItem {
         kind: EvidenceKind::SevSnp,
         report: signer().sign(report).unwrap(),
         certificates: certificates.to_vec(),
-        collateral: Collateral::default(),
-    };
+        collateral,
+    }
+}
+
+fn appraise_item_at(item: &EvidenceItem, policy: &Policy, now: SystemTime) -> Appraisal {
     let expected = Expected {
         report_data: Some(REPORT_DATA),
         nonce: None,
     };
-    appraise_item(&item, Some(policy), &Bundle::empty(), expected, now)
+    appraise_item(item, Some(policy), &Bundle::empty(), expected, now)
 }
 
 /// The names of the checks that did not pass.
@@ -465,6 +477,30 @@ fn a_policy_that_asks_for_more_refuses() {
             &format!("chip_ids = [\"{}\"]", "34".repeat(64)),
             &["chip id"],
         ),
+        (
+            "chip denied",
+            &format!(
+                "denied_chip_ids = [\"{}\", \"{}\"]",
+                "34".repeat(64),
+                "33".repeat(64)
+            ),
+            &["denied chip"],
+        ),
+        (
+            "another chip denied",
+            &format!("denied_chip_ids = [\"{}\"]", "34".repeat(64)),
+            &[],
+        ),
+        (
+            "launch mitigations",
+            "minimum_launch_mitigations = 1",
+            &["launch mitigations"],
+        ),
+        (
+            "current mitigations",
+            "minimum_current_mitigations = 1",
+            &["current mitigations"],
+        ),
     ];
     let (report, certificates) = (report(), certificates(|_| {}));
     for (name, extra, expected) in cases {
@@ -497,6 +533,30 @@ fn settings_that_allow_more_allow_it() {
     }
 }
 
+/// Every bit that is asked for must be set, and only version 5 tells them.
+#[test]
+fn mitigations_are_asked_of_version_5() {
+    let settings = "minimum_launch_mitigations = 6\nminimum_current_mitigations = 9";
+    let cases = [
+        (5, 6, 9, &[][..]),
+        (5, 7, 0x8000_0000_0000_0009, &[]),
+        (5, 2, 9, &["launch mitigations"]),
+        (5, 6, 8, &["current mitigations"]),
+        (5, 9, 6, &["launch mitigations", "current mitigations"]),
+        (4, 6, 9, &["launch mitigations", "current mitigations"]),
+    ];
+    let certificates = certificates(|_| {});
+    for (version, launch, current, expected) in cases {
+        let mut report = report();
+        report.version = version;
+        (report.launch_mitigations, report.current_mitigations) = (launch, current);
+        let appraisal = appraise(&report, &certificates, &policy(settings));
+        assert_eq!(failed(&appraisal), expected, "{version} {launch} {current}");
+        let appraisal = appraise(&report, &certificates, &policy(""));
+        assert_eq!(failed(&appraisal), [""; 0]);
+    }
+}
+
 #[test]
 fn a_vlek_is_accepted_from_a_listed_provider_only() {
     let vlek = |leaf: &mut Leaf<'_>| {
@@ -511,6 +571,14 @@ fn a_vlek_is_accepted_from_a_listed_provider_only() {
     assert_eq!(failed(&accepted), [""; 0]);
     let unlisted = appraise(&report, &certificates(vlek), &policy(""));
     assert_eq!(failed(&unlisted), ["VLEK provider"]);
+
+    // Any chip can be behind it, so also one that is denied.
+    let denying = policy(&format!(
+        "vlek_csp_ids = [\"{CSP}\"]\ndenied_chip_ids = [\"{}\"]",
+        "34".repeat(64)
+    ));
+    let hidden = appraise(&report, &certificates(vlek), &denying);
+    assert_eq!(failed(&hidden), ["denied chip"]);
 
     report.chip_id = CHIP_ID;
     let with_chip = appraise(&report, &certificates(vlek), &listed);
@@ -926,4 +994,347 @@ fn a_policys_root_files_hold_roots() {
     assert!(matches!(load(amd), Err(PolicyError::AmdAsSoftware { .. })));
     let missing = Policy::from_toml(POLICY, &mut |_| Err(std::io::ErrorKind::NotFound.into()));
     assert!(matches!(missing, Err(PolicyError::Read { path, .. }) if path == "ark.pem"));
+}
+
+/// AMD's revocation lists, as a software root's ARK would sign them.
+mod revocation {
+    use super::*;
+
+    /// Longest list that is read.
+    const MAX_CRL: usize = 256 * 1024;
+
+    struct List {
+        key: &'static [u8],
+        issuer: Vec<u8>,
+        /// Another than the outer one.
+        inner_algorithm: Option<Vec<u8>>,
+        this_update: SystemTime,
+        next_update: Option<SystemTime>,
+        serials: Vec<Vec<u8>>,
+        /// Whether it is critical, and its length.
+        extension: Option<(bool, usize)>,
+    }
+
+    fn subject(certificate: &[u8]) -> Vec<u8> {
+        let certificate = x509_cert::Certificate::from_der(certificate).unwrap();
+        certificate.tbs_certificate().subject().to_der().unwrap()
+    }
+
+    fn serial(certificate: &[u8]) -> Vec<u8> {
+        Certificate::parse(certificate).unwrap().serial().to_vec()
+    }
+
+    fn list(serials: &[&[u8]]) -> List {
+        List {
+            key: &KEYS.ark,
+            issuer: subject(&ARK),
+            inner_algorithm: None,
+            this_update: now() - DAY,
+            next_update: Some(now() + DAY),
+            serials: serials.iter().map(|serial| serial.to_vec()).collect(),
+            extension: Some((false, 1)),
+        }
+    }
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    impl List {
+        fn issue(&self) -> Vec<u8> {
+            let time = |time| der::time(&to_rfc3339(time));
+            let entry = |serial: &Vec<u8>| {
+                der::sequence(&[&der::tlv(0x02, &[serial]), &time(self.this_update)])
+            };
+            let entries: Vec<_> = self.serials.iter().map(entry).collect();
+            let entries = match entries.as_slice() {
+                [] => Vec::new(),
+                entries => der::sequence(&[&entries.concat()]),
+            };
+            let extension = self.extension.map_or_else(Vec::new, |(critical, len)| {
+                let id = ObjectIdentifier::new_unwrap("2.5.29.20");
+                let extension = der::extension(id, critical, &vec![7; len]);
+                der::explicit(0, &der::sequence(&[&extension]))
+            });
+            let algorithm = der::rsa_pss_sha384();
+            let body = der::sequence(&[
+                &der::integer(1),
+                self.inner_algorithm.as_ref().unwrap_or(&algorithm),
+                &self.issuer,
+                &time(self.this_update),
+                &self.next_update.map(time).unwrap_or_default(),
+                &entries,
+                &extension,
+            ]);
+            sign(self.key, &body)
+        }
+    }
+
+    /// The body with its algorithm and signature.
+    fn sign(key: &[u8], body: &[u8]) -> Vec<u8> {
+        let key = RsaKeyPair::from_pkcs8(key).unwrap();
+        let mut signature = vec![0; key.public_modulus_len()];
+        let random = SystemRandom::new();
+        key.sign(&RSA_PSS_SHA384, &random, body, &mut signature)
+            .unwrap();
+        let algorithm = der::rsa_pss_sha384();
+        der::sequence(&[body, &algorithm, &der::bit_string(&signature)])
+    }
+
+    fn with(certificates: &[Vec<u8>], lists: Vec<Vec<u8>>) -> EvidenceItem {
+        let collateral = Collateral {
+            amd_crls: lists,
+            ..Collateral::default()
+        };
+        item(&report(), certificates, collateral)
+    }
+
+    fn required() -> Policy {
+        policy("revocation = \"required\"")
+    }
+
+    #[test]
+    fn one_flaw_in_a_list_fails_its_check_alone() {
+        let certificates = certificates(|_| {});
+        let [leaf, ask] = [&certificates[0], &certificates[1]].map(|der| serial(der));
+        let stranger = [0x55; 16];
+        let edit = |edit: fn(&mut List)| {
+            let mut list = list(&[]);
+            edit(&mut list);
+            list.issue()
+        };
+        let no_list = &["revocation list"][..];
+        let mut cut = list(&[]).issue();
+        cut.pop();
+        let mut flipped = list(&[]).issue();
+        *flipped.last_mut().unwrap() ^= 1;
+        let cases = [
+            ("nothing listed", list(&[]).issue(), &[][..]),
+            ("a stranger listed", list(&[&stranger, &[0]]).issue(), &[]),
+            (
+                "ASK listed",
+                list(&[&stranger, &ask]).issue(),
+                &["revocation"],
+            ),
+            (
+                "VCEK listed",
+                list(&[&leaf, &stranger]).issue(),
+                &["revocation"],
+            ),
+            ("VCEK's first bytes", list(&[&leaf[..15]]).issue(), &[]),
+            ("no extension", edit(|l| l.extension = None), &[]),
+            (
+                "critical extension",
+                edit(|l| l.extension = Some((true, 1))),
+                no_list,
+            ),
+            ("signed by the ASK", edit(|l| l.key = &KEYS.ask), no_list),
+            (
+                "another issuer",
+                edit(|l| l.issuer = subject(&issuer().ask().unwrap())),
+                no_list,
+            ),
+            (
+                "two algorithms",
+                edit(|l| {
+                    let id = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
+                    l.inner_algorithm = Some(der::with_null(id));
+                }),
+                no_list,
+            ),
+            ("no end", edit(|l| l.next_update = None), no_list),
+            ("ended", edit(|l| l.next_update = Some(now())), no_list),
+            (
+                "ends in a second",
+                edit(|l| l.next_update = Some(now() + SECOND)),
+                &[],
+            ),
+            ("begins now", edit(|l| l.this_update = now()), &[]),
+            (
+                "not begun",
+                edit(|l| l.this_update = now() + SECOND),
+                no_list,
+            ),
+            ("a byte less", cut, no_list),
+            (
+                "a byte more",
+                [&list(&[]).issue()[..], &[0]].concat(),
+                no_list,
+            ),
+            ("signature changed", flipped, no_list),
+            ("a certificate", ARK.clone(), no_list),
+        ];
+        let policy = required();
+        for (name, list, expected) in cases {
+            let item = with(&certificates, vec![list]);
+            let appraisal = appraise_item_at(&item, &policy, now());
+            assert_eq!(failed(&appraisal), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_list_of_the_root_can_revoke() {
+        let certificates = certificates(|_| {});
+        let leaf = serial(&certificates[0]);
+        let good = || list(&[]).issue();
+        let mut ended = list(&[&leaf]);
+        ended.next_update = Some(now() - SECOND);
+        let mut others = list(&[&leaf]);
+        others.key = &KEYS.ask;
+        let cases = [
+            ("none", vec![], &["revocation list"][..]),
+            ("garbage before", vec![vec![0x30], good()], &[]),
+            (
+                "an old one that lists",
+                vec![good(), ended.issue()],
+                &["revocation"],
+            ),
+            ("another's that lists", vec![others.issue(), good()], &[]),
+        ];
+        for (name, lists, expected) in cases {
+            let appraisal = appraise_item_at(&with(&certificates, lists), &required(), now());
+            assert_eq!(failed(&appraisal), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_policy_says_how_much_is_asked() {
+        let certificates = certificates(|_| {});
+        let leaf = serial(&certificates[0]);
+        let mut ended = list(&[]);
+        ended.next_update = Some(now());
+        let mut others = list(&[&leaf]);
+        others.key = &KEYS.ask;
+        let lists = [
+            vec![],
+            vec![list(&[]).issue()],
+            vec![list(&[&leaf]).issue()],
+            vec![ended.issue()],
+            vec![others.issue()],
+        ];
+        let (ok, none, revoked) = (&[][..], &["revocation list"][..], &["revocation"][..]);
+        let cases = [
+            ("revocation = \"required\"", [none, ok, revoked, none, none]),
+            ("revocation = \"if-present\"", [ok, ok, revoked, none, ok]),
+            ("revocation = \"off\"", [ok; 5]),
+            // A software root has no lists.
+            ("", [ok; 5]),
+        ];
+        for (setting, expected) in cases {
+            for (lists, expected) in lists.iter().zip(expected) {
+                let item = with(&certificates, lists.clone());
+                let appraisal = appraise_item_at(&item, &policy(setting), now());
+                assert_eq!(failed(&appraisal), expected, "{setting}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_has_a_longest_length() {
+        let certificates = certificates(|_| {});
+        let of_len = |len| {
+            let mut list = list(&[]);
+            list.extension = Some((false, len));
+            list.issue()
+        };
+        let rest = of_len(100_000).len() - 100_000;
+        for (len, expected) in [(MAX_CRL, &[][..]), (MAX_CRL + 1, &["revocation list"])] {
+            let list = of_len(len - rest);
+            assert_eq!(list.len(), len);
+            let appraisal = appraise_item_at(&with(&certificates, vec![list]), &required(), now());
+            assert_eq!(failed(&appraisal), expected);
+        }
+    }
+
+    /// A root whose certificate does not say that it signs lists.
+    #[test]
+    fn a_root_that_may_not_sign_lists_signs_none() {
+        let mut body = signed_bytes(&ARK).unwrap().to_vec();
+        let usage = [0x03, 0x02, 0x01, 0x06];
+        let at = body.windows(4).position(|bytes| bytes == usage).unwrap();
+        body[at..][..4].copy_from_slice(&[0x03, 0x02, 0x02, 0x04]);
+        let root = sign(&KEYS.ark, &body);
+        let text = POLICY.replace("[sev_snp]", "[sev_snp]\nrevocation = \"required\"");
+        let policy = Policy::from_toml(&text, &mut |_| Ok(root.clone())).unwrap();
+        let item = with(&certificates(|_| {}), vec![list(&[]).issue()]);
+        let appraisal = appraise_item_at(&item, &policy, now());
+        assert_eq!(failed(&appraisal), ["revocation list"]);
+    }
+
+    /// The newest list counts, and an appraisal that used it ends with it.
+    #[test]
+    fn an_appraisal_ends_with_the_list_that_it_used() {
+        let certificates = certificates(|_| {});
+        let mut older = list(&[]);
+        older.this_update = now() - 2 * DAY;
+        older.next_update = Some(now() + 9 * DAY);
+        let lists = vec![older.issue(), list(&[]).issue()];
+        let certificates_end = now() + VALIDITY;
+        for (setting, expected) in [
+            ("revocation = \"required\"", now() + DAY),
+            ("revocation = \"if-present\"", now() + DAY),
+            ("revocation = \"off\"", certificates_end),
+        ] {
+            let mut lists = lists.clone();
+            for _ in 0..2 {
+                lists.reverse();
+                let item = with(&certificates, lists.clone());
+                let bundle = Bundle::empty();
+                let input = Input::of(&item, &bundle, Expected::default(), now());
+                let policy = policy(setting);
+                let claims = sev_snp::run(&mut Checks::default(), &input, policy.sev_snp());
+                assert_eq!(claims.unwrap().not_after, expected, "{setting}");
+            }
+        }
+        let mut long = list(&[]);
+        long.next_update = Some(certificates_end + DAY);
+        let item = with(&certificates, vec![long.issue()]);
+        let bundle = Bundle::empty();
+        let input = Input::of(&item, &bundle, Expected::default(), now());
+        let claims = sev_snp::run(&mut Checks::default(), &input, required().sev_snp());
+        assert_eq!(claims.unwrap().not_after, certificates_end);
+    }
+}
+
+/// Certificates from collateral, under a root that has no built-in authority.
+mod kept {
+    use super::*;
+
+    fn appraise(kept: Vec<Vec<u8>>) -> Vec<&'static str> {
+        let collateral = Collateral {
+            amd_certificates: kept,
+            ..Collateral::default()
+        };
+        let item = item(&report(), &[], collateral);
+        failed(&appraise_item_at(&item, &policy(""), now()))
+    }
+
+    #[test]
+    fn the_leaf_that_fits_is_taken() {
+        let [leaf, ask] = <[_; 2]>::try_from(certificates(|_| {})).unwrap();
+        let other = |flaw: fn(&mut Leaf<'_>)| certificates(flaw).remove(0);
+        let others = [
+            other(|l| set(l, HWID, vec![0x34; 64])),
+            other(|l| set(l, amd::SNP, der::integer(22))),
+            other(|l| l.common_name = "SEV-VLEK"),
+            other(|l| remove(l, amd::PRODUCT_NAME)),
+        ];
+        let with = |more: &[Vec<u8>]| [&others[..], more].concat();
+        assert_eq!(appraise(with(&[leaf.clone(), ask.clone()])), [""; 0]);
+        assert_eq!(appraise(with(&[ask.clone(), leaf.clone()])), [""; 0]);
+        assert_eq!(appraise(with(&[leaf])), ["certificates"]);
+        assert_eq!(appraise(with(&[ask])), ["certificates"]);
+    }
+
+    /// What a node delivers is used, not what fits better.
+    #[test]
+    fn delivered_certificates_come_first() {
+        let collateral = Collateral {
+            amd_certificates: certificates(|_| {}),
+            ..Collateral::default()
+        };
+        let delivered = certificates(|leaf| set(leaf, amd::SNP, der::integer(22)));
+        let item = item(&report(), &delivered, collateral);
+        let appraisal = appraise_item_at(&item, &policy(""), now());
+        assert_eq!(failed(&appraisal), ["certified TCB"]);
+    }
 }

@@ -67,7 +67,7 @@ const ZEROS: &str = "00000000000000000000000000000000000000000000000000000000000
 fn genoa_policy() -> String {
     let report = fs::read(data("genoa/report.bin")).unwrap();
     format!(
-        "version = 1\n[sev_snp]\namd_roots = true\nproducts = [\"genoa\"]\nmeasurements = [\"{}\"]\n\
+        "version = 1\n[sev_snp]\namd_roots = true\nrevocation = \"off\"\nproducts = [\"genoa\"]\nmeasurements = [\"{}\"]\n\
          [sev_snp.minimum_tcb.genoa]\nbootloader = 10\ntee = 0\nsnp = 23\nmicrocode = 84\n",
         hex::encode(&report[0x90..0xc0])
     )

@@ -1,0 +1,180 @@
+//! AMD's certificate revocation lists (RFC 5280 section 5), which its root keys sign.
+//!
+//! A list counts if the very root signed it that the chain ends in. Any such list, current or not,
+//! can revoke; only a current one shows that nothing newer was kept back.
+
+use std::time::SystemTime;
+
+use x509_cert::crl::CertificateList;
+use x509_cert::der::Decode;
+
+use crate::certificate::{Certificate, signed_bytes};
+use crate::check::Checks;
+use crate::claims::Root;
+use crate::input::Input;
+use crate::sev_snp::SnpPolicy;
+use crate::sev_snp::chain::Chain;
+use crate::sev_snp::policy::Revocation;
+use crate::time::to_rfc3339;
+
+/// Longest list, in bytes: thousands of entries; AMD's have under 2 KiB.
+const MAX_CRL: usize = 256 * 1024;
+
+/// A list that its root signed.
+struct Crl {
+    this_update: SystemTime,
+    next_update: SystemTime,
+    list: CertificateList,
+}
+
+impl Crl {
+    /// Reads a list; `None` if `root` did not sign it or something in it is not understood.
+    fn of(root: &Certificate, der: &[u8]) -> Option<Self> {
+        if der.len() > MAX_CRL {
+            return None;
+        }
+        let list = CertificateList::from_der(der).ok()?;
+        let body = &list.tbs_cert_list;
+        let extensions = body.crl_extensions.iter().flatten();
+        let signature = list.signature.as_bytes()?;
+        let usable = body.signature == list.signature_algorithm
+            && !extensions.into_iter().any(|extension| extension.critical)
+            && root.is_named(&body.issuer)
+            && root.signed_list(
+                &list.signature_algorithm.oid,
+                signed_bytes(der).ok()?,
+                signature,
+            );
+        usable.then_some(Self {
+            this_update: body.this_update.to_system_time(),
+            next_update: body.next_update?.to_system_time(),
+            list,
+        })
+    }
+
+    fn is_current(&self, now: SystemTime) -> bool {
+        self.this_update <= now && now < self.next_update
+    }
+
+    /// Serial numbers are compared as they are: AMD's can be zero.
+    fn lists(&self, certificate: &Certificate) -> bool {
+        let revoked = self
+            .list
+            .tbs_cert_list
+            .revoked_certificates
+            .iter()
+            .flatten();
+        let mut serials = revoked.map(|entry| entry.serial_number.as_bytes());
+        serials.any(|serial| serial == certificate.serial())
+    }
+}
+
+/// Checks that neither the authority nor the leaf is revoked. Returns when the list ends that shows
+/// it.
+pub(super) fn check(
+    checks: &mut Checks,
+    input: &Input<'_>,
+    policy: Option<&SnpPolicy>,
+    chain: &Chain,
+) -> Option<SystemTime> {
+    let pieces = input.collateral(|collateral| &collateral.amd_crls);
+    let signed: Vec<_> = pieces
+        .filter_map(|der| Crl::of(&chain.root_certificate, der))
+        .collect();
+    let current = signed.iter().filter(|crl| crl.is_current(input.now));
+    let newest = current.max_by_key(|crl| crl.this_update);
+    let wanted = policy.map(|policy| policy.revocation_for(chain.root));
+
+    let describe = |crl: &Crl| {
+        let to = to_rfc3339(crl.next_update);
+        format!("one from {} to {to}", to_rfc3339(crl.this_update))
+    };
+    let seen = newest
+        .or(signed.first())
+        .map_or_else(|| "none that this root signed".to_owned(), describe);
+    checks.against(
+        "revocation list",
+        wanted,
+        super::reference::NEEDS_POLICY,
+        seen,
+        |wanted| {
+            let at = to_rfc3339(input.now);
+            match wanted {
+                Revocation::Required => (newest.is_some(), format!("one that is current at {at}")),
+                Revocation::IfPresent => (
+                    newest.is_some() || signed.is_empty(),
+                    format!("none, or one that is current at {at}"),
+                ),
+                Revocation::Off => (true, "any".to_owned()),
+            }
+        },
+    );
+    let certificates = [&chain.authority, &chain.leaf];
+    let mut revoked = certificates
+        .into_iter()
+        .filter(|certificate| signed.iter().any(|crl| crl.lists(certificate)));
+    let revoked = revoked.next();
+    let seen = revoked.map_or_else(
+        || format!("in none of {} lists", signed.len()),
+        |certificate| format!("{} is listed", certificate.common_name()),
+    );
+    checks.against(
+        "revocation",
+        wanted,
+        super::reference::NEEDS_POLICY,
+        seen,
+        |wanted| match wanted {
+            Revocation::Off => (true, "any".to_owned()),
+            Revocation::Required | Revocation::IfPresent => (
+                revoked.is_none(),
+                "neither authority nor leaf is listed".to_owned(),
+            ),
+        },
+    );
+    let used = wanted.is_some_and(|wanted| wanted != Revocation::Off);
+    newest.filter(|_| used).map(|crl| crl.next_update)
+}
+
+impl SnpPolicy {
+    /// What is asked of a chain. Where the policy does not say: AMD publishes lists for its own
+    /// roots, so they are required; a software root has none.
+    fn revocation_for(&self, root: Root) -> Revocation {
+        self.revocation.unwrap_or(match root {
+            Root::Software => Revocation::Off,
+            _ => Revocation::Required,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::software_root::der;
+
+    /// Genoa's recorded VCEK has it: zero is a number like another.
+    #[test]
+    fn serial_number_zero_can_be_listed() {
+        let pem = include_bytes!("../../tests/data/genoa/vcek.pem");
+        let (_, vcek) = x509_cert::der::pem::decode_vec(pem).unwrap();
+        let vcek = Certificate::parse(&vcek).unwrap();
+        assert_eq!(vcek.serial(), [0]);
+        let algorithm = der::rsa_pss_sha384();
+        let time = der::time("2026-06-01T00:00:00Z");
+        for (serial, listed) in [(0, true), (1, false)] {
+            let entry = der::sequence(&[&der::integer(serial), &time]);
+            let entries = der::sequence(&[&entry]);
+            let name = der::name(&[]);
+            let parts = [&der::integer(1), &algorithm, &name, &time, &time, &entries];
+            let body = der::sequence(&parts.map(Vec::as_slice));
+            let list = der::sequence(&[&body, &algorithm, &der::bit_string(&[0])]);
+            let crl = Crl {
+                this_update: UNIX_EPOCH,
+                next_update: UNIX_EPOCH,
+                list: CertificateList::from_der(&list).unwrap(),
+            };
+            assert_eq!(crl.lists(&vcek), listed, "{serial}");
+        }
+    }
+}
