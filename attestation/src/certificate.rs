@@ -6,7 +6,8 @@
 use std::time::SystemTime;
 
 use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED,
+    RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
 };
 use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::der::{self, Decode, Encode, Header, Reader, SliceReader};
@@ -21,10 +22,12 @@ use crate::digest::sha256;
 /// Longest certificate, in bytes; AMD's have under 1,700.
 pub(crate) const MAX_CERTIFICATE: usize = 8 * 1024;
 
+const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
@@ -77,6 +80,8 @@ pub(crate) enum Scheme {
     RsaPss,
     /// ECDSA on P-384 with SHA-384: AWS and NVIDIA.
     EcdsaP384,
+    /// ECDSA on P-256 with SHA-256: Intel.
+    EcdsaP256,
 }
 
 /// A certificate, parsed; nothing about it is verified.
@@ -188,6 +193,10 @@ impl Certificate {
         self.body().subject() == name
     }
 
+    pub(crate) fn issuer(&self) -> &Name {
+        self.body().issuer()
+    }
+
     pub(crate) fn is_self_issued(&self) -> bool {
         self.body().issuer() == self.body().subject()
     }
@@ -231,6 +240,7 @@ impl Certificate {
         match scheme {
             Scheme::RsaPss => self.rsa_key().map(drop),
             Scheme::EcdsaP384 => self.p384_key().map(drop),
+            Scheme::EcdsaP256 => self.p256_key().map(drop),
         }
     }
 
@@ -269,6 +279,10 @@ impl Certificate {
                 .verify(&self.tbs, signature),
             ECDSA_WITH_SHA384 => {
                 UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, issuer.p384_key()?)
+                    .verify(&self.tbs, signature)
+            }
+            ECDSA_WITH_SHA256 => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, issuer.p256_key()?)
                     .verify(&self.tbs, signature)
             }
             _ => return Err(CertificateError::Signature),
@@ -315,11 +329,23 @@ impl Certificate {
 
     /// The uncompressed point of a P-384 key.
     pub(crate) fn p384_key(&self) -> Result<&[u8], CertificateError> {
-        let error = CertificateError::Key("P-384");
+        self.ec_key(SECP384R1, CertificateError::Key("P-384"))
+    }
+
+    /// The uncompressed point of a P-256 key.
+    fn p256_key(&self) -> Result<&[u8], CertificateError> {
+        self.ec_key(SECP256R1, CertificateError::Key("P-256"))
+    }
+
+    fn ec_key(
+        &self,
+        expected: ObjectIdentifier,
+        error: CertificateError,
+    ) -> Result<&[u8], CertificateError> {
         let key = self.body().subject_public_key_info();
         let curve = key.algorithm.parameters.as_ref();
         let curve = curve.and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
-        if key.algorithm.oid != EC_PUBLIC_KEY || curve != Some(SECP384R1) {
+        if key.algorithm.oid != EC_PUBLIC_KEY || curve != Some(expected) {
             return Err(error);
         }
         key.subject_public_key.as_bytes().ok_or(error)

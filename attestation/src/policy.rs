@@ -89,6 +89,15 @@ pub enum PolicyError {
         /// What was wrong.
         source: CertificateError,
     },
+    /// Neither Intel's root nor a software root.
+    #[error("`tdx` trusts no root: set `intel_root = true` or name `software_roots`")]
+    NoIntelRoot,
+    /// Intel's root, named as a software root.
+    #[error("`{path}` is Intel's own root: use `intel_root = true`")]
+    IntelAsSoftware {
+        /// The path as written.
+        path: String,
+    },
     /// One of AMD's roots, named as a software root.
     #[error("`{path}` is AMD's own root: use `amd_roots = true`")]
     AmdAsSoftware {
@@ -224,6 +233,10 @@ impl Policy {
 pub(crate) struct Hex<const N: usize>([u8; N]);
 
 impl<const N: usize> Hex<N> {
+    pub(crate) fn into_inner(self) -> [u8; N] {
+        self.0
+    }
+
     pub(crate) fn unwrap_all(list: Vec<Self>) -> Vec<[u8; N]> {
         list.into_iter().map(|hex| hex.0).collect()
     }

@@ -1,0 +1,185 @@
+//! The certificates in a quote: from a root that is trusted down to the platform's key (PCK).
+//!
+//! Here they are read, and a root is chosen. That each is allowed its place and none is revoked is
+//! verified together with the collateral.
+
+use std::time::SystemTime;
+
+use x509_cert::der::pem::{self, LineEnding};
+
+use crate::certificate::{Certificate, CertificateError, Scheme};
+use crate::check::Checks;
+use crate::claims::Root;
+use crate::digest::sha256;
+use crate::tdx::provider;
+use crate::tdx::roots::{INTEL_SGX_ROOT_CA, INTEL_SGX_ROOT_CA_SHA256};
+use crate::time::to_rfc3339;
+
+const LABEL: &str = "CERTIFICATE";
+const END: &str = "-----END CERTIFICATE-----\n";
+
+/// A root that a policy trusts.
+#[derive(Clone, Debug)]
+pub(crate) struct TrustedRoot {
+    kind: Root,
+    der: Vec<u8>,
+    certificate: Certificate,
+}
+
+impl TrustedRoot {
+    /// Intel's root, if its bytes have the pinned digest.
+    pub(crate) fn intel() -> Option<Self> {
+        let pinned = hex::encode(sha256(&[INTEL_SGX_ROOT_CA])) == INTEL_SGX_ROOT_CA_SHA256;
+        let certificate = Certificate::parse(INTEL_SGX_ROOT_CA).ok();
+        certificate.filter(|_| pinned).map(|certificate| Self {
+            kind: Root::Intel,
+            der: INTEL_SGX_ROOT_CA.to_vec(),
+            certificate,
+        })
+    }
+
+    /// A software root's self-signed certificate.
+    pub(crate) fn software(der: Vec<u8>) -> Result<Self, CertificateError> {
+        let certificate = Certificate::parse(&der)?;
+        certificate.check_authority(1, Scheme::EcdsaP256)?;
+        certificate.check_issued_by(&certificate)?;
+        Ok(Self {
+            kind: Root::Software,
+            der,
+            certificate,
+        })
+    }
+
+    pub(crate) fn kind(&self) -> Root {
+        self.kind
+    }
+
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    fn describe(&self) -> String {
+        let name = self.certificate.common_name();
+        match self.kind {
+            Root::Software => format!("{name}, a {}", Root::Software.as_str()),
+            _ => name,
+        }
+    }
+}
+
+/// What a quote's certificates are, once a trusted root has signed the upper one.
+pub(crate) struct Chain<'a> {
+    pub(crate) root: &'a TrustedRoot,
+    pub(crate) certificates: Certificates,
+}
+
+/// The two certificates that are looked at.
+pub(crate) struct Certificates {
+    pub(crate) leaf: Certificate,
+    authority: Certificate,
+    /// The platform's family, by the leaf.
+    pub(crate) fmspc: [u8; 6],
+    /// Both again, byte for byte.
+    pub(crate) pem: String,
+}
+
+/// Reads the certificates and finds the root above them.
+pub(crate) fn read<'a>(
+    checks: &mut Checks,
+    pck_chain: &[u8],
+    roots: &'a [TrustedRoot],
+    now: SystemTime,
+) -> Option<Chain<'a>> {
+    let certificates = checks.step(
+        "certificates",
+        "the platform's, its authority's and at most a copy of the root, in PEM",
+        Certificates::parse(pck_chain),
+    )?;
+    let Certificates {
+        leaf, authority, ..
+    } = &certificates;
+
+    let trusted: Vec<_> = roots.iter().map(TrustedRoot::describe).collect();
+    let expected = format!("a root that the policy trusts: {}", trusted.join("; "));
+    let root = roots
+        .iter()
+        .find(|root| authority.check_issued_by(&root.certificate).is_ok());
+    let seen = root.map_or_else(
+        || format!("{} is signed by none of them", authority.common_name()),
+        TrustedRoot::describe,
+    );
+    checks.record("root", root.is_some(), expected, seen);
+    let root = root?;
+
+    check_validity(checks, &[leaf, authority, &root.certificate], now);
+    Some(Chain { root, certificates })
+}
+
+impl Certificates {
+    fn parse(pck_chain: &[u8]) -> Result<(Self, String), String> {
+        let [leaf_der, authority_der] = decode(pck_chain)?;
+        let parse = |der: &[u8]| Certificate::parse(der).map_err(|error| error.to_string());
+        let (leaf, authority) = (parse(&leaf_der)?, parse(&authority_der)?);
+        let fmspc = provider::fmspc(&leaf_der)?;
+        let to_pem = |der: &[u8]| {
+            pem::encode_string(LABEL, LineEnding::LF, der).map_err(|error| error.to_string())
+        };
+        let pem = to_pem(&leaf_der)? + &to_pem(&authority_der)?;
+        let seen = format!(
+            "{} of FMSPC {}, {}",
+            leaf.common_name(),
+            hex::encode(fmspc),
+            authority.common_name()
+        );
+        Ok((
+            Self {
+                leaf,
+                authority,
+                fmspc,
+                pem,
+            },
+            seen,
+        ))
+    }
+}
+
+/// Reads the PEM that Intel's library writes: two or three certificates, and it may end with a NUL.
+/// The third is a copy of the root, and not looked at: roots never come from evidence.
+fn decode(pck_chain: &[u8]) -> Result<[Vec<u8>; 2], String> {
+    let text = pck_chain.strip_suffix(&[0]).unwrap_or(pck_chain);
+    let text = str::from_utf8(text).map_err(|_| "no text".to_owned())?;
+    let mut blocks = text.split_inclusive(END);
+    let mut next = || {
+        let block = blocks.next().ok_or("fewer than two certificates")?;
+        match pem::decode_vec(block.as_bytes()) {
+            Ok((LABEL, der)) => Ok(der),
+            Ok((label, _)) => Err(format!("PEM of a {label}")),
+            Err(error) => Err(format!("no PEM: {error}")),
+        }
+    };
+    let used = [next()?, next()?];
+    match blocks.count() {
+        0 | 1 => Ok(used),
+        more => Err(format!("{more} certificates above the authority")),
+    }
+}
+
+fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {
+    let invalid = chain
+        .iter()
+        .find(|certificate| !certificate.is_valid_at(now));
+    let window = |certificate: &Certificate| {
+        let name = certificate.common_name();
+        let from = to_rfc3339(certificate.not_before());
+        format!("{name} {from} to {}", to_rfc3339(certificate.not_after()))
+    };
+    let seen = invalid
+        .or(chain.first())
+        .map(|certificate| window(certificate));
+    checks.record(
+        "certificate validity",
+        invalid.is_none(),
+        format!("every certificate valid at {}", to_rfc3339(now)),
+        seen.unwrap_or_default(),
+    );
+}

@@ -1,0 +1,162 @@
+//! What a policy asks of TDX evidence: the `[tdx]` table (`docs/policy.md`).
+
+use std::io;
+
+use serde::Deserialize;
+
+use crate::digest::sha256;
+use crate::policy::{Hex, PolicyError};
+use crate::tdx::TcbStatus;
+use crate::tdx::chain::TrustedRoot;
+use crate::tdx::roots::INTEL_SGX_ROOT_CA_SHA256;
+
+/// Most software roots that one policy can name.
+const MAX_SOFTWARE_ROOTS: usize = 16;
+/// XFAM bits that the TDX module lets a TD have (Intel TDX module specification, `XFAM_FIXED0`).
+const XFAM_POSSIBLE: u64 = 0x0006_dbe7;
+
+/// Reference values for TDX evidence.
+#[derive(Clone, Debug)]
+pub struct TdxPolicy {
+    pub(crate) roots: Vec<TrustedRoot>,
+    pub(crate) accepted_tcb_statuses: Vec<TcbStatus>,
+    pub(crate) accepted_advisories: Vec<String>,
+    pub(crate) minimum_tcb_evaluation_number: u32,
+    pub(crate) minimum_tee_tcb_svn: Option<[u8; 16]>,
+    pub(crate) mrseam: Vec<[u8; 48]>,
+    pub(crate) mrtd: Vec<[u8; 48]>,
+    pub(crate) rtmrs: [Option<Vec<[u8; 48]>>; 4],
+    pub(crate) mrconfigid: Option<Vec<[u8; 48]>>,
+    pub(crate) mrowner: Option<Vec<[u8; 48]>>,
+    pub(crate) mrownerconfig: Option<Vec<[u8; 48]>>,
+    pub(crate) allow_pks: bool,
+    pub(crate) allow_kl: bool,
+    pub(crate) allowed_xfam: u64,
+    pub(crate) fmspcs: Option<Vec<[u8; 6]>>,
+    pub(crate) denied_fmspcs: Vec<[u8; 6]>,
+    pub(crate) ppids: Option<Vec<[u8; 16]>>,
+    pub(crate) denied_ppids: Vec<[u8; 16]>,
+}
+
+/// The table as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Section {
+    #[serde(default)]
+    intel_root: bool,
+    #[serde(default)]
+    software_roots: Vec<String>,
+    #[serde(default = "Section::default_accepted_tcb_statuses")]
+    accepted_tcb_statuses: Vec<TcbStatus>,
+    #[serde(default)]
+    accepted_advisories: Vec<String>,
+    minimum_tcb_evaluation_number: u32,
+    minimum_tee_tcb_svn: Option<Hex<16>>,
+    mrseam: Vec<Hex<48>>,
+    mrtd: Vec<Hex<48>>,
+    rtmr0: Option<Vec<Hex<48>>>,
+    rtmr1: Option<Vec<Hex<48>>>,
+    rtmr2: Option<Vec<Hex<48>>>,
+    rtmr3: Option<Vec<Hex<48>>>,
+    mrconfigid: Option<Vec<Hex<48>>>,
+    mrowner: Option<Vec<Hex<48>>>,
+    mrownerconfig: Option<Vec<Hex<48>>>,
+    #[serde(default)]
+    allow_pks: bool,
+    #[serde(default)]
+    allow_kl: bool,
+    #[serde(default = "Section::default_allowed_xfam")]
+    allowed_xfam: u64,
+    fmspcs: Option<Vec<Hex<6>>>,
+    #[serde(default)]
+    denied_fmspcs: Vec<Hex<6>>,
+    ppids: Option<Vec<Hex<16>>>,
+    #[serde(default)]
+    denied_ppids: Vec<Hex<16>>,
+}
+
+impl Section {
+    fn default_accepted_tcb_statuses() -> Vec<TcbStatus> {
+        vec![TcbStatus::UpToDate]
+    }
+
+    fn default_allowed_xfam() -> u64 {
+        XFAM_POSSIBLE
+    }
+
+    /// Completes the policy; `digests` gets the SHA-256 of every file that it rests on.
+    pub(crate) fn load(
+        self,
+        read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
+        digests: &mut Vec<[u8; 32]>,
+    ) -> Result<TdxPolicy, PolicyError> {
+        let hardening = |status: &TcbStatus| status.is_hardening_needed();
+        if self.accepted_tcb_statuses.iter().any(hardening) && self.accepted_advisories.is_empty() {
+            return Err(PolicyError::OutOfRange {
+                key: "tdx.accepted_advisories",
+                range: "the list that goes with a status of SWHardeningNeeded",
+            });
+        }
+        if self.software_roots.len() > MAX_SOFTWARE_ROOTS {
+            return Err(PolicyError::OutOfRange {
+                key: "tdx.software_roots",
+                range: "at most 16 files",
+            });
+        }
+        let mut roots = Vec::new();
+        if self.intel_root {
+            roots.extend(TrustedRoot::intel());
+        }
+        for path in self.software_roots {
+            let der = read_root(&path, read_file)?;
+            digests.push(sha256(&[&der]));
+            roots.push(software_root(path, der)?);
+        }
+        if roots.is_empty() {
+            return Err(PolicyError::NoIntelRoot);
+        }
+        let rtmrs = [self.rtmr0, self.rtmr1, self.rtmr2, self.rtmr3];
+        Ok(TdxPolicy {
+            roots,
+            accepted_tcb_statuses: self.accepted_tcb_statuses,
+            accepted_advisories: self.accepted_advisories,
+            minimum_tcb_evaluation_number: self.minimum_tcb_evaluation_number,
+            minimum_tee_tcb_svn: self.minimum_tee_tcb_svn.map(Hex::into_inner),
+            mrseam: Hex::unwrap_all(self.mrseam),
+            mrtd: Hex::unwrap_all(self.mrtd),
+            rtmrs: rtmrs.map(|list| list.map(Hex::unwrap_all)),
+            mrconfigid: self.mrconfigid.map(Hex::unwrap_all),
+            mrowner: self.mrowner.map(Hex::unwrap_all),
+            mrownerconfig: self.mrownerconfig.map(Hex::unwrap_all),
+            allow_pks: self.allow_pks,
+            allow_kl: self.allow_kl,
+            allowed_xfam: self.allowed_xfam,
+            fmspcs: self.fmspcs.map(Hex::unwrap_all),
+            denied_fmspcs: Hex::unwrap_all(self.denied_fmspcs),
+            ppids: self.ppids.map(Hex::unwrap_all),
+            denied_ppids: Hex::unwrap_all(self.denied_ppids),
+        })
+    }
+}
+
+/// Reads a root's file: one certificate, PEM or DER.
+fn read_root(
+    path: &str,
+    read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
+) -> Result<Vec<u8>, PolicyError> {
+    let bytes = read_file(path).map_err(|source| PolicyError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    match x509_cert::der::pem::decode_vec(&bytes) {
+        Ok(("CERTIFICATE", der)) => Ok(der),
+        _ => Ok(bytes),
+    }
+}
+
+fn software_root(path: String, der: Vec<u8>) -> Result<TrustedRoot, PolicyError> {
+    if hex::encode(sha256(&[&der])) == INTEL_SGX_ROOT_CA_SHA256 {
+        return Err(PolicyError::IntelAsSoftware { path });
+    }
+    TrustedRoot::software(der).map_err(|source| PolicyError::RootCertificate { path, source })
+}
