@@ -26,6 +26,7 @@ mod json;
 pub mod nitro;
 pub mod nvidia;
 pub mod policy;
+pub mod self_test;
 pub mod sev_snp;
 pub mod software_root;
 pub mod statement;
@@ -43,6 +44,7 @@ pub use digest::{InvalidHex, Nonce, StatementDigest};
 pub use input::Expected;
 pub use json::JsonError;
 pub use policy::{Policy, PolicyError};
+pub use self_test::{SelfTest, SelfTestFailure, self_test};
 pub use statement::{Statement, StatementError};
 pub use verify::{
     Appraisal, Ineligible, MAX_KEY_LIFE, VerifiedKey, VerifiedNode, appraise, appraise_item, verify,
