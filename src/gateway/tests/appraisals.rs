@@ -1,14 +1,11 @@
 //! How long a node is trusted, and how often it is asked.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
 
 use attestation::{SelfTest, SelfTestFailure};
 use futures_util::future::join_all;
 use http::StatusCode;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::{
     fake::{FakeNode, folder},
@@ -69,20 +66,17 @@ async fn an_appraisal_serves_until_its_end_and_its_streams_no_longer() {
     let url = format!("http://{}", node.address);
     let gateway = Running::start_in(dir.path(), &[url], "", clock).await;
     gateway.until_ready().await;
-    let writers = watch::Sender::new(None);
-    let kept = writers.clone();
-    node.play(move |asked| {
-        let kept = kept.clone();
-        async move {
-            let (sealer, writer, response) = asked.stream();
-            kept.send_replace(Some(Arc::new((sealer, writer))));
-            response
-        }
+    node.play(|asked| {
+        let (mut sealer, writer, response) = asked.stream();
+        let event = sealer.chunk(b"data: {\"a\":1}\n\n").unwrap();
+        tokio::spawn(async move {
+            writer.send(Ok(event)).await.unwrap();
+            writer.closed().await;
+        });
+        std::future::ready(response)
     });
-    let (stream, _) = tokio::join!(gateway.begin(STREAM_BODY), async {
-        writers.subscribe().wait_for(Option::is_some).await.unwrap();
-        node.lie();
-    });
+    let stream = gateway.begin(STREAM_BODY).await;
+    node.lie();
 
     let known = &gateway.shared.nodes.all[0];
     let verified = known.verified().unwrap();
