@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    KEY, Process, Reply, Setup,
+    Engine, KEY, Process, Reply, Setup,
     process::sealgate,
     prompt,
     setup::{Files, error_of, measurement, policy},
@@ -121,7 +121,13 @@ async fn a_stream_goes_on_under_a_new_policy_that_its_node_passes() {
     put_in_force(&setup, &wider).await;
     until_logged(&setup, "policy in force").await;
     let digest = digest_in_force(&setup);
-    until_logged(&setup, &format!("policy=\"{digest}\"")).await;
+    let judged = async {
+        let lines = |log: String| log.matches(&format!("policy=\"{digest}\"")).count();
+        while lines(setup.gateway.log()) < 2 {
+            setup.get("/health").await;
+        }
+    };
+    soon("the node is judged by it", judged).await;
     feed.text("b").await;
     feed.done().await;
     drop(feed);
@@ -174,7 +180,19 @@ async fn a_broken_policy_changes_nothing() {
 
 #[tokio::test]
 async fn a_changed_policy_is_noticed_without_a_signal() {
-    let setup = Setup::with("", "reload_s = 1\n").await;
+    let (files, engine) = (Files::new(), Engine::start().await);
+    let node = Process::start("node", &files.node("node-a", &engine, "")).await;
+    let config = files.gateway(&[&node.url], "");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("reload_s = 1\n{text}")).unwrap();
+    let setup = Setup {
+        engine,
+        node,
+        gateway: Process::start("gateway", &config).await,
+        client: reqwest::Client::new(),
+        dir: files.dir,
+    };
+    until_ready(&setup, true).await;
     let policy_file = setup.dir.path().join("policy.toml");
     fs::write(&policy_file, policy(&another())).unwrap();
     until_ready(&setup, false).await;
