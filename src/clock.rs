@@ -7,7 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Where a role takes the time of day from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
-    _private: (),
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Source {
+    #[default]
+    System,
+    /// Goes as tokio's time goes, which tests can stop and wind on.
+    #[cfg(test)]
+    Tokio(tokio::time::Instant, SystemTime),
 }
 
 impl Clock {
@@ -17,6 +26,15 @@ impl Clock {
         Self::default()
     }
 
+    /// A clock that shows the system's time now and from now on goes as tokio's time goes.
+    #[cfg(test)]
+    pub(crate) fn tokio() -> Self {
+        let now = Self::system().now();
+        Self {
+            source: Source::Tokio(tokio::time::Instant::now(), now),
+        }
+    }
+
     /// The time of day now.
     #[must_use]
     #[expect(
@@ -24,7 +42,11 @@ impl Clock {
         reason = "the one place that reads the system's clock"
     )]
     pub fn now(&self) -> SystemTime {
-        SystemTime::now()
+        match self.source {
+            Source::System => SystemTime::now(),
+            #[cfg(test)]
+            Source::Tokio(since, then) => then + since.elapsed(),
+        }
     }
 }
 

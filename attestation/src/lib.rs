@@ -32,6 +32,7 @@ pub mod nvidia;
 pub mod ocsp;
 pub mod policy;
 pub mod proposal;
+pub mod self_test;
 pub mod sev_snp;
 pub mod software_root;
 pub mod statement;
@@ -50,6 +51,7 @@ pub use input::Expected;
 pub use json::JsonError;
 pub use policy::{Policy, PolicyError};
 pub use proposal::{Proposal, propose, propose_item};
+pub use self_test::{SelfTest, SelfTestFailure, self_test};
 pub use statement::{Statement, StatementError};
 pub use verify::{
     Appraisal, Ineligible, MAX_KEY_LIFE, VerifiedKey, VerifiedNode, appraise, appraise_item, verify,

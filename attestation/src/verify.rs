@@ -451,6 +451,40 @@ impl VerifiedNode {
         self.expires_at
     }
 
+    /// Verifies this node's answer once more, after the policy or the bundle changed.
+    ///
+    /// Evidence does not become fresh by it: what comes of it is as old as `self`, ends no later,
+    /// and no later than the policy allows at that age.
+    ///
+    /// # Errors
+    /// As for [`verify`], and if it would have ended already.
+    pub fn verify_again(
+        &self,
+        answer: &Answer,
+        policy: &Policy,
+        bundle: &Bundle,
+        nonce: &Nonce,
+        now: SystemTime,
+    ) -> Result<Self, Refusal> {
+        let node = verify(answer, policy, bundle, nonce, now)?;
+        let by_age = self.verified_at.checked_add(policy.appraisal_max_age);
+        let end = self.expires_at.min(by_age.unwrap_or(self.verified_at));
+        if now < end {
+            return Ok(Self {
+                verified_at: self.verified_at,
+                expires_at: node.expires_at.min(end),
+                ..node
+            });
+        }
+        Err(Refusal {
+            check: "evidence age",
+            device: None,
+            expected: format!("at most {} s", policy.appraisal_max_age.as_secs()),
+            seen: format!("verified at {}", to_rfc3339(self.verified_at)),
+            outcome: crate::Outcome::Failed,
+        })
+    }
+
     /// The key to seal to at `now`: of those in their life, the one that began last.
     ///
     /// # Errors

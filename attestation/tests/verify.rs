@@ -120,6 +120,56 @@ fn a_good_answer_makes_a_node_that_expires() {
     );
 }
 
+/// Under another policy evidence does not become younger than it is.
+#[test]
+fn verified_again_it_is_as_old_as_before_and_ends_no_later() {
+    let answer = answer(&draft(), vec![]);
+    let again = |before: &str, after: &str, passed: u64| {
+        let (bundle, nonce) = (Bundle::empty(), nonce());
+        let node = verify(&answer, &policy(before), &bundle, &nonce, at(NOW)).unwrap();
+        node.verify_again(&answer, &policy(after), &bundle, &nonce, at(NOW + passed))
+    };
+    let (hour, minute) = ("", "appraisal_max_age_s = 60");
+    let cases = [
+        ("the old end is earlier", minute, hour, 59, Some(60)),
+        ("the old end has come", minute, hour, 60, None),
+        ("the new end is earlier", hour, minute, 59, Some(60)),
+        ("by the new policy it is too old", hour, minute, 60, None),
+        ("nothing changed", hour, hour, 10, Some(HOUR)),
+    ];
+    for (name, before, after, passed, ends) in cases {
+        let node = again(before, after, passed);
+        let Some(ends) = ends else {
+            let refusal = node.unwrap_err();
+            assert_eq!(refusal.check, "evidence age", "{name}");
+            assert_eq!(refusal.seen, "verified at 2026-06-01T00:00:00Z", "{name}");
+            continue;
+        };
+        let node = node.expect(name);
+        assert_eq!(node.expires_at(), at(NOW + ends), "{name}");
+        assert_eq!(node.verified_at(), at(NOW), "{name}");
+        assert_eq!(node.policy_digest(), policy(after).digest(), "{name}");
+    }
+    let refusal = again(hour, "config_sha256 = []", 1).unwrap_err();
+    assert_eq!(refusal.check, "configuration");
+
+    // The key to seal to has become another, which ends sooner.
+    let mut short = draft();
+    short.keys = vec![key(20, NOW - HOUR, NOW + DAY), key(21, NOW + 1, NOW + 30)];
+    let answer = self::answer(&short, vec![]);
+    let node = verify(&answer, &policy(hour), &Bundle::empty(), &nonce(), at(NOW)).unwrap();
+    let node = node
+        .verify_again(
+            &answer,
+            &policy(minute),
+            &Bundle::empty(),
+            &nonce(),
+            at(NOW + 2),
+        )
+        .unwrap();
+    assert_eq!(node.expires_at(), at(NOW + 30));
+}
+
 #[test]
 fn the_earliest_end_counts() {
     let mut short = draft();

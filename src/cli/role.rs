@@ -6,7 +6,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::terminal;
-use crate::{clock::Clock, config, gateway::Gateway, node::Node};
+use crate::{
+    clock::Clock,
+    config,
+    gateway::{Gateway, Reload},
+    node::Node,
+};
 
 /// Exit code after a second signal: the role ended without finishing its work.
 const ENDED_BY_SIGNAL: i32 = 130;
@@ -16,6 +21,7 @@ pub(super) fn gateway(path: &Path) -> ExitCode {
     with_runtime(async {
         let config = config::load(path)?;
         let gateway = Gateway::bind(config, Clock::system()).await?;
+        reload_on_signal(gateway.reload())?;
         ready("gateway", gateway.address());
         gateway.serve(shutdown_on_signal()?).await;
         Ok(())
@@ -73,6 +79,17 @@ pub(super) fn shutdown_on_signal() -> io::Result<CancellationToken> {
         std::process::exit(ENDED_BY_SIGNAL);
     });
     Ok(shutdown)
+}
+
+/// Has a gateway read its policy again on every SIGHUP.
+fn reload_on_signal(reload: Reload) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.now();
+        }
+    });
+    Ok(())
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

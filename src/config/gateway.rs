@@ -13,7 +13,10 @@ use std::{
 use http::{Uri, uri::Authority};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{ConfigError, Loaded};
+use super::{
+    ConfigError, Loaded,
+    archive::{self, ArchiveConfig},
+};
 use crate::seal::Padding;
 
 /// Most nodes of one gateway.
@@ -47,6 +50,13 @@ pub struct GatewayConfig {
     /// Seconds between two appraisals of a node; an appraisal that ends sooner is renewed sooner.
     #[serde(default = "GatewayConfig::default_reattest_s")]
     pub reattest_s: NonZeroU32,
+    /// Seconds between two looks at the policy and the files that it names; what changed is put in
+    /// force once it is seen unchanged in two looks, or at once on SIGHUP.
+    #[serde(default = "GatewayConfig::default_reload_s")]
+    pub reload_s: NonZeroU32,
+    /// Where evidence is kept; left out, nowhere.
+    #[serde(default)]
+    pub archive: Option<ArchiveConfig>,
     /// How the length of what travels is hidden: `bucket` or `off` (docs/wire.md, "Hiding lengths").
     #[serde(default, deserialize_with = "padding")]
     pub padding: Padding,
@@ -70,6 +80,10 @@ impl GatewayConfig {
 
     fn default_reattest_s() -> NonZeroU32 {
         NonZeroU32::MIN.saturating_add(299)
+    }
+
+    fn default_reload_s() -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(4)
     }
 }
 
@@ -120,7 +134,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
         let message = format!("a node takes at most {MAX_BODY_BYTES}");
         return Err(config.invalid("limits.body_bytes", message));
     }
-    Ok(())
+    archive::check(config)
 }
 
 fn is_model_name(name: &str) -> bool {
@@ -376,6 +390,8 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.limits.body_bytes.get(), 8 << 20);
         assert_eq!(config.reattest_s.get(), 300);
+        assert_eq!(config.reload_s.get(), 5);
+        assert!(config.archive.is_none());
         assert_eq!(config.padding, Padding::Bucket);
         assert!(config.retry_unauthenticated);
         assert_eq!(config.nodes[0].url.to_string(), "http://127.0.0.1:8090");
@@ -425,6 +441,16 @@ mod tests {
                 "bodies that no node takes",
                 format!("{MINIMAL}[limits]\nbody_bytes = 16777217\n"),
                 "limits.body_bytes",
+            ),
+            (
+                "an archive without a folder",
+                format!("{MINIMAL}[archive]\nrequired = true\n"),
+                "dir",
+            ),
+            (
+                "an archive that holds nothing",
+                format!("{MINIMAL}[archive]\ndir = \"a\"\nmax_bytes = 1000\n"),
+                "archive.max_bytes",
             ),
         ];
         for (name, text, named) in cases {

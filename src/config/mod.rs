@@ -12,6 +12,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
+pub mod archive;
 pub mod gateway;
 pub mod node;
 

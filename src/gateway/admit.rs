@@ -75,6 +75,11 @@ impl Admission {
         }
     }
 
+    /// Requests that hold a place.
+    pub(super) fn in_flight(&self) -> usize {
+        self.total.saturating_sub(self.places.available_permits())
+    }
+
     /// No room yet, to be grown as the body comes.
     pub(super) fn body_room(&self) -> BodyRoom {
         BodyRoom {
@@ -87,8 +92,7 @@ impl Admission {
     /// Leave to try once more, or `None` when too many requests are being tried again: a fleet in
     /// trouble must not get more requests than a healthy one.
     pub(super) fn retry(&self) -> Option<RetryPermit> {
-        let in_flight = self.total.saturating_sub(self.places.available_permits());
-        let most = (in_flight / REQUESTS_PER_RETRY).max(MIN_RETRIES);
+        let most = (self.in_flight() / REQUESTS_PER_RETRY).max(MIN_RETRIES);
         let one_more = |now: usize| (now < most).then_some(now.saturating_add(1));
         self.retries
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)

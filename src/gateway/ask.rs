@@ -118,7 +118,11 @@ impl Shared {
             return Err((None, NodeFailure::NotVerified));
         };
         record.node = Some(Arc::clone(&verified.id));
-        match self.exchange(job, served, node, &verified).await {
+        let exchanged = tokio::select! {
+            exchanged = self.exchange(job, served, node, &verified) => exchanged,
+            () = verified.trust.ended() => Err(verified.trust.failure()),
+        };
+        match exchanged {
             Ok(reply) => Ok((verified, reply)),
             Err(failure) => Err((Some(verified), failure)),
         }

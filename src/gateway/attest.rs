@@ -1,26 +1,28 @@
-//! Keeps each node appraised: one task per node, so one appraisal at a time and never on a
-//! request's path.
+//! From a node's answer to a verified node: fetched, judged, archived.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use attestation::{Answer, AnswerError, Bundle, Nonce, Policy, Refusal, Root};
+use attestation::{Answer, AnswerError, Nonce, Refusal, VerifiedNode, time::to_rfc3339};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header::ACCEPT};
 use http_body_util::Full;
-use rand::RngExt as _;
+use sha2::{Digest as _, Sha256};
 use tokio::{
-    sync::Semaphore,
-    time::{sleep, timeout},
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    archive::{Archive, ArchiveError, Entry},
     node::{Node, Verified},
-    nodes::Nodes,
+    rules::Rules,
     tls::{self, TlsError},
+    trust::Trust,
     upstream::{Channel, NodeBody, SendError},
 };
 use crate::clock::Clock;
@@ -29,16 +31,9 @@ use crate::clock::Clock;
 const MAX_ANSWER: usize = 1024 * 1024;
 /// Most appraisals at once: their signature checks are work for the processor.
 const MAX_AT_ONCE: usize = 8;
-/// Rest after the first failed appraisal; doubled by each further one.
-const FIRST_REST: Duration = Duration::from_millis(250);
-/// Longest rest between failed appraisals.
-const LONGEST_REST: Duration = Duration::from_secs(30);
-/// Shortest time between two appraisals that passed.
-const MIN_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Why an appraisal gave no verified node.
 #[derive(Debug, thiserror::Error)]
-enum AttestError {
+pub(super) enum AttestError {
     #[error(transparent)]
     Send(#[from] SendError),
     #[error("no answer in time")]
@@ -61,131 +56,212 @@ enum AttestError {
     Random,
     #[error("the node's name or statement makes no header value")]
     Name,
+    #[error("the verifier panicked")]
+    Panicked,
+    #[error("the archive, which is required: {0}")]
+    Archive(#[from] ArchiveError),
+}
+
+/// What a node answered to a nonce of ours, as it came.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    bytes: Bytes,
+    /// SHA-256 of the bytes in hex.
+    digest: String,
+    nonce: Nonce,
+}
+
+/// Evidence that passed, and what it was judged by.
+#[derive(Debug)]
+pub(super) struct Judged {
+    node: VerifiedNode,
+    evidence: Arc<Evidence>,
+    rules: Arc<Rules>,
 }
 
 /// How nodes are appraised.
 #[derive(Debug)]
 pub(super) struct Attester {
-    pub(super) policy: Policy,
+    pub(super) settings: Settings,
+    rules: watch::Receiver<Arc<Rules>>,
+    archive: Option<Archive>,
+    /// Ends all trust.
+    cut: CancellationToken,
+    at_once: Semaphore,
+}
+
+/// What the configuration says of appraisals.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
     pub(super) clock: Clock,
     /// Longest time between two appraisals.
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) max_idle: usize,
-    at_once: Semaphore,
+}
+
+impl Evidence {
+    fn new(bytes: Bytes, nonce: Nonce) -> Self {
+        let digest = hex::encode(Sha256::digest(&bytes));
+        Self {
+            bytes,
+            digest,
+            nonce,
+        }
+    }
+
+    /// Judges it, where it was judged before as no younger than then.
+    fn judge(
+        &self,
+        rules: &Rules,
+        before: Option<&Verified>,
+        now: SystemTime,
+    ) -> Result<VerifiedNode, AttestError> {
+        let answer = Answer::from_json(&self.bytes)?;
+        let (policy, bundle, nonce) = (&rules.policy, &rules.bundle, &self.nonce);
+        Ok(match before {
+            Some(before) => before
+                .node
+                .verify_again(&answer, policy, bundle, nonce, now)?,
+            None => attestation::verify(&answer, policy, bundle, nonce, now)?,
+        })
+    }
 }
 
 impl Attester {
     pub(super) fn new(
-        policy: Policy,
-        clock: Clock,
-        interval: Duration,
-        timeout: Duration,
-        connect_timeout: Duration,
-        max_idle: usize,
+        settings: Settings,
+        rules: watch::Receiver<Arc<Rules>>,
+        archive: Option<Archive>,
+        cut: CancellationToken,
     ) -> Self {
-        let at_once = Semaphore::new(MAX_AT_ONCE);
         Self {
-            policy,
-            clock,
-            interval,
-            timeout,
-            connect_timeout,
-            max_idle,
-            at_once,
+            settings,
+            rules,
+            archive,
+            cut,
+            at_once: Semaphore::new(MAX_AT_ONCE),
         }
     }
 
-    /// Appraises `node` at once, then again before an appraisal ends, at the latest after the
-    /// interval, and when a request asks for it.
-    pub(super) async fn keep(&self, nodes: &Nodes, node: &Arc<Node>, stop: CancellationToken) {
-        let mut failures = 0;
-        loop {
-            let outcome = tokio::select! {
-                outcome = self.appraise(node) => outcome,
-                () = stop.cancelled() => return,
-            };
-            let now = self.clock.now();
-            let rest = match &outcome {
-                Ok(verified) => {
-                    failures = 0;
-                    self.until_renewal(verified, now)
-                }
-                Err(_) => {
-                    failures += 1;
-                    rest_after(failures)
-                }
-            };
-            log(node, &outcome);
-            let changed = node.appraised(outcome.ok());
-            if node.expire(now) || changed {
-                nodes.rebuild(now);
-            }
-            let wanted = async {
-                node.wanted.notified().await;
-                node.rest_before_demanded().await;
-            };
-            tokio::select! {
-                () = self.rest(nodes, node, rest) => {}
-                () = wanted => {}
-                () = stop.cancelled() => return,
-            }
-        }
+    /// The rules in force, and those that come after.
+    pub(super) fn rules(&self) -> watch::Receiver<Arc<Rules>> {
+        self.rules.clone()
     }
 
-    /// Waits; an appraisal that ends meanwhile is forgotten in time.
-    async fn rest(&self, nodes: &Nodes, node: &Node, rest: Duration) {
-        let ends = node.verified().map(|verified| verified.node.expires_at());
-        let left = ends.and_then(|ends| ends.duration_since(self.clock.now()).ok());
-        match left.filter(|left| *left < rest) {
-            Some(left) => {
-                sleep(left).await;
-                let now = self.clock.now();
-                if node.expire(now) {
-                    nodes.rebuild(now);
-                }
-                sleep(rest.saturating_sub(left)).await;
-            }
-            None => sleep(rest).await,
-        }
-    }
-
-    /// The interval, or half of the time that is left if that is sooner, and a little less so that
-    /// the nodes of a fleet do not fall into step.
-    fn until_renewal(&self, verified: &Verified, now: SystemTime) -> Duration {
-        let left = verified
-            .node
-            .expires_at()
-            .duration_since(now)
-            .unwrap_or_default();
-        let most = self.interval.min(left / 2);
-        most.mul_f64(rand::rng().random_range(0.9..=1.0))
-            .max(MIN_INTERVAL)
-    }
-
-    async fn appraise(&self, node: &Node) -> Result<Arc<Verified>, AttestError> {
+    /// Asks `node` for evidence, and judges it by the rules that are in force when it was judged.
+    ///
+    /// # Errors
+    /// [`AttestError`] says why nothing was verified.
+    pub(super) async fn appraise(&self, node: &Node) -> Result<Judged, AttestError> {
         let nonce = fresh_nonce()?;
-        let bytes = match timeout(self.timeout, self.fetch(node, &nonce)).await {
+        let bytes = match timeout(self.settings.timeout, self.fetch(node, &nonce)).await {
             Ok(fetched) => fetched?,
             Err(_) => return Err(AttestError::Timeout),
         };
-        // Not before the answer is there: a node that is slow to give one must not hold up others.
-        // The semaphore is never closed; without a permit the work is merely less spread out.
-        let _permit = self.at_once.acquire().await.ok();
-        let answer = Answer::from_json(&bytes)?;
-        let verified = attestation::verify(
-            &answer,
-            &self.policy,
-            &Bundle::empty(),
-            &nonce,
-            self.clock.now(),
-        )?;
+        let evidence = Arc::new(Evidence::new(bytes, nonce));
+        loop {
+            let rules = Arc::clone(&self.rules.borrow());
+            let judged = self.judge(node, &evidence, &rules, None).await;
+            if Arc::ptr_eq(&rules, &self.rules.borrow()) {
+                return judged;
+            }
+        }
+    }
+
+    /// Judges by `rules` what `before` was verified from.
+    ///
+    /// # Errors
+    /// [`AttestError`] says why it is not verified by them.
+    pub(super) async fn judge_again(
+        &self,
+        node: &Node,
+        before: &Arc<Verified>,
+        rules: &Arc<Rules>,
+    ) -> Result<Judged, AttestError> {
+        self.judge(node, &before.evidence, rules, Some(before))
+            .await
+    }
+
+    async fn judge(
+        &self,
+        node: &Node,
+        evidence: &Arc<Evidence>,
+        rules: &Arc<Rules>,
+        before: Option<&Arc<Verified>>,
+    ) -> Result<Judged, AttestError> {
+        // Not before the evidence is there: a node that is slow must not hold up others. The
+        // semaphore is never closed; without a permit the work is merely less spread out.
+        let permit = self.at_once.acquire().await.ok();
+        let now = self.settings.clock.now();
+        let work = (Arc::clone(evidence), Arc::clone(rules), before.cloned());
+        let judging = spawn_blocking(move || {
+            let (evidence, rules, before) = work;
+            evidence.judge(&rules, before.as_deref(), now)
+        });
+        let outcome = judging.await.map_err(|_| AttestError::Panicked)?;
+        drop(permit);
+        self.keep(node, evidence, rules, &outcome, now).await?;
+        Ok(Judged {
+            node: outcome?,
+            evidence: Arc::clone(evidence),
+            rules: Arc::clone(rules),
+        })
+    }
+
+    /// Has the archive keep what was judged.
+    async fn keep(
+        &self,
+        node: &Node,
+        evidence: &Evidence,
+        rules: &Arc<Rules>,
+        outcome: &Result<VerifiedNode, AttestError>,
+        now: SystemTime,
+    ) -> Result<(), ArchiveError> {
+        let Some(archive) = &self.archive else {
+            return Ok(());
+        };
+        let refused = match outcome {
+            Ok(_) => None,
+            Err(AttestError::Refused(refusal)) => Some((refusal.check, refusal.device)),
+            Err(_) => Some(("answer", None)),
+        };
+        let entry = Entry {
+            at: to_rfc3339(now),
+            node: node.url.to_string(),
+            node_id: outcome.as_ref().ok().map(|it| it.node_id().to_owned()),
+            evidence: evidence.bytes.clone(),
+            digest: evidence.digest.clone(),
+            nonce: evidence.nonce,
+            rules: Arc::clone(rules),
+            refused,
+        };
+        archive.keep(entry).await
+    }
+
+    /// What was judged, as requests need it: connections and trust go on where they can.
+    ///
+    /// # Errors
+    /// If there is no way to the node.
+    pub(super) fn verified(
+        &self,
+        node: &Node,
+        judged: Judged,
+    ) -> Result<Arc<Verified>, AttestError> {
+        let Judged {
+            node: verified,
+            evidence,
+            rules,
+        } = judged;
         let pin = verified
             .tls_spki_sha256()
             .copied()
             .filter(|_| node.url.is_https());
         let old = node.verified();
+        let trust = old
+            .as_ref()
+            .map_or_else(|| Trust::begin(&self.cut), |old| old.trust.clone());
         let same_way = old.filter(|old| old.node.tls_spki_sha256() == verified.tls_spki_sha256());
         let channel = match same_way {
             Some(old) => Arc::clone(&old.channel),
@@ -193,6 +269,9 @@ impl Attester {
         };
         let id: Arc<str> = verified.node_id().into();
         Ok(Arc::new(Verified {
+            evidence,
+            rules,
+            trust,
             channel,
             authenticated_channel: pin.is_some(),
             id_header: HeaderValue::from_str(&id).map_err(|_| AttestError::Name)?,
@@ -210,15 +289,20 @@ impl Attester {
         Ok(Channel::new(
             &node.url,
             tls,
-            self.connect_timeout,
-            self.max_idle,
+            self.settings.connect_timeout,
+            self.settings.max_idle,
         )?)
     }
 
     /// Asks over a connection of its own, which needs no authentication: an answer that somebody
     /// else gave, or changed, does not pass appraisal.
     async fn fetch(&self, node: &Node, nonce: &Nonce) -> Result<Bytes, AttestError> {
-        let channel = Channel::new(&node.url, tls::to_anybody()?, self.connect_timeout, 0)?;
+        let channel = Channel::new(
+            &node.url,
+            tls::to_anybody()?,
+            self.settings.connect_timeout,
+            0,
+        )?;
         let request = Request::get(format!("/v1/attestation?nonce={nonce}"))
             .header(ACCEPT, "application/json")
             .body(Full::default())?;
@@ -248,57 +332,4 @@ async fn read(mut body: NodeBody) -> Result<Bytes, AttestError> {
         all.extend_from_slice(&data);
     }
     Ok(all.freeze())
-}
-
-/// Doubles with each failure up to a bound, with half of it left to chance.
-fn rest_after(failures: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-    let longest = FIRST_REST.saturating_mul(doubled).min(LONGEST_REST);
-    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
-}
-
-fn log(node: &Node, outcome: &Result<Arc<Verified>, AttestError>) {
-    match outcome {
-        Ok(verified) => {
-            let expires = verified.node.expires_at();
-            let root = verified.node.root();
-            tracing::info!(
-                node = %node.url,
-                node_id = &*verified.id,
-                tee = verified.node.tee(),
-                %root,
-                statement = verified.statement,
-                models = verified.node.models().len(),
-                expires_at = attestation::time::to_rfc3339(expires),
-                "{}",
-                match root {
-                    Root::Software => "node verified against a software root: no hardware vouches",
-                    _ => "node verified",
-                },
-            );
-        }
-        Err(AttestError::Refused(refusal)) => {
-            tracing::warn!(node = %node.url, %refusal, "node refused");
-        }
-        Err(error) => tracing::warn!(node = %node.url, %error, "node not appraised"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_rest_longer_and_longer_up_to_a_bound() {
-        for (failures, most) in [
-            (1, 250),
-            (2, 500),
-            (3, 1000),
-            (8, 30_000),
-            (u32::MAX, 30_000),
-        ] {
-            let rest = rest_after(failures).as_millis();
-            assert!((most / 2..=most).contains(&rest), "{failures}: {rest}");
-        }
-    }
 }

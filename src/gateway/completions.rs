@@ -122,8 +122,8 @@ impl Shared {
             }
             Reply::Stream(unread) => {
                 record.replied(StatusCode::OK);
-                let cut = self.cut.clone();
-                let body = EventStream::new(unread, self.timeouts.stream, cut, record, held);
+                let trust = verified.trust.clone();
+                let body = EventStream::new(unread, self.timeouts.stream, trust, record, held);
                 let mut response = Response::new(ReplyBody::Stream(Box::new(body)));
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -176,6 +176,8 @@ pub(super) enum NodeFailure {
     Engine { status: u16 },
     #[error("the gateway is shutting down")]
     Cut,
+    #[error("the node is no longer verified")]
+    NoLongerVerified,
 }
 
 /// What a node says in `sealgate-incomplete`.
@@ -243,7 +245,8 @@ impl NodeFailure {
             | Self::Incomplete(_)
             | Self::TooLong { .. }
             | Self::Engine { .. }
-            | Self::Cut => Next::Fail,
+            | Self::Cut
+            | Self::NoLongerVerified => Next::Fail,
         }
     }
 
@@ -273,7 +276,8 @@ impl NodeFailure {
             | Self::Broken(_)
             | Self::Open(OpenError::Truncated)
             | Self::Incomplete(Incomplete::Cancelled | Incomplete::Other)
-            | Self::Cut => Code::UpstreamTruncated,
+            | Self::Cut
+            | Self::NoLongerVerified => Code::UpstreamTruncated,
             Self::Seal(_) | Self::Request(_) => Code::Internal,
             Self::FirstByteTimeout => Code::FirstByteTimeout,
             Self::IdleTimeout | Self::Incomplete(Incomplete::Idle) => Code::IdleTimeout,

@@ -3,12 +3,17 @@
 //! A request goes through the modules in this order: `routes` finds its path, `completions` leads it
 //! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `ask` chooses a node
 //! and decides on another try, `exchange` seals the request, sends it through `upstream` and opens
-//! the reply; `whole` or `stream` give it on. Beside it `attest` keeps each `node` appraised.
+//! the reply; `whole` or `stream` give it on.
+//!
+//! Beside it `keep` has each `node` appraised by `attest`, under the `rules` in force; `archive`
+//! keeps what was judged, `trust` ends what a node's requests hold when it is no longer verified, and
+//! `self_test` tries the verifier itself.
 //!
 //! Nothing is sealed to a node that was not verified, and nothing is given on that did not open.
 //! The gateway carries bodies and replies; it rewrites neither.
 
 mod admit;
+mod archive;
 mod ask;
 mod attest;
 mod authenticate;
@@ -17,15 +22,19 @@ mod completions;
 mod credential;
 mod error;
 mod exchange;
+mod keep;
 mod node;
 mod nodes;
 mod problem;
 mod record;
 mod routes;
+mod rules;
+mod self_test;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trust;
 mod upstream;
 mod whole;
 
@@ -41,18 +50,28 @@ use std::{
     time::Duration,
 };
 
-use attestation::{Policy, PolicyError, VerifiedNode};
+use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
 use tokio::{
     net::TcpListener,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    admit::Admission, attest::Attester, authenticate::Callers, credential::Credential, node::Node,
-    nodes::Nodes, stream::Timing, tls::Roots,
+    admit::Admission,
+    archive::Archive,
+    attest::{Attester, Settings},
+    authenticate::Callers,
+    credential::Credential,
+    keep::Keeper,
+    node::Node,
+    nodes::Nodes,
+    rules::{Reloader, Sources},
+    stream::Timing,
+    tls::Roots,
 };
+pub use self::{rules::Reload, self_test::SelfTestError};
 use crate::{
     clock::Clock,
     config::{
@@ -67,6 +86,8 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for error events to leave once open requests are ended.
 const CUT_GRACE: Duration = Duration::from_secs(2);
+/// Time for the last verdicts to be written.
+const ARCHIVE_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +103,9 @@ pub enum StartError {
         /// Why.
         source: PolicyError,
     },
+    /// The verifier is not to be relied on.
+    #[error("self-test: {0}: this program must not be used")]
+    SelfTest(#[from] SelfTestError),
     /// The address cannot be listened on.
     #[error("listen on {address}: {source}")]
     Listen {
@@ -99,8 +123,18 @@ pub struct Gateway {
     address: SocketAddr,
     limits: listener::Limits,
     drain: Duration,
-    attester: Attester,
+    beside: Beside,
     shared: Arc<Shared>,
+}
+
+/// What works beside the requests.
+#[derive(Debug)]
+struct Beside {
+    attester: Attester,
+    reloader: Reloader,
+    reload_every: Duration,
+    self_test: self_test::Test,
+    archive_ended: Option<archive::Ended>,
 }
 
 /// What all requests share.
@@ -119,6 +153,8 @@ struct Shared {
     draining: AtomicBool,
     /// Ends open requests.
     cut: CancellationToken,
+    /// Set once the verifier is not to be relied on: no node counts as verified any more.
+    halted: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -143,16 +179,33 @@ impl Shared {
 }
 
 impl Gateway {
-    /// Reads every file that the configuration names, and listens.
+    /// Tests the verifier, reads every file that the configuration names, and listens.
     ///
     /// # Errors
     /// [`StartError`] names what cannot be used.
     pub async fn bind(config: Loaded<GatewayConfig>, clock: Clock) -> Result<Self, StartError> {
+        Self::bind_with(config, clock, attestation::self_test).await
+    }
+
+    async fn bind_with(
+        config: Loaded<GatewayConfig>,
+        clock: Clock,
+        self_test: self_test::Test,
+    ) -> Result<Self, StartError> {
         config::gateway::check(&config)?;
-        let policy = read_policy(&config)?;
+        self_test::run(self_test).await?;
+        let reloader = Reloader::start(sources(&config))?;
         let shared = Arc::new(share(&config, clock)?);
+        let (archive, archive_ended) = open_archive(&config)?.unzip();
         let value = &config.value;
         let (limits, timeouts) = (&value.limits, &value.timeouts);
+        let settings = Settings {
+            clock,
+            interval: Duration::from_secs(value.reattest_s.get().into()),
+            timeout: millis(timeouts.attest_ms),
+            connect_timeout: millis(timeouts.connect_ms),
+            max_idle: limits.idle_connections_per_node,
+        };
         let drain = millis(timeouts.drain_ms);
         let address = value.listen;
         let listen = |source| StartError::Listen { address, source };
@@ -168,14 +221,13 @@ impl Gateway {
                 shutdown_timeout: drain.saturating_add(CUT_GRACE),
             },
             drain,
-            attester: Attester::new(
-                policy,
-                clock,
-                Duration::from_secs(value.reattest_s.get().into()),
-                millis(timeouts.attest_ms),
-                millis(timeouts.connect_ms),
-                limits.idle_connections_per_node,
-            ),
+            beside: Beside {
+                attester: Attester::new(settings, reloader.rules(), archive, shared.cut.clone()),
+                reloader,
+                reload_every: Duration::from_secs(value.reload_s.get().into()),
+                self_test,
+                archive_ended,
+            },
             shared,
         })
     }
@@ -184,6 +236,12 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has the policy read again while the gateway is served.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.beside.reloader.reload()
     }
 
     /// Waits for the first node that is verified, once the gateway is served.
@@ -199,19 +257,13 @@ impl Gateway {
             listener,
             limits,
             drain,
-            attester,
+            beside,
             shared,
             ..
         } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let attester = Arc::new(attester);
-        for node in &shared.nodes.all {
-            let (attester, shared, node) =
-                (Arc::clone(&attester), Arc::clone(&shared), Arc::clone(node));
-            let stop = stop.clone();
-            tasks.spawn(async move { attester.keep(&shared.nodes, &node, stop).await });
-        }
+        let archive_ended = beside.start(&shared, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
         tasks.spawn(drain_on(
             Arc::clone(&shared),
@@ -228,7 +280,49 @@ impl Gateway {
         serve_connections(listener, service, limits, shutdown).await;
         stop.cancel();
         tasks.wait().await;
+        if let Some(ended) = archive_ended {
+            let _ = timeout(ARCHIVE_GRACE, ended).await;
+        }
     }
+}
+
+impl Beside {
+    /// Starts a task for each node and each other thing, all of which end with `stop`; the archive
+    /// ends after them.
+    fn start(
+        self,
+        shared: &Arc<Shared>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Option<archive::Ended> {
+        let attester = Arc::new(self.attester);
+        for node in &shared.nodes.all {
+            let keeping = keep(Arc::clone(&attester), Arc::clone(shared), Arc::clone(node));
+            tasks.spawn(until(stop.clone(), keeping));
+        }
+        let reloading = self.reloader.run(self.reload_every);
+        tasks.spawn(until(stop.clone(), reloading));
+        let testing = self_test::daily(self.self_test, shared.halted.clone());
+        tasks.spawn(until(stop.clone(), testing));
+        self.archive_ended
+    }
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Keeps a node appraised until the verifier is not to be relied on.
+async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
+    tokio::select! {
+        () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
+        () = shared.halted.cancelled() => {}
+    }
+    node.distrust();
+    shared.nodes.rebuild(shared.clock.now());
 }
 
 /// Reads every file that the configuration names, as a start does, and opens no port.
@@ -236,7 +330,7 @@ impl Gateway {
 /// # Errors
 /// [`StartError`] names what cannot be used.
 pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
-    read_policy(config)?;
+    sources(config).read()?;
     share(config, Clock::system())?;
     Ok(())
 }
@@ -303,6 +397,7 @@ fn share(config: &Loaded<GatewayConfig>, clock: Clock) -> Result<Shared, ConfigE
         },
         draining: AtomicBool::new(false),
         cut: CancellationToken::new(),
+        halted: CancellationToken::new(),
     })
 }
 
@@ -310,12 +405,20 @@ fn as_usize(value: u32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-fn read_policy(config: &Loaded<GatewayConfig>) -> Result<Policy, StartError> {
-    let path = config.resolve(&config.value.policy);
-    let text = config::read_text(&path)?;
-    let folder = path.parent().map(PathBuf::from).unwrap_or_default();
-    Policy::from_toml(&text, &mut |name| std::fs::read(folder.join(name)))
-        .map_err(|source| StartError::Policy { path, source })
+fn sources(config: &Loaded<GatewayConfig>) -> Sources {
+    Sources::new(config.resolve(&config.value.policy))
+}
+
+fn open_archive(
+    config: &Loaded<GatewayConfig>,
+) -> Result<Option<(Archive, archive::Ended)>, ConfigError> {
+    let Some(archive) = &config.value.archive else {
+        return Ok(None);
+    };
+    let dir = config.resolve(&archive.dir);
+    let opened = Archive::open(archive, &dir);
+    let unusable = |e| config.invalid("archive.dir", format!("{}: {e}", dir.display()));
+    opened.map(Some).map_err(unusable)
 }
 
 fn read_callers(config: &Loaded<GatewayConfig>) -> Result<Callers, ConfigError> {

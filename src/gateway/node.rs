@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{credential::Credential, tls::Roots, upstream::Channel};
+use super::{
+    attest::Evidence, credential::Credential, rules::Rules, tls::Roots, trust::Trust,
+    upstream::Channel,
+};
 use crate::{clock::unix_seconds, config::gateway::NodeUrl};
 
 /// Shortest time between two appraisals that a request asks for.
@@ -58,6 +61,11 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) node: VerifiedNode,
+    /// What it was verified from, and by.
+    pub(super) evidence: Arc<Evidence>,
+    pub(super) rules: Arc<Rules>,
+    /// Ends when the node is no longer verified.
+    pub(super) trust: Trust,
     /// The way to it; its connections end at the certificate that the evidence names.
     pub(super) channel: Arc<Channel>,
     /// Whether the evidence vouches for the connection itself.
@@ -149,14 +157,36 @@ impl Node {
         changed
     }
 
-    /// Forgets an appraisal that has ended, and says whether there was one.
-    pub(super) fn expire(&self, now: SystemTime) -> bool {
+    /// Takes in what came of judging the same evidence again, and says whether that changes what is
+    /// served. To requests it is no appraisal: nothing new was heard of the node.
+    pub(super) fn judged_again(&self, verified: Arc<Verified>) -> bool {
         self.state.send_if_modified(|state| {
-            let ended = state
-                .verified
-                .take_if(|verified| verified.node.expires_at() <= now);
-            ended.is_some()
+            let old = state.verified.replace(verified);
+            old.is_none()
         })
+    }
+
+    /// Forgets an appraisal that has ended, and says whether there was one. Its requests end.
+    pub(super) fn expire(&self, now: SystemTime) -> bool {
+        self.forget(|verified| verified.node.expires_at() <= now)
+    }
+
+    /// Forgets the appraisal, and says whether there was one. Its requests end.
+    pub(super) fn distrust(&self) -> bool {
+        self.forget(|_| true)
+    }
+
+    fn forget(&self, which: impl Fn(&Verified) -> bool) -> bool {
+        let mut forgotten = None;
+        self.state.send_if_modified(|state| {
+            forgotten = state.verified.take_if(|verified| which(verified));
+            forgotten.is_some()
+        });
+        // After the change: who is ended by it must not find the node verified.
+        if let Some(verified) = &forgotten {
+            verified.trust.end();
+        }
+        forgotten.is_some()
     }
 
     /// Has the node appraised again because it does not know `stale`, and waits for it; all

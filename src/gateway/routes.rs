@@ -146,6 +146,8 @@ impl Shared {
     fn ready(&self) -> Response<ReplyBody> {
         let reason = if self.is_draining() {
             r#"{"message":"draining: the gateway is shutting down"}"#
+        } else if self.halted.is_cancelled() {
+            r#"{"message":"no_attested_node: the verifier failed its self-test; do not use it"}"#
         } else if !self.nodes.snapshot().is_ready() {
             r#"{"message":"no_attested_node: no node has evidence that the policy accepts"}"#
         } else {

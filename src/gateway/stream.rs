@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
     ask::Held,
@@ -21,6 +21,7 @@ use super::{
     error::{Error, NodeFailure},
     exchange::{Unread, check_complete, usage},
     record::Record,
+    trust::Trust,
 };
 use crate::{
     openai::{Usage, sse::ReplyEvents},
@@ -53,7 +54,8 @@ pub(super) struct EventStream {
     sent_at: Instant,
     /// Fires no later than something is due; what it is, is found out then.
     timer: Pin<Box<Sleep>>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    trust: Trust,
+    trust_ended: Pin<Box<WaitForCancellationFutureOwned>>,
     record: Record,
     /// Given back as soon as the reply has ended.
     held: Option<Held>,
@@ -100,7 +102,7 @@ impl EventStream {
     pub(super) fn new(
         from: Unread,
         timing: Timing,
-        cut: CancellationToken,
+        trust: Trust,
         record: Record,
         held: Held,
     ) -> Self {
@@ -114,7 +116,8 @@ impl EventStream {
             opened_at: now,
             sent_at: now,
             timer: Box::pin(sleep_until(now + timing.idle.min(timing.sign_of_life))),
-            cut: Box::pin(cut.cancelled_owned()),
+            trust_ended: Box::pin(trust.ended()),
+            trust,
             record,
             held: Some(held),
         }
@@ -141,8 +144,8 @@ impl EventStream {
                 Ok(Progress::Ended) => self.end(&mut out),
                 Err(failure) => self.fail(&mut out, failure),
                 // Asked each time: a node that is always ahead of the caller never waits.
-                Ok(_) if self.cut.as_mut().poll(cx).is_ready() => {
-                    self.fail(&mut out, NodeFailure::Cut);
+                Ok(_) if self.trust_ended.as_mut().poll(cx).is_ready() => {
+                    self.fail(&mut out, self.trust.failure());
                 }
                 Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
                     Due::Nothing => return Poll::Pending,

@@ -24,7 +24,10 @@ use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,7 +39,7 @@ use crate::{
     },
 };
 
-pub(super) const MEASUREMENT: [u8; 48] = [7; 48];
+pub(in crate::gateway) const MEASUREMENT: [u8; 48] = [7; 48];
 const KEY_PROBLEM: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-key"}"#;
 
 type Playing = Pin<Box<dyn Future<Output = Response<FakeBody>> + Send>>;
@@ -191,6 +194,8 @@ struct Shared {
     identity: Mutex<Arc<Identity>>,
     script: Mutex<Script>,
     lies: Mutex<bool>,
+    /// Whether evidence is given, or held back for now.
+    gives: watch::Sender<bool>,
     attested: AtomicUsize,
     asked: AtomicUsize,
 }
@@ -212,6 +217,7 @@ impl FakeNode {
                 Box::pin(async move { asked.json(200, r#"{"object":"text_completion"}"#) })
             })),
             lies: Mutex::new(false),
+            gives: watch::Sender::new(true),
             attested: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
         });
@@ -261,6 +267,11 @@ impl FakeNode {
         *self.shared.lies.lock().unwrap() = true;
     }
 
+    /// Holds evidence back until it is to be given again.
+    pub(super) fn give(&self, gives: bool) {
+        self.shared.gives.send_replace(gives);
+    }
+
     pub(super) fn attested(&self) -> usize {
         self.shared.attested.load(Ordering::Relaxed)
     }
@@ -282,6 +293,8 @@ impl Shared {
         let identity = Arc::clone(&self.identity.lock().unwrap());
         if request.uri().path() == "/v1/attestation" {
             self.attested.fetch_add(1, Ordering::Relaxed);
+            let mut gives = self.gives.subscribe();
+            gives.wait_for(|gives| *gives).await.unwrap();
             let nonce = request
                 .uri()
                 .query()
@@ -336,7 +349,7 @@ fn signer() -> SoftwareSigner {
 }
 
 /// A folder with a policy that names the software root of this process.
-pub(super) fn folder() -> &'static Path {
+pub(in crate::gateway) fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let name = format!("sealgate-gateway-test-{}", std::process::id());

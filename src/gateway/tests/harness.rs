@@ -1,6 +1,6 @@
 //! A gateway that serves, and a caller.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -17,7 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::fake::{FakeNode, folder};
-use crate::{clock::Clock, config, gateway::Gateway};
+use crate::{
+    clock::Clock,
+    config,
+    gateway::{Gateway, Shared},
+};
 
 /// Nothing in these tests takes longer, unless it hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +31,7 @@ pub(super) const STREAM_BODY: &str = r#"{"model":"m","prompt":"the prompt","stre
 /// A gateway that serves.
 pub(super) struct Running {
     pub(super) address: SocketAddr,
+    pub(super) shared: Arc<Shared>,
     pub(super) shutdown: CancellationToken,
     pub(super) served: JoinHandle<()>,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -81,6 +86,11 @@ impl Running {
     }
 
     pub(super) async fn start_before(urls: &[String], rest: &str) -> Self {
+        Self::start_in(folder(), urls, rest, Clock::system()).await
+    }
+
+    /// A gateway whose policy is in `folder`.
+    pub(super) async fn start_in(folder: &Path, urls: &[String], rest: &str, clock: Clock) -> Self {
         let nodes = urls
             .iter()
             .map(|url| format!("[[node]]\nurl = \"{url}\"\n"));
@@ -93,15 +103,16 @@ impl Running {
             "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n{auth}{rest}\n{}",
             nodes.collect::<String>()
         );
-        let path = folder().join("gateway.toml");
+        let path = folder.join("gateway.toml");
         let config = config::parse(&path, &text, std::iter::empty()).unwrap();
-        let gateway = Gateway::bind(config, Clock::system()).await.unwrap();
-        let address = gateway.address();
+        let gateway = Gateway::bind(config, clock).await.unwrap();
+        let (address, shared) = (gateway.address(), Arc::clone(&gateway.shared));
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(gateway.serve(shutdown.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self {
             address,
+            shared,
             shutdown,
             served,
             client,

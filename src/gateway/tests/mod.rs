@@ -1,6 +1,7 @@
 //! A gateway over loopback before nodes that a test plays.
 
-mod fake;
+mod appraisals;
+pub(super) mod fake;
 mod harness;
 mod refusals;
 mod retries;

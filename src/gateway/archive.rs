@@ -1,0 +1,134 @@
+//! Every piece of evidence that was judged, kept by its digest so that it can be judged again.
+//!
+//! `evidence/DIGEST.json` is an answer exactly as it came, `policies/DIGEST/policy.toml` a policy as
+//! it was in force, and a line of `appraisals.jsonl` says what was judged by what, when, and what
+//! came of it. One thread writes, never a request. None of it holds anything of a request.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use attestation::Nonce;
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use self::store::Store;
+use super::rules::Rules;
+use crate::config::archive::ArchiveConfig;
+
+mod shelf;
+mod store;
+
+/// Most verdicts that wait to be written.
+const QUEUE: usize = 64;
+/// How long an appraisal waits for its place in the queue, and where the archive is required for
+/// the disk.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was judged by what, and what came of it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// RFC 3339.
+    pub(super) at: String,
+    pub(super) node: String,
+    /// Known once the evidence passed.
+    pub(super) node_id: Option<String>,
+    /// The answer as it came, and its digest in hex.
+    pub(super) evidence: Bytes,
+    pub(super) digest: String,
+    /// What it was asked with.
+    pub(super) nonce: Nonce,
+    pub(super) rules: Arc<Rules>,
+    /// The check that refused, and which device it was about.
+    pub(super) refused: Option<(&'static str, Option<usize>)>,
+}
+
+/// Why a verdict is not on the disk.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ArchiveError {
+    #[error("the disk is too slow: {QUEUE} verdicts wait")]
+    Slow,
+    #[error("the writer is gone")]
+    Gone,
+    #[error(transparent)]
+    Write(#[from] io::Error),
+}
+
+/// Takes verdicts for the writer.
+#[derive(Debug)]
+pub(super) struct Archive {
+    orders: mpsc::Sender<Order>,
+    required: bool,
+}
+
+#[derive(Debug)]
+struct Order {
+    entry: Entry,
+    written: oneshot::Sender<io::Result<()>>,
+}
+
+/// Resolves when the writer has ended.
+pub(super) type Ended = oneshot::Receiver<()>;
+
+impl Archive {
+    /// Makes the folder and starts the writer, which ends when the archive is dropped.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or read.
+    pub(super) fn open(config: &ArchiveConfig, dir: &Path) -> io::Result<(Self, Ended)> {
+        let store = Store::open(dir, config.max_bytes.get())?;
+        let (orders, waiting) = mpsc::channel(QUEUE);
+        let (ending, ended) = oneshot::channel();
+        // A thread of its own: a disk that hangs must not keep the process from ending.
+        std::thread::Builder::new()
+            .name("archive".to_owned())
+            .spawn(move || {
+                write(store, waiting);
+                let _ = ending.send(());
+            })?;
+        let required = config.required;
+        Ok((Self { orders, required }, ended))
+    }
+
+    /// Has a verdict written down. Only where the archive is required is it waited for.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] where it is required and not written.
+    pub(super) async fn keep(&self, entry: Entry) -> Result<(), ArchiveError> {
+        let (written, outcome) = oneshot::channel();
+        let node = entry.node.clone();
+        let sent = self.orders.send_timeout(Order { entry, written }, PATIENCE);
+        let sent = sent.await.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Timeout(_) => ArchiveError::Slow,
+            mpsc::error::SendTimeoutError::Closed(_) => ArchiveError::Gone,
+        });
+        let kept = match sent {
+            Ok(()) if !self.required => Ok(()),
+            Ok(()) => match timeout(PATIENCE, outcome).await {
+                Ok(Ok(written)) => written.map_err(ArchiveError::Write),
+                Ok(Err(_)) => Err(ArchiveError::Gone),
+                Err(_) => Err(ArchiveError::Slow),
+            },
+            Err(error) => {
+                tracing::error!(node, %error, "verdict not archived");
+                Err(error)
+            }
+        };
+        if self.required { kept } else { Ok(()) }
+    }
+}
+
+fn write(mut store: Store, mut waiting: mpsc::Receiver<Order>) {
+    while let Some(Order { entry, written }) = waiting.blocking_recv() {
+        let outcome = store.keep(&entry);
+        if let Err(error) = &outcome {
+            tracing::error!(node = entry.node, %error, "verdict not archived");
+        }
+        // Nobody waits where the archive is not required.
+        let _ = written.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The archive's folder.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
+    path::{Component, Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use super::{Entry, shelf::Shelf};
+use crate::gateway::rules::Rules;
+
+/// Longest log of verdicts, in bytes; then it becomes the old one, and the old one goes.
+const MAX_LOG: u64 = 64 << 20;
+const LOG: &str = "appraisals.jsonl";
+const OLD_LOG: &str = "appraisals.1.jsonl";
+/// How the names of unfinished files begin.
+const UNFINISHED: &str = ".tmp";
+
+/// An archive's folder, of which this process is the only writer.
+#[derive(Debug)]
+pub(super) struct Store {
+    dir: PathBuf,
+    shelf: Shelf,
+    log: File,
+    log_len: u64,
+    max_log: u64,
+}
+
+/// A line of the log.
+#[derive(Serialize)]
+struct Line<'a> {
+    at: &'a str,
+    node: &'a str,
+    node_id: Option<&'a str>,
+    evidence: &'a str,
+    nonce: String,
+    policy: &'a str,
+    bundle: Option<&'a str>,
+    verdict: &'static str,
+    check: Option<&'a str>,
+    device: Option<usize>,
+}
+
+/// What is read of a line again.
+#[derive(Deserialize)]
+struct Verdict {
+    evidence: String,
+    verdict: String,
+}
+
+const ACCEPTED: &str = "accepted";
+const REFUSED: &str = "refused";
+
+impl Store {
+    /// Makes the folder, or takes in what is there.
+    ///
+    /// # Errors
+    /// If it cannot be made, read or written.
+    pub(super) fn open(dir: &Path, max_bytes: u64) -> io::Result<Self> {
+        for folder in ["evidence", "policies"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder)?;
+            clear(&folder)?;
+        }
+        let shelf = shelve(dir, max_bytes)?;
+        let mut log = open_log(dir)?;
+        let mut log_len = log.metadata()?.len();
+        if !ends_a_line(&dir.join(LOG), log_len)? {
+            log.write_all(b"\n")?;
+            log_len = log_len.saturating_add(1);
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            shelf,
+            log,
+            log_len,
+            max_log: MAX_LOG,
+        })
+    }
+
+    /// Writes a verdict down. Every part of it is tried, whatever came of the others.
+    ///
+    /// # Errors
+    /// The first that the disk gave.
+    pub(super) fn keep(&mut self, entry: &Entry) -> io::Result<()> {
+        let evidence = self.keep_evidence(entry);
+        let policy = self.keep_policy(&entry.rules);
+        let line = self.keep_line(entry);
+        evidence.and(policy).and(line)
+    }
+
+    fn keep_evidence(&mut self, entry: &Entry) -> io::Result<()> {
+        let accepted = entry.refused.is_none();
+        if !self.shelf.holds(&entry.digest) {
+            let folder = self.dir.join("evidence");
+            write_whole(&folder, &file_of(&entry.digest), &entry.evidence)?;
+            let len = u64::try_from(entry.evidence.len()).unwrap_or(u64::MAX);
+            self.shelf.add(&entry.digest, len, accepted);
+        }
+        while let Some(digest) = self.shelf.surplus() {
+            remove(&self.dir.join("evidence").join(file_of(&digest)))?;
+        }
+        Ok(())
+    }
+
+    fn keep_policy(&self, rules: &Rules) -> io::Result<()> {
+        let policies = self.dir.join("policies");
+        let place = policies.join(&rules.policy_digest);
+        if place.is_dir() {
+            return Ok(());
+        }
+        let unfinished = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempdir_in(&policies)?;
+        fs::write(unfinished.path().join("policy.toml"), &rules.text)?;
+        for (number, (name, bytes)) in rules.named.iter().enumerate() {
+            let path = unfinished.path().join(place_of(name, number));
+            fs::create_dir_all(path.parent().unwrap_or(unfinished.path()))?;
+            fs::write(path, bytes)?;
+        }
+        fs::rename(unfinished.path(), &place)
+    }
+
+    fn keep_line(&mut self, entry: &Entry) -> io::Result<()> {
+        let line = Line {
+            at: &entry.at,
+            node: &entry.node,
+            node_id: entry.node_id.as_deref(),
+            evidence: &entry.digest,
+            nonce: entry.nonce.to_string(),
+            policy: &entry.rules.policy_digest,
+            bundle: entry.rules.bundle_digest.as_deref(),
+            verdict: if entry.refused.is_none() {
+                ACCEPTED
+            } else {
+                REFUSED
+            },
+            check: entry.refused.map(|(check, _)| check),
+            device: entry.refused.and_then(|(_, device)| device),
+        };
+        let mut line = serde_json::to_vec(&line)?;
+        line.push(b'\n');
+        let len = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        if self.log_len.saturating_add(len) > self.max_log {
+            fs::rename(self.dir.join(LOG), self.dir.join(OLD_LOG))?;
+            self.log = open_log(&self.dir)?;
+            self.log_len = 0;
+        }
+        if let Err(error) = self.log.write_all(&line) {
+            // Half a line would spoil the next one.
+            self.log.set_len(self.log_len)?;
+            return Err(error);
+        }
+        self.log_len = self.log_len.saturating_add(len);
+        Ok(())
+    }
+}
+
+fn open_log(dir: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join(LOG))
+}
+
+/// Whether the last line was written to its end, as after a crash it may not be.
+fn ends_a_line(path: &Path, len: u64) -> io::Result<bool> {
+    use io::{Read as _, Seek as _, SeekFrom};
+    let Some(last) = len.checked_sub(1) else {
+        return Ok(true);
+    };
+    let mut file = File::open(path)?;
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(last))?;
+    file.read_exact(&mut byte)?;
+    Ok(byte == *b"\n")
+}
+
+fn file_of(digest: &str) -> String {
+    format!("{digest}.json")
+}
+
+/// Where a file that a policy names is kept beside it: where the policy looks for it, unless that is
+/// outside of the policy's own folder.
+fn place_of(name: &str, number: usize) -> PathBuf {
+    let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if Path::new(name).components().all(inside) && Path::new(name) != Path::new("policy.toml") {
+        return PathBuf::from(name);
+    }
+    let last = Path::new(name).file_name().unwrap_or_default();
+    let mut place = std::ffi::OsString::from(format!("{number}-"));
+    place.push(last);
+    Path::new("elsewhere").join(place)
+}
+
+/// All of the file or none of it.
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    persist(file, &folder.join(name))
+}
+
+fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a crash left unfinished.
+fn clear(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(UNFINISHED.as_bytes())
+        {
+            let path = entry.path();
+            fs::remove_dir_all(&path).or_else(|_| remove(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The evidence that is there. What no line calls accepted counts as refused.
+fn shelve(dir: &Path, max_bytes: u64) -> io::Result<Shelf> {
+    let mut found: Vec<(SystemTime, String, u64)> = Vec::new();
+    for entry in fs::read_dir(dir.join("evidence"))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let digest = name.to_str().and_then(|name| name.strip_suffix(".json"));
+        if let Some(digest) = digest.filter(|it| it.len() == 64) {
+            let metadata = entry.metadata()?;
+            found.push((metadata.modified()?, digest.to_owned(), metadata.len()));
+        }
+    }
+    found.sort_unstable();
+    let mut accepted = HashSet::new();
+    for log in [OLD_LOG, LOG] {
+        read_accepted(&dir.join(log), &mut accepted)?;
+    }
+    let mut shelf = Shelf::new(max_bytes);
+    for (_, digest, len) in &found {
+        shelf.add(digest, *len, accepted.contains(digest));
+    }
+    Ok(shelf)
+}
+
+fn read_accepted(log: &Path, accepted: &mut HashSet<String>) -> io::Result<()> {
+    let file = match File::open(log) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // The log's own bound is the bound of a line.
+    for line in BufReader::new(io::Read::take(file, MAX_LOG)).split(b'\n') {
+        if let Ok(Verdict { evidence, verdict }) = serde_json::from_slice(&line?)
+            && verdict == ACCEPTED
+        {
+            accepted.insert(evidence);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+impl Store {
+    /// The same with a log that is replaced sooner.
+    pub(super) fn with_log(mut self, max_log: u64) -> Self {
+        self.max_log = max_log;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_stays_where_the_policy_looks_for_it_but_inside() {
+        let cases = [
+            ("ark.pem", "ark.pem"),
+            ("roots/ark.pem", "roots/ark.pem"),
+            ("./ark.pem", "./ark.pem"),
+            ("../ark.pem", "elsewhere/3-ark.pem"),
+            ("a/../../ark.pem", "elsewhere/3-ark.pem"),
+            ("/etc/ark.pem", "elsewhere/3-ark.pem"),
+            ("policy.toml", "elsewhere/3-policy.toml"),
+            ("..", "elsewhere/3-"),
+        ];
+        for (name, place) in cases {
+            assert_eq!(place_of(name, 3), Path::new(place), "{name}");
+        }
+    }
+}

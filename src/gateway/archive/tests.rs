@@ -1,0 +1,158 @@
+use std::{fs, num::NonZeroU64, path::PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+use crate::gateway::{rules::Sources, tests::fake};
+
+const ROOM: u64 = 1000;
+
+fn rules() -> Arc<Rules> {
+    let policy = fake::folder().join("policy.toml");
+    Arc::new(Sources::new(policy).read().unwrap())
+}
+
+fn entry(evidence: &'static str, refused: Option<&'static str>) -> Entry {
+    use sha2::{Digest as _, Sha256};
+    Entry {
+        at: "2026-06-01T00:00:00Z".to_owned(),
+        node: "http://127.0.0.1:1".to_owned(),
+        node_id: refused.is_none().then(|| "one".to_owned()),
+        evidence: Bytes::from_static(evidence.as_bytes()),
+        digest: hex::encode(Sha256::digest(evidence)),
+        nonce: Nonce::from([7; 32]),
+        rules: rules(),
+        refused: refused.map(|check| (check, Some(2))),
+    }
+}
+
+fn store(dir: &TempDir) -> Store {
+    Store::open(dir.path(), ROOM).unwrap()
+}
+
+fn file(dir: &TempDir, entry: &Entry) -> PathBuf {
+    dir.path()
+        .join("evidence")
+        .join(format!("{}.json", entry.digest))
+}
+
+fn lines(dir: &TempDir) -> Vec<Value> {
+    let text = fs::read_to_string(dir.path().join("appraisals.jsonl")).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line));
+    lines.collect()
+}
+
+#[test]
+fn a_verdict_is_kept_with_all_that_is_needed_to_judge_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store(&dir);
+    let (good, bad) = (entry("good", None), entry("bad", Some("measurement")));
+    for entry in [&good, &bad, &good] {
+        store.keep(entry).unwrap();
+    }
+    assert_eq!(fs::read(file(&dir, &good)).unwrap(), b"good");
+    assert_eq!(fs::read(file(&dir, &bad)).unwrap(), b"bad");
+    assert_eq!(
+        fs::read_dir(dir.path().join("evidence")).unwrap().count(),
+        2
+    );
+
+    let lines = lines(&dir);
+    let digest = rules().policy_digest.clone();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[0], lines[2]);
+    assert_eq!(
+        lines[0],
+        serde_json::json!({
+            "at": "2026-06-01T00:00:00Z", "node": "http://127.0.0.1:1", "node_id": "one",
+            "evidence": good.digest, "nonce": "07".repeat(32), "policy": digest, "bundle": null,
+            "verdict": "accepted", "check": null, "device": null,
+        })
+    );
+    assert_eq!(lines[1]["verdict"], "refused");
+    assert_eq!(lines[1]["check"], "measurement");
+    assert_eq!(lines[1]["device"], 2);
+    assert_eq!(lines[1]["node_id"], Value::Null);
+
+    let policy = dir
+        .path()
+        .join("policies")
+        .join(&digest)
+        .join("policy.toml");
+    let again = Sources::new(policy).read().unwrap();
+    assert_eq!(again.policy_digest, digest, "with the root that it names");
+}
+
+#[test]
+fn what_is_there_counts_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let half: &str = "x".repeat(500).leak();
+    let (accepted, refused) = (entry(half, None), entry("refused", Some("root")));
+    let mut first = store(&dir);
+    first.keep(&refused).unwrap();
+    first.keep(&accepted).unwrap();
+    drop(first);
+    for unfinished in ["evidence/.tmpabc", "policies/.tmpabc"] {
+        fs::write(dir.path().join(unfinished), "half").unwrap();
+    }
+    let log = dir.path().join("appraisals.jsonl");
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, format!("{text}{{\"at\":\"20")).unwrap();
+
+    let mut second = store(&dir);
+    assert!(!dir.path().join("evidence/.tmpabc").exists());
+    assert!(!dir.path().join("policies/.tmpabc").exists());
+    let flood: &str = "y".repeat(600).leak();
+    let flood = entry(flood, Some("root"));
+    second.keep(&flood).unwrap();
+    assert!(file(&dir, &accepted).exists(), "by its line in the log");
+    assert!(!file(&dir, &refused).exists());
+    assert!(!file(&dir, &flood).exists());
+    let text = fs::read_to_string(&log).unwrap();
+    let whole = text
+        .lines()
+        .filter(|line| serde_json::from_str::<Value>(line).is_ok());
+    assert_eq!(whole.count(), 3, "the half line spoils no other: {text}");
+}
+
+#[test]
+fn the_log_is_replaced_when_it_is_too_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store(&dir).with_log(900);
+    for _ in 0..5 {
+        store.keep(&entry("good", None)).unwrap();
+    }
+    assert_eq!(lines(&dir).len(), 1, "two of about 400 bytes fit");
+    let old = fs::read_to_string(dir.path().join("appraisals.1.jsonl")).unwrap();
+    assert_eq!(old.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_stops_appraisals_only_where_the_archive_is_required() {
+    for required in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ArchiveConfig {
+            dir: dir.path().to_owned(),
+            max_bytes: NonZeroU64::new(ROOM).unwrap(),
+            required,
+        };
+        let (archive, ended) = Archive::open(&config, dir.path()).unwrap();
+        archive.keep(entry("good", None)).await.unwrap();
+        fs::remove_dir_all(dir.path()).unwrap();
+        let kept = archive.keep(entry("other", None)).await;
+        assert_eq!(kept.is_err(), required, "{kept:?}");
+        drop(archive);
+        ended.await.unwrap();
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = dir.path().join("taken");
+    fs::write(&taken, "a file").unwrap();
+    assert!(Store::open(&taken, ROOM).is_err());
+}

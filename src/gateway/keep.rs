@@ -1,0 +1,255 @@
+//! Keeps each node appraised: one task per node, so one appraisal at a time and never on a
+//! request's path.
+//!
+//! What passed serves until its own end, whatever comes of later attempts, unless the rules change:
+//! then the same evidence is judged again at once, and a node that does not pass is dropped.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use attestation::{Root, time::to_rfc3339};
+use rand::RngExt as _;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    attest::{AttestError, Attester, Judged},
+    node::{Node, Verified},
+    nodes::Nodes,
+    rules::Rules,
+};
+use crate::clock::Clock;
+
+/// Rest after the first failed appraisal; doubled by each further one.
+const FIRST_REST: Duration = Duration::from_millis(250);
+/// Longest rest between failed appraisals.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// Shortest time between two appraisals that passed.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One node's task.
+pub(super) struct Keeper<'a> {
+    attester: &'a Attester,
+    nodes: &'a Nodes,
+    node: &'a Arc<Node>,
+    rules: watch::Receiver<Arc<Rules>>,
+    /// Appraisals that failed since one passed.
+    failures: u32,
+    /// When the next one is made, if nobody asks sooner.
+    due: Instant,
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(attester: &'a Attester, nodes: &'a Nodes, node: &'a Arc<Node>) -> Self {
+        Self {
+            rules: attester.rules(),
+            attester,
+            nodes,
+            node,
+            failures: 0,
+            due: Instant::now(),
+        }
+    }
+
+    /// Appraises the node at once, then again before an appraisal ends, at the latest after the
+    /// interval, and when a request asks for it; never ends.
+    pub(super) async fn run(mut self) {
+        loop {
+            let appraised = self.appraise().await;
+            self.take_in(appraised);
+            // They may have changed in between.
+            self.follow_rules().await;
+            self.rest().await;
+        }
+    }
+
+    async fn appraise(&mut self) -> Result<Judged, AttestError> {
+        let (node, clock) = (self.node, self.clock());
+        let mut appraising = pin!(self.attester.appraise(node));
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = self.rules.changed() => self.follow_rules().await,
+                () = end_of(node, clock) => self.expire(),
+                appraised = &mut appraising => return appraised,
+            }
+        }
+    }
+
+    fn take_in(&mut self, appraised: Result<Judged, AttestError>) {
+        let verified = appraised.and_then(|judged| self.attester.verified(self.node, judged));
+        let now = self.clock().now();
+        let rest = match &verified {
+            Ok(verified) => {
+                self.failures = 0;
+                self.until_renewal(verified, now)
+            }
+            Err(_) => {
+                self.failures = self.failures.saturating_add(1);
+                rest_after(self.failures)
+            }
+        };
+        self.due = Instant::now() + rest;
+        log(self.node, &verified, &self.rules.borrow());
+        let changed = self.node.appraised(verified.ok());
+        if self.node.expire(now) || changed {
+            self.nodes.rebuild(now);
+        }
+    }
+
+    /// Judges by the rules in force what others let pass.
+    async fn follow_rules(&mut self) {
+        loop {
+            let rules = Arc::clone(&self.rules.borrow_and_update());
+            let kept = self.node.verified();
+            let Some(kept) = kept.filter(|kept| !Arc::ptr_eq(&kept.rules, &rules)) else {
+                return;
+            };
+            let judged = self.attester.judge_again(self.node, &kept, &rules).await;
+            let verified = judged.and_then(|judged| self.attester.verified(self.node, judged));
+            let now = self.clock().now();
+            let changed = match verified {
+                Ok(verified) => {
+                    let renewal = Instant::now() + self.until_renewal(&verified, now);
+                    self.due = self.due.min(renewal);
+                    log(self.node, &Ok(Arc::clone(&verified)), &rules);
+                    self.node.judged_again(verified)
+                }
+                Err(error) => {
+                    self.ask_at_once();
+                    let policy = &rules.policy_digest;
+                    let why = "node dropped: it does not pass the policy that is now in force";
+                    tracing::warn!(node = %self.node.url, %error, policy, "{why}");
+                    self.node.distrust()
+                }
+            };
+            if changed {
+                self.nodes.rebuild(now);
+            }
+        }
+    }
+
+    /// Waits for the next appraisal to be due or wanted.
+    async fn rest(&mut self) {
+        let (node, clock) = (self.node, self.clock());
+        let mut wanted = pin!(async {
+            node.wanted.notified().await;
+            node.rest_before_demanded().await;
+        });
+        loop {
+            let due = self.due;
+            tokio::select! {
+                biased;
+                Ok(()) = self.rules.changed() => {
+                    self.follow_rules().await;
+                    if node.verified().is_none() {
+                        self.ask_at_once();
+                    }
+                }
+                () = end_of(node, clock) => self.expire(),
+                () = sleep_until(due) => return,
+                () = &mut wanted => return,
+            }
+        }
+    }
+
+    /// After the rules changed: what was refused before may pass now.
+    fn ask_at_once(&mut self) {
+        self.failures = 0;
+        self.due = Instant::now();
+    }
+
+    /// Forgets an appraisal that has ended.
+    fn expire(&self) {
+        let now = self.clock().now();
+        if self.node.expire(now) {
+            self.nodes.rebuild(now);
+            tracing::warn!(node = %self.node.url, "node dropped: its appraisal has ended");
+        }
+    }
+
+    /// The interval, or half of the time that is left if that is sooner, and a little less so that
+    /// the nodes of a fleet do not fall into step.
+    fn until_renewal(&self, verified: &Verified, now: SystemTime) -> Duration {
+        let end = verified.node.expires_at();
+        let left = end.duration_since(now).unwrap_or_default();
+        let most = self.attester.settings.interval.min(left / 2);
+        most.mul_f64(rand::rng().random_range(0.9..=1.0))
+            .max(MIN_INTERVAL)
+    }
+
+    fn clock(&self) -> Clock {
+        self.attester.settings.clock
+    }
+}
+
+/// The end of the appraisal in force; without one, never.
+async fn end_of(node: &Node, clock: Clock) {
+    match node.verified() {
+        Some(verified) => {
+            let left = verified.node.expires_at().duration_since(clock.now());
+            sleep(left.unwrap_or_default()).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Doubles with each failure up to a bound, with half of it left to chance.
+fn rest_after(failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+    let longest = FIRST_REST.saturating_mul(doubled).min(LONGEST_REST);
+    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+fn log(node: &Node, outcome: &Result<Arc<Verified>, AttestError>, rules: &Rules) {
+    let policy = &rules.policy_digest;
+    match outcome {
+        Ok(verified) => {
+            let expires = verified.node.expires_at();
+            let root = verified.node.root();
+            tracing::info!(
+                node = %node.url,
+                node_id = &*verified.id,
+                tee = verified.node.tee(),
+                %root,
+                statement = verified.statement,
+                models = verified.node.models().len(),
+                expires_at = to_rfc3339(expires),
+                policy,
+                "{}",
+                match root {
+                    Root::Software => "node verified against a software root: no hardware vouches",
+                    _ => "node verified",
+                },
+            );
+        }
+        Err(AttestError::Refused(refusal)) => {
+            tracing::warn!(node = %node.url, %refusal, policy, "node refused");
+        }
+        Err(error) => tracing::warn!(node = %node.url, %error, "node not appraised"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_rest_longer_and_longer_up_to_a_bound() {
+        for (failures, most) in [
+            (1, 250),
+            (2, 500),
+            (3, 1000),
+            (8, 30_000),
+            (u32::MAX, 30_000),
+        ] {
+            let rest = rest_after(failures).as_millis();
+            assert!((most / 2..=most).contains(&rest), "{failures}: {rest}");
+        }
+    }
+}
