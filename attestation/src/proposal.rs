@@ -5,8 +5,8 @@
 //! evidence passes.
 
 use crate::answer::{Answer, EvidenceItem, EvidenceKind};
-use crate::sev_snp;
 use crate::statement::{EngineLocation, Statement};
+use crate::{nitro, nvidia, sev_snp, tdx};
 
 /// What stands before a line of a proposal until somebody confirms it.
 pub const UNCONFIRMED: &str = "#? ";
@@ -97,8 +97,10 @@ pub fn propose(answer: &Answer) -> Result<Proposal, String> {
         "the node's configuration: compare with a node that you set up yourself",
     ));
     let mut tables = vec![Table::new("", top)];
+    let is_gpu = |item: &&EvidenceItem| item.kind == EvidenceKind::NvidiaGpu;
+    let gpus = answer.evidence.iter().filter(is_gpu).count();
     for item in &answer.evidence {
-        for table in of_item(item)? {
+        for table in of_item(item, gpus)? {
             if !tables.iter().any(|known| known.name == table.name) {
                 tables.push(table);
             }
@@ -112,13 +114,19 @@ pub fn propose(answer: &Answer) -> Result<Proposal, String> {
 /// # Errors
 /// What cannot be read, in words.
 pub fn propose_item(item: &EvidenceItem) -> Result<Proposal, String> {
-    of_item(item).map(|tables| Proposal { tables })
+    of_item(item, 1).map(|tables| Proposal { tables })
 }
 
-fn of_item(item: &EvidenceItem) -> Result<Vec<Table>, String> {
+fn of_item(item: &EvidenceItem, gpus: usize) -> Result<Vec<Table>, String> {
+    let (report, certificates) = (&item.report, &item.certificates);
     match item.kind {
-        EvidenceKind::SevSnp => sev_snp::propose(&item.report, &item.certificates),
-        kind => Err(format!("no policy is proposed from {kind} evidence")),
+        EvidenceKind::SevSnp => sev_snp::propose(report, certificates),
+        EvidenceKind::Tdx => tdx::propose(report, &item.collateral),
+        EvidenceKind::Nitro => nitro::propose(report),
+        EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch => {
+            nvidia::propose(item.kind, report, certificates, gpus)
+        }
+        EvidenceKind::AzureSnp => Err("no policy is proposed from azure-snp evidence".to_owned()),
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct TrustedRoot {
 impl TrustedRoot {
     /// AWS's root, if its bytes have the pinned digest.
     pub(super) fn aws() -> Option<Self> {
-        let pinned = hex::encode(sha256(&[AWS_ROOT])) == AWS_ROOT_SHA256;
+        let pinned = is_aws(AWS_ROOT);
         let root = Self::of(Root::Aws, AWS_ROOT).ok();
         root.filter(|_| pinned)
     }
@@ -57,6 +57,11 @@ impl TrustedRoot {
             _ => name,
         }
     }
+}
+
+/// Whether these bytes are AWS's root.
+pub(super) fn is_aws(der: &[u8]) -> bool {
+    hex::encode(sha256(&[der])) == AWS_ROOT_SHA256
 }
 
 /// A chain that holds: the leaf, and what it hangs from.

@@ -9,6 +9,7 @@ mod cbor;
 mod chain;
 mod document;
 mod policy;
+mod propose;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use cbor::CborError;
 pub use document::{DocumentError, MAX_DOCUMENT, Pcr};
 pub use policy::NitroPolicy;
 pub(crate) use policy::Section;
+pub(crate) use propose::propose;
 
 use crate::check::Checks;
 use crate::claims::Root;

@@ -85,9 +85,22 @@ impl Chain {
 
     /// The chip, by the first word of the leaf's name: `GH100`.
     pub(crate) fn architecture(&self) -> String {
-        let name = self.leaf.common_name();
-        name.split(' ').next().unwrap_or_default().to_owned()
+        architecture(&self.leaf)
     }
+}
+
+/// The chip that a leaf names.
+pub(crate) fn architecture(leaf: &Certificate) -> String {
+    let name = leaf.common_name();
+    name.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Whether the upper authority names NVIDIA's root; nothing is verified.
+pub(crate) fn names_nvidia(certificates: &[Vec<u8>]) -> bool {
+    let chain = parse(certificates).ok();
+    chain
+        .zip(TrustedRoot::nvidia())
+        .is_some_and(|(([.., identity], _), root)| identity.is_issued_by(&root.certificate))
 }
 
 /// Verifies leaf, three authorities and root; `None` where a later check has nothing to stand on.

@@ -11,6 +11,7 @@ mod device;
 mod fwid;
 mod golden;
 mod policy;
+mod propose;
 mod reference;
 pub mod report;
 mod roots;
@@ -27,6 +28,7 @@ pub use device::{Mode, SwitchId};
 pub use golden::{GoldenError, GoldenMeasurement, GoldenMeasurements};
 pub use policy::NvidiaPolicy;
 pub(crate) use policy::Section;
+pub(crate) use propose::propose;
 pub use report::{Report, ReportError};
 pub(crate) use set::check_set;
 

@@ -115,6 +115,15 @@ pub(crate) fn read<'a>(
     Some(Chain { root, certificates })
 }
 
+/// Whether the authority of a quote's certificates names Intel's root; nothing is verified.
+pub(crate) fn names_intel(pck_chain: &[u8]) -> bool {
+    let certificates = Certificates::parse(pck_chain).ok();
+    let root = TrustedRoot::intel();
+    certificates
+        .zip(root)
+        .is_some_and(|((it, _), root)| it.authority.is_issued_by(&root.certificate))
+}
+
 impl Certificates {
     fn parse(pck_chain: &[u8]) -> Result<(Self, String), String> {
         let [leaf_der, authority_der] = decode(pck_chain)?;

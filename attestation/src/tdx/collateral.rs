@@ -83,6 +83,14 @@ pub(crate) fn choose(
     chosen.map(|(_, piece)| piece.collateral)
 }
 
+/// The number of a piece's TCB info, as it says; nothing is verified.
+pub(crate) fn evaluation_number(bytes: &[u8]) -> Option<u32> {
+    let piece = Piece::parse(bytes).ok()?;
+    let mut tcb_info = json::object(piece.collateral.tcb_info.as_bytes()).ok()?;
+    let number = tcb_info.unsigned("tcbEvaluationDataNumber").ok()?;
+    u32::try_from(number).ok()
+}
+
 /// Reads a piece; what does not fit is said in words.
 fn fitting(bytes: &[u8], certificates: &Certificates, now: SystemTime) -> Result<Piece, String> {
     let piece = Piece::parse(bytes).map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@
 mod chain;
 mod collateral;
 mod policy;
+mod propose;
 mod provider;
 pub mod quote;
 mod reference;
@@ -25,6 +26,7 @@ use subtle::ConstantTimeEq;
 pub use collateral::MAX_TDX_COLLATERAL;
 pub(crate) use policy::Section;
 pub use policy::TdxPolicy;
+pub(crate) use propose::propose;
 pub use quote::{Header, MAX_QUOTE, Quote, QuoteError, TdReport};
 
 use crate::check::Checks;
