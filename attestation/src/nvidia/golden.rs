@@ -133,3 +133,104 @@ struct MeasurementOut {
     index: u8,
     values: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(measurements: &str) -> String {
+        format!("{{\"id\":\"ID\",\"version\":\"1\",\"measurements\":[{measurements}]}}")
+    }
+
+    fn measurement(index: usize, values: usize) -> String {
+        let value = format!("\"{}\"", "ab".repeat(48));
+        let values = vec![value; values].join(",");
+        format!("{{\"index\":{index},\"values\":[{values}]}}")
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let both = [measurement(1, 64), measurement(255, 1)].join(",");
+        let golden = GoldenMeasurements::from_json(json(&both).as_bytes()).unwrap();
+        assert_eq!((golden.id.as_str(), golden.version.as_str()), ("ID", "1"));
+        assert_eq!(golden.measurements[0].values.len(), 64);
+        assert_eq!(golden.measurements[1].index, 255);
+        assert_eq!(golden.measurements[1].values, [[0xab; 48]]);
+        let written = golden.to_json().unwrap();
+        assert_eq!(written, json(&both).into_bytes());
+        let short = json(&measurement(1, 1).replace(&"ab".repeat(48), &"ab".repeat(32)));
+        assert!(GoldenMeasurements::from_json(short.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn refuses_what_breaks_a_rule() {
+        let one = measurement(1, 1);
+        let rising = |count| {
+            let all: Vec<_> = (0..count).map(|index| measurement(index, 1)).collect();
+            json(&all.join(","))
+        };
+        let cases = [
+            (
+                "none",
+                json(""),
+                "a list of measurements or values is empty or too long",
+            ),
+            (
+                "no value",
+                json(&measurement(1, 0)),
+                "a list of measurements or values is empty or too long",
+            ),
+            (
+                "many values",
+                json(&measurement(1, 65)),
+                "a list of measurements or values is empty or too long",
+            ),
+            (
+                "many",
+                rising(257),
+                "a list of measurements or values is empty or too long",
+            ),
+            (
+                "twice",
+                json(&format!("{one},{one}")),
+                "measurement index 1 is out of order or range",
+            ),
+            (
+                "falling",
+                json(&format!("{},{one}", measurement(2, 1))),
+                "measurement index 1 is out of order or range",
+            ),
+            (
+                "beyond a byte",
+                json(&measurement(256, 1)),
+                "measurement index 256 is out of order or range",
+            ),
+            (
+                "no digest",
+                json(&one.replace("abab", "ab")),
+                "a value is not 48 bytes of lower-case hex",
+            ),
+            (
+                "no id",
+                json(&one).replace("\"id\"", "\"it\""),
+                "member `id` is missing",
+            ),
+            (
+                "no version",
+                json(&one).replace("version", "v"),
+                "member `version` is missing",
+            ),
+        ];
+        for (name, text, expected) in cases {
+            let error = GoldenMeasurements::from_json(text.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{name}");
+        }
+        assert!(GoldenMeasurements::from_json(rising(256).as_bytes()).is_ok());
+        let mut longest = json(&one).into_bytes();
+        longest.resize(MAX_GOLDEN, b' ');
+        assert!(GoldenMeasurements::from_json(&longest).is_ok());
+        longest.push(b' ');
+        let error = GoldenMeasurements::from_json(&longest).unwrap_err();
+        assert!(matches!(error, GoldenError::TooLong { len } if len == MAX_GOLDEN + 1));
+    }
+}

@@ -9,7 +9,9 @@ mod maker;
 
 use maker::*;
 
-use crate::nvidia::GoldenMeasurements;
+use crate::check::Checks;
+use crate::nvidia::chain::{self, TrustedRoot};
+use crate::nvidia::{GoldenMeasurements, Report};
 use crate::time::from_rfc3339;
 use crate::{Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Policy, Root};
 use crate::{Outcome, appraise_item};
@@ -982,5 +984,25 @@ fn a_genuine_gpu_is_accepted_in_its_day_and_refused_outside() {
             ("revocation", seen),
             "{time}"
         );
+    }
+}
+
+#[test]
+fn every_changed_byte_of_a_genuine_report_is_refused() {
+    let item = genuine_item();
+    let roots = Vec::from_iter(TrustedRoot::nvidia());
+    let mut checks = Checks::default();
+    let now = from_rfc3339("2025-08-21T12:00:00Z").unwrap();
+    let chain = chain::verify(&mut checks, &item.certificates, &roots, now).unwrap();
+    let verifies = |bytes: &[u8]| {
+        Report::parse(bytes)
+            .is_ok_and(|report| chain.leaf.verifies(report.signed, report.signature))
+    };
+    let mut report = item.report;
+    assert!(verifies(&report));
+    for at in 0..report.len() {
+        report[at] ^= 0x40;
+        assert!(!verifies(&report), "byte {at}");
+        report[at] ^= 0x40;
     }
 }
