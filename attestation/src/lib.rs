@@ -14,6 +14,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 pub mod answer;
+pub mod azure_snp;
 pub mod binding;
 pub mod bundle;
 mod certificate;
