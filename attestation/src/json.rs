@@ -83,6 +83,11 @@ impl Json {
 }
 
 impl Members {
+    /// Whether every member was taken out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes a member out, or `None` where it is absent. `null` is a value, not an absence.
     pub(crate) fn optional(&mut self, member: &'static str) -> Option<Json> {
         self.0.remove(member)

@@ -18,6 +18,7 @@
 extern crate self as attestation;
 
 pub mod answer;
+pub mod azure_snp;
 pub mod binding;
 pub mod bundle;
 mod certificate;

@@ -12,7 +12,7 @@ use crate::input::{Expected, Input};
 use crate::policy::Policy;
 use crate::statement::{ClaimedKey, EngineLocation, Statement, Suite};
 use crate::time::to_rfc3339;
-use crate::{nitro, nvidia, sev_snp, tdx};
+use crate::{azure_snp, nitro, nvidia, sev_snp, tdx};
 
 /// Longest life of a node's key (`docs/wire.md`, "Keys").
 pub const MAX_KEY_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -255,6 +255,10 @@ pub fn appraise_item(
             let section = section(&mut checks, policy, "`nvidia`", Policy::nvidia);
             nvidia::run(&mut checks, item.kind, &input, section).map(|claims| claims.root)
         }
+        EvidenceKind::AzureSnp => {
+            let section = section(&mut checks, policy, "`sev_snp`", Policy::sev_snp);
+            azure_snp::run(&mut checks, &input, section).map(|claims| claims.root)
+        }
         _ => check_cpu(&mut checks, item.kind, &input, policy).map(|claims| claims.root()),
     };
     Appraisal::of_report(checks, root)
@@ -282,7 +286,9 @@ fn check_evidence(
     };
     let policy = Some(policy);
     let cpu = answer.evidence.first();
-    let is_cpu = cpu.is_some_and(|item| item.kind.is_cpu());
+    // Azure's is a CPU's too, but binds no statement.
+    let binds = |item: &EvidenceItem| item.kind.is_cpu() && item.kind != EvidenceKind::AzureSnp;
+    let is_cpu = cpu.is_some_and(binds);
     let seen = cpu.map_or("none", |item| item.kind.as_str());
     checks.record("TEE", is_cpu, "a CPU's report", seen);
     let cpu = cpu.and_then(|item| {

@@ -329,6 +329,12 @@ fn each_flaw_is_refused_by_its_check() {
             Some("policy section"),
         ),
         (
+            "Azure's report",
+            changed(|a| a.evidence[0].kind = EvidenceKind::AzureSnp),
+            "",
+            Some("TEE"),
+        ),
+        (
             "no evidence",
             changed(|a| a.evidence.clear()),
             "",

@@ -660,6 +660,22 @@ fn a_policys_lists_decide() {
         let appraisal = appraise(&document(), &policy(&extra));
         assert_eq!(failed(&appraisal), expected, "{extra}");
     }
+    // What would pass is told in words.
+    let expected = |extra: &str, name: &str| {
+        let appraisal = appraise(&document(), &policy(extra));
+        let mut checks = appraisal.checks().iter();
+        checks
+            .find(|check| check.name == name)
+            .unwrap()
+            .expected
+            .clone()
+    };
+    let empty = "nothing: the policy's list is empty";
+    assert_eq!(expected("pcr0 = []\n", "PCR0"), empty);
+    assert_eq!(expected("", "PCR1"), "11".repeat(48));
+    assert_eq!(expected("", "PCR3"), "any");
+    let two = "module_ids = [\"a\", \"b\"]\n";
+    assert_eq!(expected(two, "module id"), "one of a, b");
     // A register that is not there is on no list.
     let mut without = document();
     without.pcrs.truncate(3);

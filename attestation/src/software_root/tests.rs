@@ -1006,8 +1006,8 @@ mod revocation {
     struct List {
         key: &'static [u8],
         issuer: Vec<u8>,
-        /// Another than the outer one.
-        inner_algorithm: Option<Vec<u8>>,
+        /// Inside of what is signed, and beside it.
+        algorithms: [Vec<u8>; 2],
         this_update: SystemTime,
         next_update: Option<SystemTime>,
         serials: Vec<Vec<u8>>,
@@ -1028,7 +1028,7 @@ mod revocation {
         List {
             key: &KEYS.ark,
             issuer: subject(&ARK),
-            inner_algorithm: None,
+            algorithms: [der::rsa_pss_sha384(), der::rsa_pss_sha384()],
             this_update: now() - DAY,
             next_update: Some(now() + DAY),
             serials: serials.iter().map(|serial| serial.to_vec()).collect(),
@@ -1055,29 +1055,33 @@ mod revocation {
                 let extension = der::extension(id, critical, &vec![7; len]);
                 der::explicit(0, &der::sequence(&[&extension]))
             });
-            let algorithm = der::rsa_pss_sha384();
+            let [inner, outer] = &self.algorithms;
             let body = der::sequence(&[
                 &der::integer(1),
-                self.inner_algorithm.as_ref().unwrap_or(&algorithm),
+                inner,
                 &self.issuer,
                 &time(self.this_update),
                 &self.next_update.map(time).unwrap_or_default(),
                 &entries,
                 &extension,
             ]);
-            sign(self.key, &body)
+            sign(self.key, &body, outer)
         }
     }
 
     /// The body with its algorithm and signature.
-    fn sign(key: &[u8], body: &[u8]) -> Vec<u8> {
+    fn sign(key: &[u8], body: &[u8], algorithm: &[u8]) -> Vec<u8> {
         let key = RsaKeyPair::from_pkcs8(key).unwrap();
         let mut signature = vec![0; key.public_modulus_len()];
         let random = SystemRandom::new();
         key.sign(&RSA_PSS_SHA384, &random, body, &mut signature)
             .unwrap();
-        let algorithm = der::rsa_pss_sha384();
-        der::sequence(&[body, &algorithm, &der::bit_string(&signature)])
+        der::sequence(&[body, algorithm, &der::bit_string(&signature)])
+    }
+
+    /// sha384WithRSAEncryption.
+    fn pkcs1() -> Vec<u8> {
+        der::with_null(ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12"))
     }
 
     fn with(certificates: &[Vec<u8>], lists: Vec<Vec<u8>>) -> EvidenceItem {
@@ -1135,10 +1139,12 @@ mod revocation {
             ),
             (
                 "two algorithms",
-                edit(|l| {
-                    let id = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
-                    l.inner_algorithm = Some(der::with_null(id));
-                }),
+                edit(|l| l.algorithms[0] = pkcs1()),
+                no_list,
+            ),
+            (
+                "another algorithm",
+                edit(|l| l.algorithms = [pkcs1(), pkcs1()]),
                 no_list,
             ),
             ("no end", edit(|l| l.next_update = None), no_list),
@@ -1252,7 +1258,7 @@ mod revocation {
         let usage = [0x03, 0x02, 0x01, 0x06];
         let at = body.windows(4).position(|bytes| bytes == usage).unwrap();
         body[at..][..4].copy_from_slice(&[0x03, 0x02, 0x02, 0x04]);
-        let root = sign(&KEYS.ark, &body);
+        let root = sign(&KEYS.ark, &body, &der::rsa_pss_sha384());
         let text = POLICY.replace("[sev_snp]", "[sev_snp]\nrevocation = \"required\"");
         let policy = Policy::from_toml(&text, &mut |_| Ok(root.clone())).unwrap();
         let item = with(&certificates(|_| {}), vec![list(&[]).issue()]);
