@@ -96,7 +96,7 @@ async fn a_policy_is_proposed_confirmed_and_explained() {
         .policy(&["explain", "stricter.toml", "answer.json"])
         .await;
     assert_eq!(refused.code, 1);
-    let remedy = format!("to accept it, add \"{measured}\" to `sev_snp.measurements`");
+    let remedy = format!("to accept it, add \"{measured}\" to `measurements`");
     assert!(
         refused.out.contains("refused by 1 check"),
         "{}",
