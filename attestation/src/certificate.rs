@@ -33,6 +33,9 @@ const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const SERIAL_NUMBER_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.5");
 
+/// Most extensions of one certificate; vendors' have under 20.
+const MAX_EXTENSIONS: usize = 64;
+
 /// RSA-4096, the size of every key in AMD's chains above the leaf.
 const RSA_MODULUS_LEN: usize = 512;
 /// 65537.
@@ -53,6 +56,9 @@ pub enum CertificateError {
     /// Not X.509 version 3, or its two statements of the signature algorithm differ.
     #[error("not a consistent X.509 version 3 certificate")]
     Inconsistent,
+    /// More than [`MAX_EXTENSIONS`].
+    #[error("{0} extensions exceed the limit of {MAX_EXTENSIONS}")]
+    TooManyExtensions(usize),
     /// An extension twice.
     #[error("extension {0} appears twice")]
     DuplicateExtension(ObjectIdentifier),
@@ -130,6 +136,10 @@ impl Certificate {
     }
 
     fn check_extensions(&self, known: &[ObjectIdentifier]) -> Result<(), CertificateError> {
+        let count = self.extensions().len();
+        if count > MAX_EXTENSIONS {
+            return Err(CertificateError::TooManyExtensions(count));
+        }
         for (at, extension) in self.extensions().iter().enumerate() {
             let id = extension.extn_id;
             if self

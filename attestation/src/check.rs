@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use crate::text::printable;
+
 /// One check of an appraisal.
 ///
-/// What was seen can be a stranger's text, such as a name in a certificate: no control character of
-/// it is here, so that it can neither end a log line nor steer a terminal.
+/// What was seen can be a stranger's text, such as a name in a certificate: it is made
+/// [`printable`], so that it can neither end a log line nor steer a terminal, and is cut where it is
+/// long.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Check {
     /// What is checked; the same name for the same check, always.
@@ -143,8 +146,8 @@ impl Checks {
         self.made.push(Check {
             name,
             device: self.device,
-            expected: printable(expected),
-            seen: printable(seen),
+            expected: printable(&expected).into_owned(),
+            seen: printable(&seen).into_owned(),
             outcome,
         });
     }
@@ -164,14 +167,6 @@ impl Checks {
 
     pub(crate) fn into_vec(self) -> Vec<Check> {
         self.made
-    }
-}
-
-fn printable(text: String) -> String {
-    if text.contains(char::is_control) {
-        text.replace(char::is_control, "\u{fffd}")
-    } else {
-        text
     }
 }
 

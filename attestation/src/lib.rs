@@ -38,6 +38,7 @@ pub mod sev_snp;
 pub mod software_root;
 pub mod statement;
 pub mod tdx;
+pub mod text;
 pub mod time;
 mod verify;
 

@@ -25,6 +25,9 @@ const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 const ID_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 const ID_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
 
+/// The reason of a revocation that can be taken back (RFC 5280 section 5.3.1).
+const CERTIFICATE_HOLD: u8 = 6;
+
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
@@ -197,6 +200,13 @@ impl<'a> Asked<'a> {
                 continue;
             };
             let responder_ends = response.verify(self.issuer, now)?;
+            let status = check_status(single.status);
+            // Whatever the dates: what was revoked stays so. A hold can be lifted.
+            if let Err(OcspError::Revoked(reason)) = status
+                && reason != CERTIFICATE_HOLD
+            {
+                return Err(OcspError::Revoked(reason));
+            }
             let next_update = single.next_update.ok_or(OcspError::Expired)?;
             if now < single.this_update {
                 return Err(OcspError::NotYetValid);
@@ -204,7 +214,7 @@ impl<'a> Asked<'a> {
             if now > next_update {
                 return Err(OcspError::Expired);
             }
-            check_status(single.status)?;
+            status?;
             good = Some(Good {
                 this_update: single.this_update,
                 not_after: next_update.min(responder_ends),

@@ -190,7 +190,7 @@ const MILAN_OTHER_VCEK: &[u8] = include_bytes!("self_test/milan-vcek-of-another-
 
 /// Accepts the Milan sample, and nothing that it does not need.
 const MILAN_POLICY: &str = "version = 1\n[sev_snp]\namd_roots = true\nproducts = [\"milan\"]\n\
-    measurements = [\"5feee30d6d7e1a29f403d70a4198237ddfb13051a2d6976439487c609388ed7f\
+    revocation = \"off\"\nmeasurements = [\"5feee30d6d7e1a29f403d70a4198237ddfb13051a2d6976439487c609388ed7f\
     98189887920ab2fa0096903a0c23fca1\"]\n\
     [sev_snp.minimum_tcb.milan]\nbootloader = 4\ntee = 0\nsnp = 24\nmicrocode = 219\n";
 

@@ -88,7 +88,7 @@ fn invalid_signature() -> EvidenceItem {
 }
 
 fn nvidia_policy(settings: &str) -> Policy {
-    let text = format!("version = 1\n[nvidia]\nnvidia_root = true\n{settings}");
+    let text = format!("version = 1\n[nvidia]\nnvidia_root = true\nminimum_gpus = 0\n{settings}");
     Policy::from_toml(&text, &mut |_| unreachable!()).unwrap()
 }
 
@@ -656,14 +656,17 @@ fn of_several_responses_the_worst_counts_and_then_the_longest() {
     let (short, long) = (response(NOW + 1, &GOOD), response(NOW + 2, &GOOD));
     let revoked = response(NOW + 1, &Ocsp::revoked(Some(1)));
     let expired = response(NOW - 1, &GOOD);
-    let outdated = response(NOW - 1, &Ocsp::revoked(Some(6)));
+    let held = response(NOW - 1, &Ocsp::revoked(Some(6)));
+    let outdated = response(NOW - 1, &Ocsp::revoked(Some(1)));
     for (responses, expected) in [
         (vec![&short, &long], good(NOW + 2)),
         (vec![&long, &short], good(NOW + 2)),
         (vec![&long, &revoked], Err(OcspError::Revoked(1))),
         (vec![&revoked, &long], Err(OcspError::Revoked(1))),
         (vec![&long, &expired], good(NOW + 2)),
-        (vec![&outdated, &long], good(NOW + 2)),
+        (vec![&held, &long], good(NOW + 2)),
+        (vec![&outdated, &long], Err(OcspError::Revoked(1))),
+        (vec![&long, &outdated], Err(OcspError::Revoked(1))),
     ] {
         let responses = responses.into_iter().cloned().collect();
         assert_eq!(check_device(responses, at(NOW)), expected);
@@ -815,12 +818,16 @@ fn answer_of(devices: Vec<EvidenceItem>) -> Answer {
 }
 
 fn machine_policy(settings: &str) -> Policy {
+    let gpus = match settings.contains("minimum_gpus") {
+        true => "",
+        false => "minimum_gpus = 0\n",
+    };
     let text = format!(
         "version = 1\nappraisal_max_age_s = 604800\n[sev_snp]\nsoftware_roots = [\"ark.pem\"]\n\
          products = [\"genoa\"]\nmeasurements = [\"{}\"]\n[sev_snp.minimum_tcb.genoa]\n\
          bootloader = 10\ntee = 0\nsnp = 23\nmicrocode = 84\n[nvidia]\n\
          software_roots = [\"root.der\"]\narchitectures = [\"GH100\", \"LS_10\"]\n\
-         measurements = \"off\"\n{settings}\n",
+         measurements = \"off\"\n{gpus}{settings}\n",
         hex::encode(MEASUREMENT)
     );
     let read = &mut |path: &str| match path {
@@ -1117,7 +1124,12 @@ fn one_gpu_reported_twice_is_refused() {
 fn policies_that_are_refused() {
     let root = GPU.root();
     let load = |settings: &str, file: Vec<u8>| {
-        let text = format!("version = 1\n[nvidia]\narchitectures = []\n{settings}");
+        let gpus = if settings.contains("minimum_gpus") {
+            ""
+        } else {
+            "minimum_gpus = 0\n"
+        };
+        let text = format!("version = 1\n[nvidia]\narchitectures = []\n{gpus}{settings}");
         Policy::from_toml(&text, &mut |_| Ok(file.clone())).map(drop)
     };
     let software = "software_roots = [\"root.der\"]\n";

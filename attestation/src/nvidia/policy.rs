@@ -51,7 +51,6 @@ pub(crate) struct Section {
     #[serde(default)]
     software_roots: Vec<String>,
     architectures: Vec<String>,
-    #[serde(default)]
     minimum_gpus: u8,
     #[serde(default = "Section::default_require_uniform_gpus")]
     require_uniform_gpus: bool,

@@ -17,6 +17,8 @@ const DMTF: [u8; 1] = [1];
 /// Type and length that stand before a DMTF measurement's value.
 const VALUE_HEADER: u16 = 3;
 const SIGNATURE_LEN: usize = 96;
+/// Most opaque records; genuine reports have under 40.
+const MAX_RECORDS: usize = 256;
 
 /// A report, parsed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -76,6 +78,9 @@ pub enum ReportError {
     /// Measurement indexes do not rise.
     #[error("measurement index {0} is zero or out of order")]
     Index(u8),
+    /// More opaque records than [`MAX_RECORDS`].
+    #[error("more than {MAX_RECORDS} opaque records")]
+    TooManyRecords,
     /// An opaque record twice.
     #[error("opaque record {0} appears twice")]
     DuplicateRecord(u16),
@@ -164,6 +169,9 @@ fn records(mut opaque: &[u8]) -> Result<Vec<OpaqueRecord<'_>>, ReportError> {
         let kind = u16::from_le_bytes(*take(&mut opaque, "opaque records")?);
         let len = u16::from_le_bytes(*take(&mut opaque, "opaque records")?);
         let value = slice(&mut opaque, len.into(), "opaque records")?;
+        if found.len() >= MAX_RECORDS {
+            return Err(ReportError::TooManyRecords);
+        }
         if found.iter().any(|it| it.kind == kind) {
             return Err(ReportError::DuplicateRecord(kind));
         }

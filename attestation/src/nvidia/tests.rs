@@ -56,7 +56,7 @@ impl Case {
 
     fn appraise(&self) -> Appraisal {
         let text = format!(
-            "version = 1\n[nvidia]\nsoftware_roots = [\"root.der\"]\n{}",
+            "version = 1\n[nvidia]\nsoftware_roots = [\"root.der\"]\nminimum_gpus = 0\n{}",
             self.settings
         );
         // The root that is trusted is the unbent one, unless its certificate is what is bent.
@@ -935,7 +935,8 @@ fn genuine_nonce() -> Expected {
 /// The sample's OCSP responses hold from 2025-08-21T06:47:08Z for a day.
 #[test]
 fn a_genuine_gpu_is_accepted_in_its_day_and_refused_outside() {
-    let text = "version = 1\n[nvidia]\nnvidia_root = true\narchitectures = [\"GH100\"]\n";
+    let text = "version = 1\n[nvidia]\nnvidia_root = true\narchitectures = [\"GH100\"]\n\
+                minimum_gpus = 1\n";
     let policy = Policy::from_toml(text, &mut |_| unreachable!()).unwrap();
     let appraise = |time: &str| {
         appraise_item(

@@ -2,14 +2,14 @@
 
 use std::{path::Path, process::ExitCode};
 
-use attestation::{Appraisal, Bundle, appraise};
+use attestation::{Appraisal, Bundle, appraise, text::printable};
 
 use super::{Evidence, REFUSED, count, remedy};
 use crate::cli::{
     terminal,
     verify::{
         input::{self, Unusable},
-        output::{of_device, printable},
+        output::of_device,
     },
 };
 

@@ -2,15 +2,12 @@
 
 use std::process::ExitCode;
 
-use attestation::{Answer, Bundle, Policy, appraise, propose};
+use attestation::{Answer, Bundle, Policy, appraise, propose, text::printable};
 
 use super::{Evidence, REFUSED};
 use crate::cli::{
     terminal,
-    verify::{
-        input::{self, Unusable},
-        output::printable,
-    },
+    verify::input::{self, Unusable},
 };
 
 const HEAD: &str = "\
@@ -24,7 +21,7 @@ pub(super) fn run(evidence: &Evidence) -> Result<ExitCode, Unusable> {
     };
     let proposal = propose(answer).map_err(|reason| Unusable::NoProposal {
         path: path.clone(),
-        reason: printable(&reason),
+        reason: printable(&reason).into_owned(),
     })?;
     terminal::say(HEAD);
     terminal::say(proposal.to_unconfirmed_toml().trim_end());

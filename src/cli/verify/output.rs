@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use attestation::{Appraisal, Outcome, Root};
+use attestation::{Appraisal, Outcome, Root, text::printable};
 use serde::Serialize;
 
 const GREEN: &str = "\x1b[32m";
@@ -113,12 +113,6 @@ fn needed<'a>(expected: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut needs: Vec<_> = expected.collect();
     needs.dedup();
     needs
-}
-
-/// Names in certificates and files are strangers' text: no control character reaches a terminal.
-pub(in crate::cli) fn printable(text: &str) -> String {
-    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    text.chars().map(visible).collect()
 }
 
 #[derive(Serialize)]

@@ -322,11 +322,3 @@ fn answer_of(root: &SoftwareRoot, measurement: [u8; 48]) -> Answer {
         evidence: vec![item],
     }
 }
-
-#[test]
-fn control_characters_of_strangers_are_not_printed() {
-    assert_eq!(
-        output::printable("a\u{1b}[31mb\n\u{9b}c"),
-        "a\u{fffd}[31mb\u{fffd}\u{fffd}c"
-    );
-}
