@@ -59,7 +59,10 @@ impl Nsm {
                 len: MAX_NSM_RESPONSE as u64,
             },
         };
-        #[expect(unsafe_code, reason = "the pattern is told what the driver does with the value")]
+        #[expect(
+            unsafe_code,
+            reason = "the pattern is told what the driver does with the value"
+        )]
         // SAFETY: the operation takes `struct nsm_raw`, which `RawMessage` is.
         let update = unsafe { Updater::<RAW, RawMessage>::new(&mut message) };
         #[expect(unsafe_code, reason = "the driver reads and writes through addresses")]

@@ -58,7 +58,10 @@ impl fmt::Display for SevGuestError {
             firmware,
             host,
         } = self;
-        write!(f, "{source} (firmware error {firmware:#x}, host error {host:#x})")
+        write!(
+            f,
+            "{source} (firmware error {firmware:#x}, host error {host:#x})"
+        )
     }
 }
 
@@ -119,7 +122,10 @@ impl SevGuest {
             resp_data: address_of(response.as_mut_ptr()),
             exitinfo2: 0xff,
         };
-        #[expect(unsafe_code, reason = "the pattern is told what the driver does with the value")]
+        #[expect(
+            unsafe_code,
+            reason = "the pattern is told what the driver does with the value"
+        )]
         // SAFETY: both operations take `struct snp_guest_request_ioctl`, which `GuestRequest` is.
         let update = unsafe { Updater::<OPCODE, GuestRequest>::new(&mut message) };
         #[expect(unsafe_code, reason = "the driver reads and writes through addresses")]
@@ -146,7 +152,10 @@ mod tests {
     fn layouts_and_numbers_are_the_kernels() {
         assert_eq!(size_of::<GuestRequest>(), 32);
         assert_eq!(size_of::<ExtendedReportRequest>(), 112);
-        assert_eq!(std::mem::offset_of!(ExtendedReportRequest, certs_address), 96);
+        assert_eq!(
+            std::mem::offset_of!(ExtendedReportRequest, certs_address),
+            96
+        );
         assert_eq!(GET_REPORT, 0xc020_5300);
         assert_eq!(GET_EXTENDED_REPORT, 0xc020_5302);
     }
@@ -156,7 +165,10 @@ mod tests {
         let device = SevGuest::open(Path::new("/dev/null")).unwrap();
         let error = device.report(&[0; REPORT_REQUEST_LEN]).unwrap_err();
         assert_eq!((error.firmware, error.host), (0xff, 0));
-        assert!(error.to_string().contains("(firmware error 0xff"), "{error}");
+        assert!(
+            error.to_string().contains("(firmware error 0xff"),
+            "{error}"
+        );
         let mut certificates = [0; MAX_CERTIFICATE_TABLE];
         let extended = device.extended_report(&[0; REPORT_REQUEST_LEN], &mut certificates);
         assert!(extended.is_err());
