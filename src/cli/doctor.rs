@@ -114,7 +114,10 @@ fn configured(
         findings.push(match said {
             Ok(models) => {
                 serves = true;
-                let found = format!("answers, models: {}", models.join(", "));
+                let found = match &models[..] {
+                    [] => "answers".to_owned(),
+                    models => format!("answers, models: {}", models.join(", ")),
+                };
                 Finding::new("engine", Status::Ok, &url, found)
             }
             Err(error) => Finding::new("engine", Status::Problem, &url, error)
