@@ -270,13 +270,14 @@ mod tests {
     #[test]
     fn what_goes_wrong_is_named() {
         let (report, ..) = milan();
-        let with = |change: fn(&mut Firmware)| {
+        type Change = fn(&mut Firmware);
+        let with = |change: Change| {
             let mut firmware = Firmware::new(&report);
             change(&mut firmware);
             let asked = device(firmware, Certificates::Host).evidence(&question());
             asked.unwrap_err().to_string()
         };
-        let cases: [(fn(&mut Firmware), &str); 6] = [
+        let cases: [(Change, &str); 6] = [
             (|it| it.response[0] = 0x16, "status 0x16"),
             (|it| it.response[4..8].fill(0xff), "4294967295 bytes"),
             (|it| it.response[5] = 0, "a report of 160 bytes"),

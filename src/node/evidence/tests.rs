@@ -11,7 +11,8 @@ const MILAN: &[u8] = include_bytes!("../../../attestation/tests/data/milan/repor
 const MILAN_VCEK: &[u8] = include_bytes!("../../../attestation/tests/data/milan/vcek.pem");
 const MILAN_ASK: &[u8] = include_bytes!("../../../attestation/tests/data/milan/ask.pem");
 
-const TDX_QUOTE: &[u8] = include_bytes!("../../../attestation/tests/data/tdx/v4-uptodate/quote.bin");
+const TDX_QUOTE: &[u8] =
+    include_bytes!("../../../attestation/tests/data/tdx/v4-uptodate/quote.bin");
 
 pub(in crate::node) fn tdx_quote() -> Vec<u8> {
     TDX_QUOTE.to_vec()
