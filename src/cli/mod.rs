@@ -9,6 +9,7 @@ use crate::telemetry::{self, LogFormat};
 
 mod check_config;
 mod demo;
+mod doctor;
 mod keys;
 mod policy;
 mod role;
@@ -65,6 +66,8 @@ enum Command {
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Say what this machine can attest, what is missing and what to do.
+    Doctor(doctor::Args),
     /// Say what is wrong with a configuration, policy or key file, and what to do.
     CheckConfig(check_config::Args),
     /// Print a completion script for a shell.
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
+        Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use attestation::collateral::MAX_PIECES;
 use http::Uri;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
@@ -88,6 +89,7 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
                        set allow_remote_engine = true and allow it in the policy too";
         return Err(config.invalid("engine.url", message));
     }
+    check_evidence(config)?;
     let life = Duration::from_secs(value.keys.life_s.get());
     if life > MAX_KEY_LIFE {
         return Err(config.invalid("keys.life_s", "a sealer refuses keys that live over 7 days"));
@@ -110,6 +112,31 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
         return Err(config.invalid("engine.models", format!("at most {MAX_MODELS} models")));
     }
     Ok(())
+}
+
+/// Checks that no answer grows past what a verifier reads.
+fn check_evidence(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
+    let evidence = &config.value.evidence;
+    let CollateralConfig {
+        amd_crls,
+        tdx,
+        ocsp,
+        ..
+    } = evidence.collateral();
+    let lists = [
+        (
+            "evidence.certificates",
+            evidence.certificates(),
+            EvidenceConfig::MAX_CERTIFICATES,
+        ),
+        ("evidence.collateral.amd_crls", amd_crls, MAX_PIECES),
+        ("evidence.collateral.tdx", tdx, MAX_PIECES),
+        ("evidence.collateral.ocsp", ocsp, MAX_PIECES),
+    ];
+    match lists.iter().find(|(_, files, most)| files.len() > *most) {
+        Some((key, _, most)) => Err(config.invalid(key, format!("at most {most} files"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether a statement can carry `name` as the name of a model.
@@ -170,6 +197,8 @@ impl<'de> Deserialize<'de> for CredentialDigest {
 }
 
 /// Where a node's evidence comes from.
+///
+/// A policy sees which kind of evidence a node gives, not under which path this machine has it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "source", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -179,7 +208,160 @@ pub enum EvidenceConfig {
         /// Folder with `vcek.key`, `vcek.pem` and `ask.pem`.
         #[serde(skip_serializing)]
         dir: PathBuf,
+        /// Where the GPUs' evidence comes from; left out, the node gives none of GPUs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpus: Option<GpusConfig>,
+        /// What vendors sign beside the evidence.
+        #[serde(default, skip_serializing)]
+        collateral: CollateralConfig,
     },
+    /// SEV-SNP or TDX, through the kernel's configfs-tsm (Linux 6.7 or newer).
+    ConfigfsTsm {
+        /// Where the kernel's entries are made.
+        #[serde(default = "EvidenceConfig::default_root", skip_serializing)]
+        root: PathBuf,
+        /// The VMPL to ask for; left out, the kernel's own.
+        #[serde(default, skip_serializing)]
+        privlevel: Option<u32>,
+        /// SEV-SNP: files with the chip's certificate and AMD's intermediate; left out, the host is
+        /// asked for them.
+        #[serde(default, skip_serializing)]
+        certificates: Vec<PathBuf>,
+        /// Where the GPUs' evidence comes from; left out, the node gives none of GPUs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpus: Option<GpusConfig>,
+        /// What vendors sign beside the evidence.
+        #[serde(default, skip_serializing)]
+        collateral: CollateralConfig,
+    },
+    /// SEV-SNP, through the guest driver's own device.
+    SevGuest {
+        /// The device.
+        #[serde(default = "EvidenceConfig::default_sev_guest", skip_serializing)]
+        device: PathBuf,
+        /// The VMPL to ask for.
+        #[serde(default, skip_serializing)]
+        privlevel: u32,
+        /// As for `configfs-tsm`.
+        #[serde(default, skip_serializing)]
+        certificates: Vec<PathBuf>,
+        /// Where the GPUs' evidence comes from; left out, the node gives none of GPUs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpus: Option<GpusConfig>,
+        /// What vendors sign beside the evidence.
+        #[serde(default, skip_serializing)]
+        collateral: CollateralConfig,
+    },
+    /// An AWS Nitro enclave, through its secure module.
+    Nitro {
+        /// The device.
+        #[serde(default = "EvidenceConfig::default_nsm", skip_serializing)]
+        device: PathBuf,
+        /// What vendors sign beside the evidence.
+        #[serde(default, skip_serializing)]
+        collateral: CollateralConfig,
+    },
+}
+
+impl EvidenceConfig {
+    /// Most files with certificates.
+    const MAX_CERTIFICATES: usize = 8;
+
+    fn default_root() -> PathBuf {
+        "/sys/kernel/config/tsm/report".into()
+    }
+
+    fn default_sev_guest() -> PathBuf {
+        "/dev/sev-guest".into()
+    }
+
+    fn default_nsm() -> PathBuf {
+        "/dev/nsm".into()
+    }
+
+    /// Where the GPUs' evidence comes from. A Nitro enclave has none.
+    #[must_use]
+    pub fn gpus(&self) -> Option<&GpusConfig> {
+        match self {
+            Self::SoftwareRoot { gpus, .. }
+            | Self::ConfigfsTsm { gpus, .. }
+            | Self::SevGuest { gpus, .. } => gpus.as_ref(),
+            Self::Nitro { .. } => None,
+        }
+    }
+
+    /// What vendors sign beside the evidence.
+    #[must_use]
+    pub fn collateral(&self) -> &CollateralConfig {
+        match self {
+            Self::SoftwareRoot { collateral, .. }
+            | Self::ConfigfsTsm { collateral, .. }
+            | Self::SevGuest { collateral, .. }
+            | Self::Nitro { collateral, .. } => collateral,
+        }
+    }
+
+    fn certificates(&self) -> &[PathBuf] {
+        match self {
+            Self::ConfigfsTsm { certificates, .. } | Self::SevGuest { certificates, .. } => {
+                certificates
+            }
+            Self::SoftwareRoot { .. } | Self::Nitro { .. } => &[],
+        }
+    }
+}
+
+/// Where GPUs' evidence comes from.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "source", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum GpusConfig {
+    /// Every NVIDIA GPU of the machine, through the driver's management library.
+    Nvml {
+        /// The library. It is pinned with the rest: what is loaded into the node sees prompts.
+        #[serde(default = "GpusConfig::default_library")]
+        library: PathBuf,
+    },
+}
+
+impl GpusConfig {
+    fn default_library() -> PathBuf {
+        "libnvidia-ml.so.1".into()
+    }
+}
+
+/// Files with what vendors sign beside the evidence. It is checked by whoever appraises.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollateralConfig {
+    /// AMD's certificate revocation lists, DER or PEM, for SEV-SNP.
+    pub amd_crls: Vec<PathBuf>,
+    /// Intel's collateral for a platform, each the JSON of docs/wire.md, "Collateral", for TDX.
+    pub tdx: Vec<PathBuf>,
+    /// OCSP responses, DER, for GPUs.
+    pub ocsp: Vec<PathBuf>,
+    /// Seconds between two readings of the files.
+    #[serde(deserialize_with = "CollateralConfig::reread_s")]
+    pub reread_s: NonZeroU64,
+}
+
+impl CollateralConfig {
+    /// Names the key, which the parser no longer knows inside a table with a `source`.
+    fn reread_s<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU64, D::Error> {
+        let named = |error: D::Error| de::Error::custom(format_args!("reread_s: {error}"));
+        NonZeroU64::deserialize(deserializer).map_err(named)
+    }
+}
+
+impl Default for CollateralConfig {
+    fn default() -> Self {
+        Self {
+            amd_crls: Vec::new(),
+            tdx: Vec::new(),
+            ocsp: Vec::new(),
+            reread_s: NonZeroU64::MIN.saturating_add(5 * 60 - 1),
+        }
+    }
 }
 
 /// One engine.
@@ -418,6 +600,70 @@ mod tests {
         assert!(config.engines_are_local());
     }
 
+    /// The least configuration with another source.
+    fn source(lines: &str) -> String {
+        MINIMAL.replace("source = \"software-root\"\ndir = \"software-root\"", lines)
+    }
+
+    #[test]
+    fn every_source_has_defaults() {
+        let evidence = |lines: &str| load(&source(lines)).unwrap().evidence;
+        let EvidenceConfig::ConfigfsTsm { root, .. } = evidence("source = \"configfs-tsm\"") else {
+            panic!("another source")
+        };
+        assert_eq!(root, PathBuf::from("/sys/kernel/config/tsm/report"));
+        let EvidenceConfig::SevGuest { device, .. } = evidence("source = \"sev-guest\"") else {
+            panic!("another source")
+        };
+        assert_eq!(device, PathBuf::from("/dev/sev-guest"));
+        let nitro = evidence("source = \"nitro\"");
+        let EvidenceConfig::Nitro { device, .. } = &nitro else {
+            panic!("another source")
+        };
+        assert_eq!(*device, PathBuf::from("/dev/nsm"));
+        assert_eq!(nitro.collateral().reread_s.get(), 300);
+        assert!(nitro.gpus().is_none());
+        let gpus = evidence("source = \"sev-guest\"\ngpus = { source = \"nvml\" }");
+        let Some(GpusConfig::Nvml { library }) = gpus.gpus() else {
+            panic!("no GPUs")
+        };
+        assert_eq!(*library, PathBuf::from("libnvidia-ml.so.1"));
+        let most = format!("certificates = [{}]", "\"x\", ".repeat(8));
+        evidence(&format!("source = \"configfs-tsm\"\n{most}"));
+    }
+
+    #[test]
+    fn of_the_evidence_its_kind_is_pinned_and_no_path() {
+        let pinned = |lines: &str| {
+            serde_json::to_value(load(&source(lines)).unwrap()).unwrap()["evidence"].to_string()
+        };
+        for (lines, expected) in [
+            (
+                "source = \"software-root\"\ndir = \"x\"",
+                r#"{"source":"software-root"}"#,
+            ),
+            (
+                "source = \"configfs-tsm\"\nroot = \"/x\"\nprivlevel = 1\n\
+                 certificates = [\"x\"]\n[evidence.collateral]\ntdx = [\"x\"]",
+                r#"{"source":"configfs-tsm"}"#,
+            ),
+            (
+                "source = \"sev-guest\"\ndevice = \"/x\"",
+                r#"{"source":"sev-guest"}"#,
+            ),
+            (
+                "source = \"nitro\"\ndevice = \"/x\"",
+                r#"{"source":"nitro"}"#,
+            ),
+            (
+                "source = \"sev-guest\"\ngpus = { source = \"nvml\" }",
+                r#"{"gpus":{"library":"libnvidia-ml.so.1","source":"nvml"},"source":"sev-guest"}"#,
+            ),
+        ] {
+            assert_eq!(pinned(lines), expected, "{lines}");
+        }
+    }
+
     #[test]
     fn a_wrong_configuration_names_the_key() {
         let engine = |url: &str| MINIMAL.replace("http://127.0.0.1:8000/v1/", url);
@@ -452,6 +698,47 @@ mod tests {
                 "an unknown key of a source",
                 MINIMAL.replace("dir =", "di ="),
                 "di",
+            ),
+            (
+                "a path of another source",
+                source("source = \"nitro\"\nroot = \"/x\""),
+                "root",
+            ),
+            (
+                "GPUs of an enclave",
+                source("source = \"nitro\"\ngpus = { source = \"nvml\" }"),
+                "gpus",
+            ),
+            (
+                "an unknown kind of GPU",
+                source("source = \"configfs-tsm\"\ngpus = { source = \"other\" }"),
+                "other",
+            ),
+            (
+                "an unknown kind of collateral",
+                source("source = \"nitro\"\n[evidence.collateral]\ncrl = []"),
+                "crl",
+            ),
+            (
+                "files that are never read again",
+                source("source = \"nitro\"\n[evidence.collateral]\nreread_s = 0"),
+                "reread_s",
+            ),
+            (
+                "more collateral than an answer holds",
+                source(&format!(
+                    "source = \"nitro\"\n[evidence.collateral]\nocsp = [{}]",
+                    "\"x\", ".repeat(17)
+                )),
+                "evidence.collateral.ocsp",
+            ),
+            (
+                "many certificates",
+                source(&format!(
+                    "source = \"sev-guest\"\ncertificates = [{}]",
+                    "\"x\", ".repeat(9)
+                )),
+                "evidence.certificates",
             ),
             (
                 "a zero timeout",

@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    engine::Engine, evidence::EvidenceSource, models::Models, replay::ReplayTable,
-    request::Buffered, statement::Identity, time::SteadyClock,
+    engine::Engine, evidence::Sources, models::Models, replay::ReplayTable, request::Buffered,
+    statement::Identity, time::SteadyClock,
 };
 use crate::{
     clock::Clock,
@@ -37,6 +37,7 @@ mod engine_stream;
 mod evidence;
 mod keys;
 mod models;
+pub mod probe;
 mod problem;
 mod record;
 mod replay;
@@ -48,9 +49,14 @@ mod statement;
 mod tests;
 mod time;
 
+#[cfg(fuzzing)]
+pub use self::evidence::fuzzing;
 pub use self::{
     engine::EngineSetupError,
-    evidence::{EvidenceError, SOFTWARE_MEASUREMENT},
+    evidence::{
+        ConfigfsError, EvidenceError, GpuError, GuestDeviceError, NitroError, SOFTWARE_MEASUREMENT,
+        TableError,
+    },
     statement::IdentityError,
 };
 
@@ -104,7 +110,7 @@ struct State {
     config: NodeConfig,
     clock: SteadyClock,
     identity: Identity,
-    evidence: Arc<dyn EvidenceSource>,
+    evidence: Arc<Sources>,
     attestations: Arc<Semaphore>,
     models: Models,
     replay: ReplayTable,
@@ -135,7 +141,8 @@ impl Node {
     /// [`StartError`] says which part of the configuration or the machine is at fault.
     pub async fn bind(config: Loaded<NodeConfig>, clock: Clock) -> Result<Self, StartError> {
         node_config::check(&config)?;
-        let evidence = evidence::open(&config)?;
+        // The hardware is asked here and now: a node that cannot attest does not start.
+        let evidence = Sources::open(&config)?;
         let alive = CancellationToken::new();
         let models = Models::new(engines(&config, clock, &alive).await?);
         models.refresh().await;
@@ -149,7 +156,7 @@ impl Node {
         let state = State {
             clock,
             identity,
-            evidence,
+            evidence: Arc::new(evidence),
             attestations: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
             models,
             replay: ReplayTable::new(config.limits.replay_entries.get()),
@@ -207,7 +214,7 @@ impl Node {
 /// [`StartError`] says which part of the configuration is at fault.
 pub fn check_files(config: &Loaded<NodeConfig>) -> Result<(), StartError> {
     node_config::check(config)?;
-    evidence::open(config)?;
+    Sources::open(config)?;
     for engine in &config.value.engines {
         if let EngineUrl::Http(base) = &engine.url {
             Engine::new(base.clone(), engine, config)?;

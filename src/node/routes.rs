@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use attestation::{Answer, Nonce, binding};
+use attestation::{Answer, Nonce};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::task::spawn_blocking;
@@ -80,23 +80,25 @@ async fn attest(state: &State, query: Option<&str>) -> Result<Vec<u8>, Outside> 
     let place = Arc::clone(&state.attestations).try_acquire_owned();
     let place = place.map_err(|_| Outside::TooMany)?;
     let statement = state.identity.current();
-    let report_data = binding::report_data(&statement.digest, &nonce, &[]);
-    let source = Arc::clone(&state.evidence);
-    let item = spawn_blocking(move || {
+    let sources = Arc::clone(&state.evidence);
+    let answered = spawn_blocking(move || {
         // The hardware works on whether the asker waits or not, and so long the place is taken.
         let _place = place;
-        source.evidence(&report_data)
+        let evidence = sources.evidence(&statement.digest, &nonce);
+        let evidence = evidence.map_err(|error| unanswered(&error))?;
+        let answer = Answer {
+            statement: statement.bytes.clone(),
+            nonce,
+            evidence,
+        };
+        let json = answer.to_json().map_err(|error| unanswered(&error))?;
+        // What no verifier would read is not given out: too long, or one device twice.
+        Answer::from_json(&json).map_err(|error| unanswered(&error))?;
+        Ok(json)
     });
-    let item = item.await;
-    let item = item
-        .map_err(|error| unanswered(&error))?
-        .map_err(|error| unanswered(&error))?;
-    let answer = Answer {
-        statement: statement.bytes.clone(),
-        nonce,
-        evidence: vec![item],
-    };
-    answer.to_json().map_err(|error| unanswered(&error))
+    answered
+        .await
+        .unwrap_or_else(|error| Err(unanswered(&error)))
 }
 
 fn unanswered(error: &dyn fmt::Display) -> Outside {

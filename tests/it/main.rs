@@ -14,6 +14,7 @@ mod cancellation;
 mod cli;
 mod completions;
 mod contract;
+mod doctor;
 mod failures;
 mod harness;
 mod layers;

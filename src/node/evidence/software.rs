@@ -5,16 +5,16 @@ use std::path::Path;
 use attestation::{EvidenceItem, software_root::SoftwareSigner};
 use zeroize::Zeroizing;
 
-use super::{EvidenceError, EvidenceSource};
+use super::{CpuSource, EvidenceError, Question};
 use crate::config;
 
 /// What stands in the evidence of a software root where hardware puts the launch digest. A policy
 /// for such a node lists it.
 pub const SOFTWARE_MEASUREMENT: [u8; 48] = *b"sealgate software root: no launch was measured..";
 
-impl EvidenceSource for SoftwareSigner {
-    fn evidence(&self, report_data: &[u8; 64]) -> Result<EvidenceItem, EvidenceError> {
-        Ok(self.evidence(*report_data, SOFTWARE_MEASUREMENT)?)
+impl CpuSource for SoftwareSigner {
+    fn evidence(&self, question: &Question) -> Result<EvidenceItem, EvidenceError> {
+        Ok(self.evidence(question.report_data, SOFTWARE_MEASUREMENT)?)
     }
 }
 

@@ -36,7 +36,10 @@ use crate::{
     clock::Clock,
     config,
     ids::RequestId,
-    node::{Node, SOFTWARE_MEASUREMENT, evidence::EvidenceSource},
+    node::{
+        Node, SOFTWARE_MEASUREMENT,
+        evidence::{CpuSource, Sources},
+    },
     seal::{
         Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ReplyHead, ReplyOpener, ReplyPart,
         RequestHead, Trailers, seal_request,
@@ -65,8 +68,14 @@ impl Running {
     /// The same, with another source of evidence in place of its own.
     pub(super) async fn start_with(
         rest: &str,
-        other: impl FnOnce(Arc<dyn EvidenceSource>) -> Arc<dyn EvidenceSource>,
+        other: impl FnOnce(Arc<dyn CpuSource>) -> Arc<dyn CpuSource>,
     ) -> Self {
+        let change = |sources: &mut Sources| sources.cpu = other(Arc::clone(&sources.cpu));
+        Self::start_changed(rest, change).await
+    }
+
+    /// The same, with other sources.
+    pub(super) async fn start_changed(rest: &str, change: impl FnOnce(&mut Sources)) -> Self {
         let text = format!(
             "node_id = \"test\"\nlisten = \"127.0.0.1:0\"\n\
              evidence = {{ source = \"software-root\", dir = \"{}\" }}\n{rest}",
@@ -75,7 +84,7 @@ impl Running {
         let config = config::parse(Path::new("node.toml"), &text, std::iter::empty()).unwrap();
         let mut node = Node::bind(config, Clock::system()).await.unwrap();
         let state = Arc::get_mut(&mut node.state).unwrap();
-        state.evidence = other(Arc::clone(&state.evidence));
+        change(Arc::get_mut(&mut state.evidence).unwrap());
         let address = node.address();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(node.serve(shutdown.clone()));

@@ -22,7 +22,7 @@ use super::harness::{FakeEngine, PATIENCE, Running, Sent};
 use crate::{
     node::{
         MAX_ATTESTATIONS,
-        evidence::{EvidenceError, EvidenceSource},
+        evidence::{CpuSource, EvidenceError, Question},
     },
     seal::{KEYS_MEDIA_TYPE, REQUEST_MEDIA_TYPE},
 };
@@ -95,18 +95,18 @@ async fn a_nonce_is_64_lower_case_hex_digits_given_once() {
 
 /// Hardware that works until it is let go.
 struct Slow {
-    source: Arc<dyn EvidenceSource>,
+    source: Arc<dyn CpuSource>,
     running: Arc<AtomicUsize>,
     free: Arc<(Mutex<bool>, Condvar)>,
 }
 
-impl EvidenceSource for Slow {
-    fn evidence(&self, report_data: &[u8; 64]) -> Result<EvidenceItem, EvidenceError> {
+impl CpuSource for Slow {
+    fn evidence(&self, question: &Question) -> Result<EvidenceItem, EvidenceError> {
         self.running.fetch_add(1, Ordering::Relaxed);
         let (free, told) = &*self.free;
         let wait = |free: &mut bool| !*free;
         drop(told.wait_timeout_while(free.lock().unwrap(), PATIENCE, wait));
-        self.source.evidence(report_data)
+        self.source.evidence(question)
     }
 }
 
@@ -114,7 +114,7 @@ impl EvidenceSource for Slow {
 async fn an_asker_that_leaves_gives_up_no_place_while_the_hardware_works() {
     let engine = FakeEngine::start().await;
     let (running, free) = (Arc::new(AtomicUsize::new(0)), Arc::default());
-    let slow = |source| -> Arc<dyn EvidenceSource> {
+    let slow = |source| -> Arc<dyn CpuSource> {
         Arc::new(Slow {
             source,
             running: Arc::clone(&running),
