@@ -42,7 +42,7 @@ pub struct Claims {
     /// Where the certificates chain to.
     pub root: Root,
     /// What is said of the TD.
-    pub report: TdReport,
+    pub report: Box<TdReport>,
     /// The platform's family (FMSPC).
     pub fmspc: [u8; 6],
     /// The platform's identity (PPID), 16 bytes.
@@ -168,7 +168,7 @@ pub(crate) fn run(
     let not_after = Duration::from_secs(claims.earliest_expiration_date);
     Some(Claims {
         root,
-        report: quote.report,
+        report: Box::new(quote.report),
         fmspc: claims.platform.pck.fmspc,
         ppid: claims.platform.pck.ppid,
         tcb_status: claims.tcb.status.into(),
