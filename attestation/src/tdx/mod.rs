@@ -169,10 +169,10 @@ pub(crate) fn run(
     Some(Claims {
         root,
         report: Box::new(quote.report),
+        tcb_status: claims.tcb.status.into(),
+        advisories: reference::advisories(&claims),
         fmspc: claims.platform.pck.fmspc,
         ppid: claims.platform.pck.ppid,
-        tcb_status: claims.tcb.status.into(),
-        advisories: claims.tcb.advisory_ids,
         tcb_evaluation_number: claims.tcb.eval_data_number,
         // A time that cannot be told has ended.
         not_after: UNIX_EPOCH.checked_add(not_after).unwrap_or(UNIX_EPOCH),

@@ -398,8 +398,10 @@ fn flaws_of_the_certificates() {
         ),
     ];
     assert_cases(Platform::default, cases);
-    let mut platform = Platform::default();
-    platform.revoked_by_authority = vec![PCK_SERIAL];
+    let platform = Platform {
+        revoked_by_authority: vec![PCK_SERIAL],
+        ..Platform::default()
+    };
     let (_, seen) = refusal(&platform.appraise(&policy(""), now()));
     assert!(seen.contains("CertRevoked"), "{seen}");
 }

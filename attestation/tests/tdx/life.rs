@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
 use attestation::tdx::TcbStatus;
+use attestation::time::to_rfc3339;
 use attestation::{
     Answer, Bundle, Collateral, CpuClaims, EvidenceItem, EvidenceKind, Nonce, Root,
     StatementDigest, VerifiedNode, binding, verify,
@@ -56,7 +57,7 @@ fn verified(mut platform: Platform) -> VerifiedNode {
         nonce,
         evidence: vec![item],
     };
-    let text = crate::policy_text("").replace(
+    let text = crate::policy_text("accepted_advisories = [\"INTEL-SA-00001\"]").replace(
         "version = 1\n",
         "version = 1\nappraisal_max_age_s = 604800\n",
     );
@@ -68,6 +69,7 @@ fn verified(mut platform: Platform) -> VerifiedNode {
 fn the_claims_are_what_quote_and_platform_say() {
     let mut platform = Platform::version_5();
     platform.qe_identity["tcbEvaluationDataNumber"] = json!(18);
+    platform.tcb_info["tcbLevels"][0]["advisoryIDs"] = json!(["INTEL-SA-00001"]);
     let body = platform.body.clone();
     let node = verified(platform);
     assert_eq!((node.tee(), node.root()), ("tdx", Root::Software));
@@ -78,35 +80,38 @@ fn the_claims_are_what_quote_and_platform_say() {
     assert_eq!((claims.fmspc, claims.ppid.as_slice()), (FMSPC, &PPID[..]));
     assert_eq!(claims.tcb_status, TcbStatus::UpToDate);
     assert_eq!(claims.tcb_evaluation_number, 17);
-    assert!(claims.advisories.is_empty());
+    assert_eq!(claims.advisories, ["INTEL-SA-00001"]);
     assert_eq!(claims.report.mrtd, [0x3d; 48]);
     assert_eq!(claims.report.rtmrs[3], body[472..520]);
     assert!(claims.report.current.is_some());
     assert!(policy("").tdx().is_some());
 }
 
+/// A part's name, and what lets it end.
+type Part = (&'static str, fn(&mut Platform));
+
+fn end() -> SystemTime {
+    now() + HOUR
+}
+
 #[test]
 fn an_appraisal_ends_with_the_first_thing_behind_it() {
-    let end = now() + HOUR;
-    let text = attestation::time::to_rfc3339(end);
-    let parts: [(&str, Box<dyn Fn(&mut Platform)>); 7] = [
-        ("PCK certificate", Box::new(|p| p.pck_window.1 = end)),
-        ("authority", Box::new(|p| p.authority_window.1 = end)),
-        ("TCB signer", Box::new(|p| p.tcb_window.1 = end)),
-        ("root's list", Box::new(|p| p.root_crl.1 = end)),
-        ("PCK list", Box::new(|p| p.pck_crl.1 = end)),
-        (
-            "TCB info",
-            Box::new(|p| p.tcb_info["nextUpdate"] = json!(text)),
-        ),
-        (
-            "QE identity",
-            Box::new(|p| p.qe_identity["nextUpdate"] = json!(text)),
-        ),
+    let parts: [Part; 7] = [
+        ("PCK certificate", |p| p.pck_window.1 = end()),
+        ("authority", |p| p.authority_window.1 = end()),
+        ("TCB signer", |p| p.tcb_window.1 = end()),
+        ("root's list", |p| p.root_crl.1 = end()),
+        ("PCK list", |p| p.pck_crl.1 = end()),
+        ("TCB info", |p| {
+            p.tcb_info["nextUpdate"] = json!(to_rfc3339(end()))
+        }),
+        ("QE identity", |p| {
+            p.qe_identity["nextUpdate"] = json!(to_rfc3339(end()))
+        }),
     ];
     for (name, set) in parts {
         let mut platform = Platform::default();
         set(&mut platform);
-        assert_eq!(verified(platform).expires_at(), end, "{name}");
+        assert_eq!(verified(platform).expires_at(), end(), "{name}");
     }
 }

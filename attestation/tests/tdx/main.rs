@@ -317,3 +317,195 @@ fn the_platform_is_known_by_its_lists() {
         assert_eq!(failed(&appraisal), expected, "{changes}");
     }
 }
+
+/// A person reads what would pass and what is there.
+#[test]
+fn checks_say_what_they_expect_and_see() {
+    let mut hardening = Platform::version_5();
+    let level = &mut hardening.tcb_info["tcbLevels"][0];
+    level["tcbStatus"] = serde_json::json!("ConfigurationAndSWHardeningNeeded");
+    level["advisoryIDs"] = serde_json::json!(["INTEL-SA-00001", "INTEL-SA-00002"]);
+    let plain = Platform::version_5();
+    let (fmspc, ppid, zeros) = (hex::encode(FMSPC), hex::encode(PPID), "00".repeat(48));
+    let svn = "minimum_tee_tcb_svn = \"06010300000000000000000000000000\"";
+    let listed = format!("denied_fmspcs = [\"{}\"]", "00".repeat(6));
+    let two = format!("rtmr0 = [\"{zeros}\", \"{}\"]", "b0".repeat(48));
+    let cases = [
+        (
+            &plain,
+            "",
+            "root",
+            "a root that the policy trusts: Test SGX Root CA, a software root",
+            "Test SGX Root CA, a software root",
+        ),
+        (
+            &plain,
+            "intel_root = true",
+            "root",
+            "a root that the policy trusts: Intel SGX Root CA; Test SGX Root CA, a software root",
+            "Test SGX Root CA, a software root",
+        ),
+        (
+            &plain,
+            "",
+            "certificate validity",
+            "every certificate valid at 2026-06-01T00:00:00Z",
+            "Test PCK Certificate 2025-04-27T00:00:00Z to 2027-07-06T00:00:00Z",
+        ),
+        (
+            &plain,
+            "",
+            "certificates",
+            "the platform's, its authority's and at most a copy of the root, in PEM",
+            "Test PCK Certificate of FMSPC b0c06f000000, Test PCK Platform CA",
+        ),
+        (
+            &plain,
+            "",
+            "collateral",
+            "a piece for TDX, FMSPC b0c06f000000, the authority of the certificate, and 2026-06-01T00:00:00Z",
+            "piece 1, 2026-05-22T00:00:00Z to 2026-06-19T00:00:00Z",
+        ),
+        (
+            &plain,
+            "",
+            "endorsements",
+            "certificates, revocation lists, TCB info and QE identity vouch for the quote",
+            "77777777777777777777777777777777, TCB of 2025-03-12T00:00:00Z",
+        ),
+        (&plain, "", "TCB status", "UpToDate", "UpToDate"),
+        (&plain, "", "TCB advisories", "none", "none"),
+        (
+            &hardening,
+            "",
+            "TCB status",
+            "UpToDate",
+            "ConfigurationAndSWHardeningNeeded",
+        ),
+        (
+            &hardening,
+            "accepted_tcb_statuses = []",
+            "current TCB status",
+            "nothing: the policy's list is empty",
+            "ConfigurationAndSWHardeningNeeded",
+        ),
+        (
+            &hardening,
+            "accepted_tcb_statuses = [\"UpToDate\", \"SWHardeningNeeded\", \"ConfigurationNeeded\"]\naccepted_advisories = [\"INTEL-SA-00001\", \"INTEL-SA-00003\"]",
+            "TCB advisories",
+            "none but INTEL-SA-00001, INTEL-SA-00003",
+            "INTEL-SA-00001, INTEL-SA-00002",
+        ),
+        (
+            &hardening,
+            "accepted_tcb_statuses = [\"UpToDate\", \"ConfigurationNeeded\"]",
+            "QE TCB status",
+            "one of UpToDate, ConfigurationNeeded",
+            "UpToDate",
+        ),
+        (&plain, "", "TCB evaluation number", "at least 17", "17"),
+        (&plain, "", "FMSPC", "any", &fmspc),
+        (&plain, &listed, "FMSPC", "any; not 000000000000", &fmspc),
+        (
+            &plain,
+            "ppids = []",
+            "PPID",
+            "nothing: the policy's list is empty",
+            &ppid,
+        ),
+        (
+            &plain,
+            svn,
+            "TEE TCB SVN",
+            "each byte at least that of 06010300000000000000000000000000",
+            "06010300000000000000000000000000",
+        ),
+        (
+            &plain,
+            "",
+            "current TEE TCB SVN",
+            "any",
+            "06010300000000000000000000000000",
+        ),
+        (&plain, "", "MRCONFIGID", "zero", &zeros),
+        (&plain, "", "RTMR0", "any", &"b0".repeat(48)),
+        (
+            &plain,
+            &two,
+            "RTMR0",
+            &format!("one of {zeros}, {}", "b0".repeat(48)),
+            &"b0".repeat(48),
+        ),
+        (
+            &plain,
+            "",
+            "XFAM",
+            "0x3, and no bit outside 0x6dbe7",
+            "0x602e7",
+        ),
+        (&plain, "", "PKS", "off", "off"),
+        (&plain, "allow_kl = true", "KL", "either", "off"),
+        (&plain, "", "SEPT_VE_DISABLE", "on", "on"),
+        (
+            &plain,
+            "",
+            "TD attributes",
+            "no bit but those with a name",
+            "0x0000000010000000",
+        ),
+        (
+            &plain,
+            "",
+            "quote",
+            "TD report and signature data, each of its exact length",
+            &format!("{} bytes, TD report 1.5", plain.quote().len()),
+        ),
+        (&plain, "", "quote signature", "verifies", "verifies"),
+    ];
+    for (platform, changes, name, expected, seen) in cases {
+        let appraisal = platform.appraise(&policy(changes), now());
+        let mut checks = appraisal.checks().iter();
+        let check = checks.find(|check| check.name == name).unwrap();
+        let said = (check.expected.as_str(), check.seen.as_str());
+        assert_eq!(said, (expected, seen), "{name}, {changes}");
+    }
+}
+
+/// Each status that Intel's verification lets through has its word.
+#[test]
+fn every_status_has_its_word() {
+    type Set = fn(&mut Platform);
+    let launched_by_an_old_module: Set = |p| p.body[platform::TEE_TCB_SVN] = 3;
+    let cases: [(&str, Set, &str); 8] = [
+        ("UpToDate", |_| {}, "UpToDate"),
+        ("SWHardeningNeeded", |_| {}, "SWHardeningNeeded"),
+        ("ConfigurationNeeded", |_| {}, "ConfigurationNeeded"),
+        (
+            "ConfigurationAndSWHardeningNeeded",
+            |_| {},
+            "ConfigurationAndSWHardeningNeeded",
+        ),
+        ("OutOfDate", |_| {}, "OutOfDate"),
+        (
+            "OutOfDateConfigurationNeeded",
+            |_| {},
+            "OutOfDateConfigurationNeeded",
+        ),
+        ("UpToDate", launched_by_an_old_module, "TDRelaunchAdvised"),
+        (
+            "ConfigurationNeeded",
+            launched_by_an_old_module,
+            "TDRelaunchAdvisedConfigurationNeeded",
+        ),
+    ];
+    for (status, set, expected) in cases {
+        let mut platform = Platform::version_5();
+        set(&mut platform);
+        platform.tcb_info["tcbLevels"][0]["tcbStatus"] = serde_json::json!(status);
+        let appraisal = platform.appraise(&policy(""), now());
+        let mut checks = appraisal.checks().iter();
+        let check = checks.find(|check| check.name == "TCB status").unwrap();
+        let accepted = expected == "UpToDate";
+        assert_eq!((check.seen.as_str(), check.passed()), (expected, accepted));
+    }
+}
