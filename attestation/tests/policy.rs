@@ -16,18 +16,18 @@ fn the_documented_policies_load() {
     let policies: Vec<_> = blocks
         .map(|block| block.split("```").next().unwrap())
         .collect();
-    assert_eq!(policies.len(), 2);
+    assert!(policies.len() > 2);
     for text in policies {
         let mut asked = Vec::new();
         let policy = Policy::from_toml(text, &mut |path| {
             asked.push(path.to_owned());
             Ok(root.ark_pem().as_bytes().to_vec())
         });
-        assert!(policy.unwrap().sev_snp().is_some());
-        let expected: &[&str] = if text.contains("amd_roots") {
-            &[]
-        } else {
+        policy.unwrap();
+        let expected: &[&str] = if text.contains("software_roots") {
             &["software-root/ark.pem"]
+        } else {
+            &[]
         };
         assert_eq!(asked, expected);
     }

@@ -16,6 +16,7 @@ use crate::tdx::roots::{INTEL_SGX_ROOT_CA, INTEL_SGX_ROOT_CA_SHA256};
 use crate::time::to_rfc3339;
 
 const LABEL: &str = "CERTIFICATE";
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----\n";
 const END: &str = "-----END CERTIFICATE-----\n";
 
 /// A root that a policy trusts.
@@ -157,20 +158,19 @@ impl Certificates {
 fn decode(pck_chain: &[u8]) -> Result<[Vec<u8>; 2], String> {
     let text = pck_chain.strip_suffix(&[0]).unwrap_or(pck_chain);
     let text = str::from_utf8(text).map_err(|_| "no text".to_owned())?;
-    let mut blocks = text.split_inclusive(END);
-    let mut next = || {
-        let block = blocks.next().ok_or("fewer than two certificates")?;
-        match pem::decode_vec(block.as_bytes()) {
-            Ok((LABEL, der)) => Ok(der),
-            Ok((label, _)) => Err(format!("PEM of a {label}")),
-            Err(error) => Err(format!("no PEM: {error}")),
-        }
+    let blocks: Vec<_> = text.split_inclusive(END).collect();
+    let (leaf, authority) = match blocks.as_slice() {
+        [leaf, authority] | [leaf, authority, _] => (leaf, authority),
+        other => return Err(format!("{} certificates", other.len())),
     };
-    let used = [next()?, next()?];
-    match blocks.count() {
-        0 | 1 => Ok(used),
-        more => Err(format!("{more} certificates above the authority")),
+    if !blocks.iter().all(|block| block.starts_with(BEGIN)) {
+        return Err("something between the certificates".to_owned());
     }
+    let decode = |block: &str| match pem::decode_vec(block.as_bytes()) {
+        Ok((_, der)) => Ok(der),
+        Err(error) => Err(format!("no PEM: {error}")),
+    };
+    Ok([decode(leaf)?, decode(authority)?])
 }
 
 fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {

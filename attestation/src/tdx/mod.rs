@@ -42,7 +42,7 @@ pub struct Claims {
     /// Where the certificates chain to.
     pub root: Root,
     /// What is said of the TD.
-    pub report: TdReport,
+    pub report: Box<TdReport>,
     /// The platform's family (FMSPC).
     pub fmspc: [u8; 6],
     /// The platform's identity (PPID), 16 bytes.
@@ -168,11 +168,11 @@ pub(crate) fn run(
     let not_after = Duration::from_secs(claims.earliest_expiration_date);
     Some(Claims {
         root,
-        report: quote.report,
+        report: Box::new(quote.report),
+        tcb_status: claims.tcb.status.into(),
+        advisories: reference::advisories(&claims),
         fmspc: claims.platform.pck.fmspc,
         ppid: claims.platform.pck.ppid,
-        tcb_status: claims.tcb.status.into(),
-        advisories: claims.tcb.advisory_ids,
         tcb_evaluation_number: claims.tcb.eval_data_number,
         // A time that cannot be told has ended.
         not_after: UNIX_EPOCH.checked_add(not_after).unwrap_or(UNIX_EPOCH),

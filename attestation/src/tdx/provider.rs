@@ -82,3 +82,17 @@ impl SignatureVerificationAlgorithm for EcdsaP256Sha256 {
             .map_err(|_| InvalidSignature)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The digests of nothing (FIPS 180-4).
+    #[test]
+    fn digests_are_the_standards() {
+        let sha256 = hex::encode(AwsLc::sha256(b""));
+        assert!(sha256.starts_with("e3b0c44298fc1c149afbf4c8996fb924"));
+        let sha384 = hex::encode(AwsLc::sha384(b""));
+        assert!(sha384.starts_with("38b060a751ac96384cd9327eb1b1e36a"));
+    }
+}

@@ -354,3 +354,196 @@ impl<'a> Fields<'a> {
             .ok_or(QuoteError::Length { field, len })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const V4: &[u8] = include_bytes!("../../tests/data/tdx/v4-uptodate/quote.bin");
+    const V5: &[u8] = include_bytes!("../../tests/data/tdx/trustee/tdx_quote_5.dat");
+    const SGX: &[u8] = include_bytes!("../../tests/data/tdx/sgx/quote.bin");
+
+    /// Each field begins where the format says: numbered bytes come back from their offsets.
+    #[test]
+    fn fields_lie_where_the_format_says() {
+        let mut bytes = V5.to_vec();
+        let body = HEADER_LEN + 6;
+        for (at, byte) in bytes[body..body + TD_REPORT_15_LEN].iter_mut().enumerate() {
+            *byte = u8::try_from(at / 4).unwrap();
+        }
+        bytes[28..48].fill(0x28);
+        let quote = Quote::parse(&bytes).unwrap();
+        let report = &quote.report;
+        let current = report.current.as_ref().unwrap();
+        let fields: [(&[u8], usize); 14] = [
+            (&report.tee_tcb_svn, 0),
+            (&report.mrseam, 16),
+            (&report.mrsignerseam, 64),
+            (&report.mrtd, 136),
+            (&report.mrconfigid, 184),
+            (&report.mrowner, 232),
+            (&report.mrownerconfig, 280),
+            (&report.rtmrs[0], 328),
+            (&report.rtmrs[1], 376),
+            (&report.rtmrs[2], 424),
+            (&report.rtmrs[3], 472),
+            (&report.report_data, 520),
+            (&current.tee_tcb_svn2, 584),
+            (&current.mrservicetd, 600),
+        ];
+        for (field, offset) in fields {
+            assert_eq!(field, &bytes[body + offset..][..field.len()], "{offset}");
+        }
+        let u64_at = |at: usize| u64::from_le_bytes(bytes[body + at..][..8].try_into().unwrap());
+        assert_eq!(report.seam_attributes, u64_at(112));
+        assert_eq!(report.td_attributes, u64_at(120));
+        assert_eq!(report.xfam, u64_at(128));
+        assert_eq!(quote.header.version, 5);
+        assert_eq!(quote.header.attestation_key_type, ECDSA_P256);
+        assert_eq!(quote.header.qe_vendor, INTEL_QE_VENDOR);
+        assert_eq!(quote.header.user_data, [0x28; 20]);
+        let signed = body + TD_REPORT_15_LEN;
+        assert_eq!(quote.signed, &bytes[..signed]);
+        assert_eq!(quote.signature, bytes[signed + 4..][..64]);
+        assert_eq!(quote.attestation_key, bytes[signed + 68..][..64]);
+        assert!(quote.pck_chain.starts_with(b"-----BEGIN"));
+        assert!(quote.pck_chain.ends_with(b"-----\n\0"));
+    }
+
+    #[test]
+    fn version_4_has_a_report_without_what_is_current() {
+        let quote = Quote::parse(V4).unwrap();
+        assert_eq!(quote.report.current, None);
+        assert_eq!(quote.signed, &V4[..632]);
+        assert_eq!(Header::parse(V4), Ok(quote.header));
+    }
+
+    #[test]
+    fn every_type_and_length_is_exact() {
+        use QuoteError::*;
+        // Where the lengths and types of the version 4 quote stand.
+        const DATA: usize = 632;
+        const OUTER: usize = DATA + 4 + 128;
+        const AUTH: usize = OUTER + 6 + 384 + 64;
+        const INNER: usize = AUTH + 2 + 32;
+        let length = |field, len| Length { field, len };
+        let truncated = |len, field| Truncated { len, field };
+        let cases = [
+            ("TEE type", 4, vec![0x82], TeeType(0x82)),
+            ("TEE type, high byte", 7, vec![1], TeeType(0x0100_0081)),
+            ("version", 0, vec![6], Version(6)),
+            ("version, high byte", 1, vec![1], Version(0x104)),
+            ("outer type", OUTER, vec![5], CertificationType(5)),
+            ("inner type", INNER, vec![6], CertificationType(6)),
+            (
+                "data too long",
+                DATA,
+                vec![0x13, 0x11],
+                truncated(V4.len(), "the signature data"),
+            ),
+            (
+                "data short by one",
+                DATA,
+                vec![0xcb, 0x10],
+                truncated(4299, "the certification data"),
+            ),
+            (
+                "outer short by one",
+                OUTER + 2,
+                vec![0x45, 0x10],
+                length("the signature data", 4300),
+            ),
+            (
+                "outer long by one",
+                OUTER + 2,
+                vec![0x47, 0x10],
+                truncated(4300, "the certification data"),
+            ),
+            (
+                "inner short by one",
+                INNER + 2,
+                vec![0x5d, 0x0e],
+                length("the certification data", 4166),
+            ),
+            (
+                "inner long by one",
+                INNER + 2,
+                vec![0x5f, 0x0e],
+                truncated(4166, "the certification data"),
+            ),
+            (
+                "endless",
+                INNER + 2,
+                vec![0xff; 4],
+                truncated(4166, "the certification data"),
+            ),
+            (
+                "auth too long",
+                AUTH,
+                vec![0xff, 0xff],
+                truncated(4166, "the QE authentication data"),
+            ),
+        ];
+        for (name, at, change, error) in cases {
+            let mut bytes = V4.to_vec();
+            bytes[at..][..change.len()].copy_from_slice(&change);
+            assert_eq!(Quote::parse(&bytes), Err(error), "{name}");
+        }
+        let body = |kind: u8, size: [u8; 2]| {
+            let mut bytes = V5.to_vec();
+            bytes[48] = kind;
+            bytes[50..52].copy_from_slice(&size);
+            Quote::parse(&bytes).err()
+        };
+        assert_eq!(body(3, [0x88, 2]), None);
+        for (kind, size, error) in [
+            (1, [0x80, 1], BodyType(1)),
+            (4, [0x75, 3], BodyType(4)),
+            (3, [0x48, 2], length("the TD report", 584)),
+            (2, [0x88, 2], length("the TD report", 648)),
+        ] {
+            assert_eq!(body(kind, size), Some(error));
+        }
+        assert_eq!(Quote::parse(SGX), Err(TeeType(0)));
+    }
+
+    #[test]
+    fn a_quote_ends_where_it_must() {
+        let end = V4.len() - 70;
+        for len in 0..end {
+            let error = Quote::parse(&V4[..len]).unwrap_err();
+            let truncated = matches!(error, QuoteError::Truncated { len: seen, .. } if seen <= len);
+            assert!(truncated, "{len}: {error}");
+        }
+        assert!(Quote::parse(&V4[..end]).is_ok());
+        let mut padded = V4.to_vec();
+        padded.resize(MAX_QUOTE, 0);
+        assert!(Quote::parse(&padded).is_ok());
+        padded[MAX_QUOTE - 1] = 1;
+        assert_eq!(Quote::parse(&padded), Err(QuoteError::Trailing));
+        padded.push(0);
+        let len = MAX_QUOTE + 1;
+        assert_eq!(Quote::parse(&padded), Err(QuoteError::TooLong { len }));
+        assert_eq!(
+            Header::parse(&V4[..47]).unwrap_err().to_string(),
+            "47 bytes end within the header"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..1024)) {
+            drop(Quote::parse(&bytes));
+        }
+
+        #[test]
+        fn never_panics_on_almost_quotes(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = V5.to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            drop(Quote::parse(&bytes));
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! What a quote and its platform say, against the reference values of a policy.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use dcap_qvl::QuoteClaims;
@@ -153,14 +154,12 @@ pub(crate) fn check_platform(
         });
     };
     status("TCB status", claims.tcb.status.into());
-    let current = claims.platform.current_tcb_level.as_ref();
-    if let Some(current) = current {
+    if let Some(current) = &claims.platform.current_tcb_level {
         status("current TCB status", current.tcb_status.into());
     }
     status("QE TCB status", claims.qe.tcb_level.tcb_status.into());
 
-    let of_current = current.map_or(&[][..], |level| &level.advisory_ids);
-    let advisories: Vec<_> = claims.tcb.advisory_ids.iter().chain(of_current).collect();
+    let advisories = advisories(claims);
     let seen = match advisories.as_slice() {
         [] => "none".to_owned(),
         some => joined(some),
@@ -194,6 +193,15 @@ pub(crate) fn check_platform(
     against.allowed("PPID", &pck.ppid, |policy| {
         (policy.ppids.as_deref(), &policy.denied_ppids)
     });
+}
+
+/// Intel's advisories for the module that launched the TD, the one that runs now and the quoting
+/// enclave, each once.
+pub(crate) fn advisories(claims: &QuoteClaims) -> Vec<String> {
+    let current = claims.platform.current_tcb_level.iter();
+    let current = current.flat_map(|level| &level.advisory_ids);
+    let all: BTreeSet<_> = claims.tcb.advisory_ids.iter().chain(current).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// Checks of a value against a policy's lists.

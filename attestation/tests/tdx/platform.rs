@@ -23,9 +23,9 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ECDSA_SHA256: &str = "1.2.840.10045.4.3.2";
 const ROOT_NAME: &str = "Test SGX Root CA";
 const CA_NAME: &str = "Test PCK Platform CA";
-const PCK_SERIAL: u8 = 9;
-const CA_SERIAL: u8 = 2;
-const TCB_SERIAL: u8 = 3;
+pub(crate) const PCK_SERIAL: u8 = 9;
+pub(crate) const CA_SERIAL: u8 = 2;
+pub(crate) const TCB_SERIAL: u8 = 3;
 
 pub(crate) const FMSPC: [u8; 6] = [0xb0, 0xc0, 0x6f, 0, 0, 0];
 pub(crate) const PPID: [u8; 16] = [0x77; 16];
@@ -61,11 +61,9 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn generate() -> Self {
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(
-            &ECDSA_P256_SHA256_ASN1_SIGNING,
-            &SystemRandom::new(),
-        )
-        .unwrap();
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+                .unwrap();
         let load = |algorithm| EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).unwrap();
         Self {
             asn1: load(&ECDSA_P256_SHA256_ASN1_SIGNING),
@@ -89,7 +87,10 @@ impl Key {
     }
 
     fn spki(&self) -> Vec<u8> {
-        let algorithm = [der::oid("1.2.840.10045.2.1"), der::oid("1.2.840.10045.3.1.7")];
+        let algorithm = [
+            der::oid("1.2.840.10045.2.1"),
+            der::oid("1.2.840.10045.3.1.7"),
+        ];
         let algorithm = der::sequence(&[&algorithm.concat()]);
         der::sequence(&[&algorithm, &der::bits(self.asn1.public_key().as_ref())])
     }
@@ -284,12 +285,19 @@ impl Platform {
     }
 
     fn root_certificate(&self) -> Vec<u8> {
-        certificate(&KEYS.root, (1, self.root_window), (ROOT_NAME, ROOT_NAME), &KEYS.root, &authority())
+        certificate(
+            &KEYS.root,
+            (1, self.root_window),
+            (ROOT_NAME, ROOT_NAME),
+            &KEYS.root,
+            &authority(),
+        )
     }
 
-    fn pck_chain(&self) -> Vec<u8> {
+    /// The platform's, its authority's and the root's.
+    pub(crate) fn certificates(&self) -> [Vec<u8>; 3] {
         let leaf_extensions = [usage(0xc0), self.sgx_extension()].concat();
-        let mut chain = vec![
+        [
             certificate(
                 self.signs_pck,
                 (PCK_SERIAL, self.pck_window),
@@ -304,11 +312,15 @@ impl Platform {
                 &KEYS.authority,
                 &authority(),
             ),
-        ];
-        if self.root_in_quote {
-            chain.push(self.root_certificate());
-        }
-        let mut text: Vec<u8> = chain.iter().flat_map(|der| to_pem(der).into_bytes()).collect();
+            self.root_certificate(),
+        ]
+    }
+
+    fn pck_chain(&self) -> Vec<u8> {
+        let used = if self.root_in_quote { 3 } else { 2 };
+        let chain = self.certificates();
+        let pem = chain.iter().take(used).map(|der| to_pem(der));
+        let mut text = pem.collect::<String>().into_bytes();
         if self.nul {
             text.push(0);
         }
@@ -318,9 +330,8 @@ impl Platform {
     /// The platform's identity and TCB, as Intel writes them into its certificate.
     fn sgx_extension(&self) -> Vec<u8> {
         const SGX: &str = "1.2.840.113741.1.13.1";
-        let entry = |id: &str, value: Vec<u8>| {
-            der::sequence(&[&der::oid(&format!("{SGX}.{id}")), &value])
-        };
+        let entry =
+            |id: &str, value: Vec<u8>| der::sequence(&[&der::oid(&format!("{SGX}.{id}")), &value]);
         let cpusvn = [2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let mut tcb: Vec<u8> = (1..=16u8)
             .zip(cpusvn)
@@ -339,20 +350,23 @@ impl Platform {
     }
 
     pub(crate) fn quote(&self) -> Vec<u8> {
+        self.quote_with_chain(&self.pck_chain())
+    }
+
+    pub(crate) fn quote_with_chain(&self, chain: &[u8]) -> Vec<u8> {
         let signed = [&self.header[..], &self.descriptor, &self.body].concat();
         let auth: Vec<u8> = (0..32).collect();
         let mut qe_report = self.qe_report.clone();
         let hash = digest(&SHA256, &[self.signs_quote.point(), &auth].concat());
         qe_report[QE_REPORT_DATA..][..32].copy_from_slice(hash.as_ref());
-        let chain = self.pck_chain();
         let certification = [
             &qe_report[..],
             &self.signs_qe_report.sign(&qe_report),
             &[32, 0],
             &auth,
             &[5, 0],
-            &len(&chain),
-            &chain,
+            &len(chain),
+            chain,
         ]
         .concat();
         let data = [
@@ -424,7 +438,10 @@ pub(crate) fn appraise(
 pub(crate) fn to_pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<_> = text.as_bytes().chunks(64).collect();
-    let lines: Vec<_> = lines.iter().map(|line| str::from_utf8(line).unwrap()).collect();
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|line| str::from_utf8(line).unwrap())
+        .collect();
     format!(
         "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
         lines.join("\n")
@@ -436,10 +453,14 @@ fn len(bytes: &[u8]) -> [u8; 4] {
 }
 
 fn usage(bits: u8) -> Vec<u8> {
-    der::extension("2.5.29.15", true, &der::tlv(3, &[&[bits.trailing_zeros() as u8, bits]]))
+    der::extension(
+        "2.5.29.15",
+        true,
+        &der::tlv(3, &[&[u8::try_from(bits.trailing_zeros()).unwrap(), bits]]),
+    )
 }
 
-fn authority() -> Vec<u8> {
+pub(crate) fn authority() -> Vec<u8> {
     let constraints = der::extension("2.5.29.19", true, &der::sequence(&[&[1, 1, 0xff]]));
     [constraints, usage(0b0000_0110)].concat()
 }
@@ -474,7 +495,11 @@ fn revocation_list(signer: &Key, issuer: &str, window: Window, revoked: &[u8]) -
         der::sequence(&[&entries])
     };
     // Authority key identifier and number, which every list has.
-    let key = der::extension("2.5.29.35", false, &der::sequence(&[&der::tlv(0x80, &[&[1; 20]])]));
+    let key = der::extension(
+        "2.5.29.35",
+        false,
+        &der::sequence(&[&der::tlv(0x80, &[&[1; 20]])]),
+    );
     let number = der::extension("2.5.29.20", false, &der::integer(1));
     let extensions = der::sequence(&[&key, &number]);
     let body = der::sequence(&[
