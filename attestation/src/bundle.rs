@@ -4,7 +4,9 @@
 //! it (`bundle_signers`). Loading checks the signature and each file's digest. Dates are not looked
 //! at then: each appraisal asks for what is in force at its own time, and gets nothing else.
 
+mod inspect;
 mod manifest;
+mod ocsp;
 mod signer;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,9 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+pub use inspect::{InspectError, Inspected, inspect};
 pub use manifest::{BundleItem, ItemKind, MAX_MANIFEST, Manifest, ManifestError};
+pub use ocsp::ocsp_request;
 pub use signer::{BundleKey, BundleKeyError};
 
 use crate::check::Checks;

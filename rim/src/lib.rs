@@ -97,3 +97,16 @@ pub fn verify(xml: &[u8], id: &str, now: SystemTime) -> Result<Rim, RimError> {
         not_after: key.not_after(),
     })
 }
+
+/// The certificates in a manifest, leaf first, for questions about them; nothing is verified.
+///
+/// # Errors
+/// [`RimError`] if it is no signed manifest.
+pub fn certificates(xml: &[u8]) -> Result<Vec<Vec<u8>>, RimError> {
+    if xml.len() > MAX_RIM {
+        return Err(RimError::TooLong { len: xml.len() });
+    }
+    let document = document::parse(document::text(xml)?)?;
+    let signed = signature::Signed::find(&document)?;
+    Ok(signed.chain().to_vec())
+}

@@ -7,6 +7,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::telemetry::{self, LogFormat};
 
+mod bundle;
 mod check_config;
 mod demo;
 mod keys;
@@ -65,6 +66,9 @@ enum Command {
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Collateral and reference values from vendors: fetched, checked, signed into a bundle.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
     /// Say what is wrong with a configuration, policy or key file, and what to do.
     CheckConfig(check_config::Args),
     /// Print a completion script for a shell.
@@ -96,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
+        Command::Bundle(command) => bundle::run(command),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
