@@ -15,6 +15,7 @@ use crate::bundle::{ItemKind, MAX_FILE};
 use crate::certificate::Certificate;
 use crate::check::Checks;
 use crate::json::{self, JsonError};
+use crate::sev_snp::roots::AMD_ROOTS;
 use crate::sev_snp::{TrustedRoot, verify_chain};
 use crate::time::from_rfc3339;
 
@@ -48,6 +49,9 @@ pub enum InspectError {
     /// A certificate that is not that of a chip's key under AMD's roots.
     #[error("a certificate, but not of an AMD chip's key: {0}")]
     Certificate(String),
+    /// A revocation list that AMD's appraisal has no use for: Intel's are part of its collateral.
+    #[error("a revocation list of {0}, not of AMD's")]
+    List(String),
     /// Not the JSON that Intel's collateral is.
     #[error("Intel's collateral: {0}")]
     Json(#[from] JsonError),
@@ -74,6 +78,9 @@ pub fn inspect(bytes: &[u8], now: SystemTime) -> Result<Inspected, InspectError>
         return amd_certificate(bytes, &certificate, now);
     }
     if let Ok(list) = CertificateList::from_der(bytes) {
+        if !is_amds(&list) {
+            return Err(InspectError::List(list.tbs_cert_list.issuer.to_string()));
+        }
         return Ok(Inspected {
             kind: ItemKind::AmdCrl,
             what: format!("revocation list of {}", list.tbs_cert_list.issuer),
@@ -107,6 +114,14 @@ fn amd_certificate(
             refusal.map_or_else(String::new, |refusal| refusal.to_string()),
         )),
     }
+}
+
+/// Whether the issuer has the name of one of AMD's roots.
+fn is_amds(list: &CertificateList) -> bool {
+    AMD_ROOTS.iter().any(|root| {
+        let root = x509_cert::Certificate::from_der(root.ark);
+        root.is_ok_and(|it| *it.tbs_certificate().subject() == list.tbs_cert_list.issuer)
+    })
 }
 
 fn list_end(list: &CertificateList) -> Result<SystemTime, InspectError> {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,11 +30,12 @@ impl BundleKey {
     /// # Errors
     /// [`BundleKeyError::Generate`] if there are no random bytes.
     pub fn generate() -> Result<(Self, Zeroizing<String>), BundleKeyError> {
-        let random = SystemRandom::new();
-        let der = Ed25519KeyPair::generate_pkcs8(&random).map_err(|_| BundleKeyError::Generate)?;
+        let pair = Ed25519KeyPair::generate().map_err(|_| BundleKeyError::Generate)?;
+        // Version 1, without the public key: OpenSSL reads no other.
+        let der = pair.to_pkcs8v1().map_err(|_| BundleKeyError::Generate)?;
         let body = Zeroizing::new(STANDARD.encode(der.as_ref()));
         let pem = Zeroizing::new(format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", *body));
-        Ok((Self::from_pem(&pem)?, pem))
+        Ok((Self(pair), pem))
     }
 
     /// Reads a key, as [`BundleKey::generate`] or OpenSSL writes it.
