@@ -6,7 +6,6 @@
 
 mod inspect;
 mod manifest;
-mod ocsp;
 mod signer;
 #[cfg(test)]
 mod tests;
@@ -21,7 +20,6 @@ use base64::engine::general_purpose::STANDARD;
 
 pub use inspect::{InspectError, Inspected, inspect};
 pub use manifest::{BundleItem, ItemKind, MAX_MANIFEST, Manifest, ManifestError};
-pub use ocsp::ocsp_request;
 pub use signer::{BundleKey, BundleKeyError};
 
 use crate::check::Checks;

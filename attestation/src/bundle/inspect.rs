@@ -1,21 +1,20 @@
 //! What a vendor's file is, and when it ends, for those who make bundles.
 //!
-//! A file is looked at by itself: form and dates, and the chain of a chip's certificate, whose
-//! authorities are built in. Every signature is verified again whenever a piece is used.
+//! A file is looked at by itself. AMD's lists and the certificates of chips are verified up to the
+//! built-in roots; of OCSP responses and Intel's collateral, whose signers stand in other files, form
+//! and dates are read. Every signature is verified again whenever a piece is used.
 
 use std::time::SystemTime;
 
 use x509_cert::crl::CertificateList;
-use x509_cert::der::asn1::{AnyRef, GeneralizedTime};
-use x509_cert::der::{
-    Decode as _, DecodePem as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _,
-};
+use x509_cert::der::{Decode as _, DecodePem as _};
 
 use crate::bundle::{ItemKind, MAX_FILE};
 use crate::certificate::Certificate;
 use crate::check::Checks;
 use crate::json::{self, JsonError};
-use crate::sev_snp::roots::AMD_ROOTS;
+use crate::ocsp;
+use crate::sev_snp::revocation::signed_by_amd;
 use crate::sev_snp::{TrustedRoot, verify_chain};
 use crate::time::from_rfc3339;
 
@@ -43,24 +42,22 @@ pub enum InspectError {
     },
     /// None of the kinds that bundles hold.
     #[error(
-        "not a revocation list, an OCSP response, the certificate of a chip's key, or Intel's collateral"
+        "no revocation list, no certificate of a chip's key, no collateral of Intel's, and no OCSP \
+         response: {0}"
     )]
-    Unknown,
+    Unknown(ocsp::OcspError),
     /// A certificate that is not that of a chip's key under AMD's roots.
     #[error("a certificate, but not of an AMD chip's key: {0}")]
     Certificate(String),
     /// A revocation list that AMD's appraisal has no use for: Intel's are part of its collateral.
-    #[error("a revocation list of {0}, not of AMD's")]
-    List(String),
+    #[error("a revocation list that none of AMD's roots signed")]
+    List,
     /// Not the JSON that Intel's collateral is.
     #[error("Intel's collateral: {0}")]
     Json(#[from] JsonError),
     /// A part of Intel's collateral that cannot be read.
     #[error("Intel's collateral: `{0}` cannot be read")]
     Part(&'static str),
-    /// A piece without an end cannot be known to be current.
-    #[error("{0} without a date at which it ends")]
-    NoEnd(&'static str),
 }
 
 /// Looks at a file's bytes: DER, or the JSON of Intel's collateral.
@@ -77,23 +74,18 @@ pub fn inspect(bytes: &[u8], now: SystemTime) -> Result<Inspected, InspectError>
     if let Ok(certificate) = Certificate::parse(bytes) {
         return amd_certificate(bytes, &certificate, now);
     }
-    if let Ok(list) = CertificateList::from_der(bytes) {
-        if !is_amds(&list) {
-            return Err(InspectError::List(list.tbs_cert_list.issuer.to_string()));
-        }
+    if CertificateList::from_der(bytes).is_ok() {
+        let (root, valid_until) = signed_by_amd(bytes).ok_or(InspectError::List)?;
         return Ok(Inspected {
             kind: ItemKind::AmdCrl,
-            what: format!("revocation list of {}", list.tbs_cert_list.issuer),
-            valid_until: list_end(&list)?,
+            what: format!("revocation list of {root}"),
+            valid_until,
         });
     }
-    let updates = ocsp_updates(bytes).ok_or(InspectError::Unknown)?;
-    let ends: Option<Vec<_>> = updates.into_iter().collect();
-    let end = ends.and_then(|ends| ends.into_iter().min());
     Ok(Inspected {
         kind: ItemKind::Ocsp,
         what: "OCSP response".to_owned(),
-        valid_until: end.ok_or(InspectError::NoEnd("an OCSP response"))?,
+        valid_until: ocsp::end(bytes).map_err(InspectError::Unknown)?,
     })
 }
 
@@ -116,20 +108,6 @@ fn amd_certificate(
     }
 }
 
-/// Whether the issuer has the name of one of AMD's roots.
-fn is_amds(list: &CertificateList) -> bool {
-    AMD_ROOTS.iter().any(|root| {
-        let root = x509_cert::Certificate::from_der(root.ark);
-        root.is_ok_and(|it| *it.tbs_certificate().subject() == list.tbs_cert_list.issuer)
-    })
-}
-
-fn list_end(list: &CertificateList) -> Result<SystemTime, InspectError> {
-    let end = list.tbs_cert_list.next_update;
-    let end = end.ok_or(InspectError::NoEnd("a revocation list"))?;
-    Ok(end.to_system_time())
-}
-
 /// Intel's collateral: its dates are those of TCB info, QE identity, lists and issuers.
 fn tdx(bytes: &[u8]) -> Result<Inspected, InspectError> {
     let mut members = json::object(bytes)?;
@@ -142,7 +120,8 @@ fn tdx(bytes: &[u8]) -> Result<Inspected, InspectError> {
     for name in ["pck_crl", "root_ca_crl"] {
         let der = hex::decode(members.string(name)?).map_err(|_| InspectError::Part(name))?;
         let list = CertificateList::from_der(&der).map_err(|_| InspectError::Part(name))?;
-        ends.push(list_end(&list)?);
+        let end = list.tbs_cert_list.next_update;
+        ends.push(end.ok_or(InspectError::Part(name))?.to_system_time());
     }
     for name in [
         "pck_crl_issuer_chain",
@@ -150,60 +129,30 @@ fn tdx(bytes: &[u8]) -> Result<Inspected, InspectError> {
         "qe_identity_issuer_chain",
     ] {
         let chain = members.string(name)?;
-        for pem in chain
-            .split_inclusive(PEM_END)
-            .filter(|it| it.contains(PEM_END))
-        {
-            let certificate = x509_cert::Certificate::from_pem(pem.trim_start().as_bytes());
-            let certificate = certificate.map_err(|_| InspectError::Part(name))?;
-            let validity = certificate.tbs_certificate().validity();
-            ends.push(validity.not_after.to_system_time());
-        }
+        ends.push(chain_end(&chain).ok_or(InspectError::Part(name))?);
     }
     for name in ["tcb_info_signature", "qe_identity_signature"] {
         hex::decode(members.string(name)?).map_err(|_| InspectError::Part(name))?;
     }
-    let end = ends.into_iter().min();
     Ok(Inspected {
         kind: ItemKind::TdxCollateral,
         what: "Intel's collateral".to_owned(),
-        valid_until: end.ok_or(InspectError::NoEnd("collateral"))?,
+        valid_until: ends
+            .into_iter()
+            .min()
+            .ok_or(InspectError::Part("tcb_info"))?,
     })
 }
 
-/// The `nextUpdate` of each answer of an OCSP response (RFC 6960 section 4.2.1); `None` if it is
-/// none, or holds no answer.
-fn ocsp_updates(der: &[u8]) -> Option<Vec<Option<SystemTime>>> {
-    let explicit = |number| Tag::ContextSpecific {
-        constructed: true,
-        number: TagNumber(number),
-    };
-    let response = children(AnyRef::from_der(der).ok()?)?;
-    let bytes = response.get(1).filter(|it| it.tag() == explicit(0))?;
-    let bytes = children(*children(*bytes)?.first()?)?;
-    let basic = AnyRef::from_der(bytes.get(1)?.value()).ok()?;
-    let data = children(*children(basic)?.first()?)?;
-    // Version and responder come before the time, extensions after the answers.
-    let answers = data.iter().find(|it| it.tag() == Tag::Sequence)?;
-    let updates = children(*answers)?.into_iter().map(|answer| {
-        let parts = children(answer)?;
-        // After the certificate's id, its status and `thisUpdate`.
-        let next = parts.get(3).filter(|it| it.tag() == explicit(0));
-        Some(next.and_then(|it| GeneralizedTime::from_der(it.value()).ok()))
+/// When the first certificate of a chain in PEM ends; `None` if there is none, or one is none.
+fn chain_end(pem: &str) -> Option<SystemTime> {
+    let blocks = pem
+        .split_inclusive(PEM_END)
+        .filter(|it| it.contains(PEM_END));
+    let ends = blocks.map(|block| {
+        let certificate = x509_cert::Certificate::from_pem(block.trim_start().as_bytes()).ok()?;
+        let validity = certificate.tbs_certificate().validity();
+        Some(validity.not_after.to_system_time())
     });
-    let updates: Vec<_> = updates.collect::<Option<_>>()?;
-    let ends = updates
-        .into_iter()
-        .map(|it| it.map(|time| time.to_system_time()));
-    Some(ends.collect()).filter(|ends: &Vec<_>| !ends.is_empty())
-}
-
-/// What stands in a constructed value.
-fn children(parent: AnyRef<'_>) -> Option<Vec<AnyRef<'_>>> {
-    let mut reader = SliceReader::new(parent.value()).ok()?;
-    let mut found = Vec::new();
-    while !reader.is_finished() {
-        found.push(AnyRef::decode(&mut reader).ok()?);
-    }
-    Some(found)
+    ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }

@@ -13,7 +13,7 @@ mod product;
 mod propose;
 mod reference;
 pub mod report;
-mod revocation;
+pub(crate) mod revocation;
 pub(crate) mod roots;
 
 use std::time::SystemTime;

@@ -13,7 +13,10 @@ use attestation::{
 };
 
 use super::{Error, REFUSED, parse_time, piece::PieceError, read};
-use crate::{cli::terminal, config};
+use crate::{
+    cli::{terminal, verify::input},
+    config,
+};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct CheckArgs {
@@ -33,7 +36,7 @@ pub(in crate::cli) struct CheckArgs {
 /// Exit code 0 for a bundle that is in force whole, 1 for one that is not, 2 for none.
 pub(super) fn run(args: &CheckArgs, now: SystemTime) -> Result<ExitCode, Error> {
     let bundle = match &args.policy {
-        Some(policy) => config::bundle::load(&args.folder, &load_policy(policy)?)?,
+        Some(policy) => config::bundle::load(&args.folder, &input::policy(policy)?)?,
         None => config::bundle::load_signed(&args.folder, &args.signer)?,
     };
     let mut holds = true;
@@ -156,16 +159,6 @@ fn in_words(seconds: u64) -> String {
         7200..=172_799 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86400),
     }
-}
-
-fn load_policy(path: &Path) -> Result<attestation::Policy, Error> {
-    let text = config::read_text(path)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut read_file = |name: &str| config::bundle::read(&folder.join(name), MAX_FILE);
-    attestation::Policy::from_toml(&text, &mut read_file).map_err(|source| Error::Policy {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 fn parse_key(text: &str) -> Result<[u8; 32], &'static str> {

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use attestation::bundle::ocsp_request;
+use attestation::ocsp;
 use clap::Subcommand;
 use http::HeaderValue;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -237,10 +237,12 @@ fn requests(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
     };
     let own = usize::from(chain.len() == DEVICE_CHAIN_LEN);
     let pairs = chain.iter().zip(chain.iter().skip(1)).skip(own);
-    let requests = pairs.map(|(certificate, issuer)| ocsp_request(certificate, issuer));
-    let requests: Option<Vec<_>> = requests.collect();
-    let requests = requests.filter(|requests| !requests.is_empty());
-    Ok(requests.ok_or_else(wrong)?)
+    let requests = pairs.map(|(certificate, issuer)| ocsp::request(certificate, issuer));
+    let requests: Vec<_> = requests.collect::<Result<_, _>>().map_err(|_| wrong())?;
+    if requests.is_empty() {
+        return Err(wrong().into());
+    }
+    Ok(requests)
 }
 
 fn read_bearer(path: &Path) -> Result<HeaderValue, Error> {

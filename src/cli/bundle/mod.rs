@@ -12,13 +12,13 @@ use std::{
     time::SystemTime,
 };
 
-use attestation::{bundle::BundleKey, time::from_rfc3339};
+use attestation::bundle::BundleKey;
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
-use super::terminal;
+use super::{terminal, verify::parse_time};
 use crate::{
-    clock::{self, Clock},
+    clock::Clock,
     config::{self, bundle::BundleFolderError},
 };
 use check::CheckArgs;
@@ -76,13 +76,8 @@ enum Error {
         path: PathBuf,
         source: piece::PieceError,
     },
-    #[error("{}: {source}", path.display())]
-    Policy {
-        path: PathBuf,
-        source: attestation::PolicyError,
-    },
     #[error(transparent)]
-    Config(#[from] config::ConfigError),
+    Policy(#[from] super::verify::input::Unusable),
     #[error(transparent)]
     Folder(#[from] BundleFolderError),
     #[error("manifest: {0}")]
@@ -148,10 +143,4 @@ fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Error> {
         path: path.to_owned(),
         source,
     })
-}
-
-fn parse_time(text: &str) -> Result<SystemTime, &'static str> {
-    let unix = text.parse().ok().and_then(clock::from_unix_seconds);
-    unix.or_else(|| from_rfc3339(text))
-        .ok_or("neither a time such as 2026-06-01T00:00:00Z nor Unix seconds")
 }
