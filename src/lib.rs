@@ -3,11 +3,12 @@
 //! A request goes through the modules in this order: [`gateway`] reads it with [`openai`], seals it
 //! with [`seal`] to a key that [`attestation`] verified, and sends it to a [`node`], which opens it,
 //! asks its engine and seals the reply. [`config`], [`listener`], [`telemetry`], [`clock`] and [`ids`] serve both
-//! roles, which never import each other.
+//! roles, which never import each other. [`fetch`] asks vendors' services for the command line alone.
 
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod fetch;
 pub mod gateway;
 pub mod ids;
 pub mod listener;

@@ -22,6 +22,7 @@ pub mod azure_snp;
 pub mod binding;
 pub mod bundle;
 mod certificate;
+pub mod chain;
 mod check;
 mod claims;
 pub mod collateral;

@@ -137,6 +137,26 @@ fn tlv(tag: Tag, content: &[u8]) -> Result<Vec<u8>, x509_cert::der::Error> {
     Ok([&header, content].concat())
 }
 
+/// When the first of a response's answers ends; nothing about it is verified.
+pub(crate) fn end(response: &[u8]) -> Result<SystemTime, OcspError> {
+    if response.len() > MAX_RESPONSE {
+        return Err(OcspError::TooLong {
+            len: response.len(),
+        });
+    }
+    let ends = Basic::parse(response)?
+        .singles()?
+        .into_iter()
+        .map(|single| {
+            let parts = single.children_of(SEQUENCE)?;
+            // After the certificate's id, its status and the time of this update.
+            let (next_update, _) = optional(parts.get(3..).unwrap_or_default(), AROUND[0]);
+            next_update.ok_or(OcspError::Expired)?.only_child()?.time()
+        });
+    let ends: Vec<_> = ends.collect::<Result<_, _>>()?;
+    ends.into_iter().min().ok_or(OcspError::Missing)
+}
+
 /// [`check`] for certificates that are parsed and whose signature was verified.
 pub(crate) fn status<'a>(
     responses: impl IntoIterator<Item = &'a [u8]>,

@@ -19,6 +19,8 @@ use crate::tdx::{self, TdxPolicy};
 
 /// Longest policy, in bytes.
 pub const MAX_POLICY: usize = 1024 * 1024;
+/// Most signers of bundles.
+const MAX_BUNDLE_SIGNERS: usize = 16;
 /// Longest that an appraisal may hold, in seconds: a week, as for keys.
 pub const MAX_APPRAISAL_AGE_S: u64 = 7 * 24 * 60 * 60;
 
@@ -31,6 +33,7 @@ pub struct Policy {
     pub(crate) allow_remote_engine: bool,
     pub(crate) required_suites: Vec<Suite>,
     pub(crate) config_sha256: Option<Vec<[u8; 32]>>,
+    bundle_signers: Vec<[u8; 32]>,
     pub(crate) sev_snp: Option<SnpPolicy>,
     pub(crate) tdx: Option<TdxPolicy>,
     pub(crate) nitro: Option<NitroPolicy>,
@@ -132,6 +135,8 @@ struct File {
     #[serde(default)]
     required_suites: Vec<Suite>,
     config_sha256: Option<Vec<Hex<32>>>,
+    #[serde(default)]
+    bundle_signers: Vec<Hex<32>>,
     sev_snp: Option<sev_snp::Section>,
     tdx: Option<tdx::Section>,
     nitro: Option<nitro::Section>,
@@ -167,6 +172,12 @@ impl Policy {
                 range: "1 to 604800",
             });
         }
+        if file.bundle_signers.len() > MAX_BUNDLE_SIGNERS {
+            return Err(PolicyError::OutOfRange {
+                key: "bundle_signers",
+                range: "a list of at most 16 keys",
+            });
+        }
         let mut digests = vec![sha256(&[text.as_bytes()])];
         let sev_snp = file
             .sev_snp
@@ -189,6 +200,7 @@ impl Policy {
             allow_remote_engine: file.allow_remote_engine,
             required_suites: file.required_suites,
             config_sha256: file.config_sha256.map(Hex::unwrap_all),
+            bundle_signers: Hex::unwrap_all(file.bundle_signers),
             sev_snp,
             tdx,
             nitro,
@@ -200,6 +212,11 @@ impl Policy {
     /// How long an appraisal under this policy holds at most.
     pub fn appraisal_max_age(&self) -> Duration {
         self.appraisal_max_age
+    }
+
+    /// The Ed25519 keys whose bundles are believed; none believes no bundle.
+    pub fn bundle_signers(&self) -> &[[u8; 32]] {
+        &self.bundle_signers
     }
 
     /// What it asks of SEV-SNP evidence; `None` refuses all of it.

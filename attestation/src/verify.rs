@@ -27,6 +27,7 @@ pub struct VerifiedNode {
     statement: Statement,
     claims: Claims,
     policy_digest: [u8; 32],
+    bundle_digest: Option<[u8; 32]>,
     verified_at: SystemTime,
     expires_at: SystemTime,
 }
@@ -60,6 +61,7 @@ pub struct Appraisal {
     checks: Vec<Check>,
     refusal: Option<Refusal>,
     root: Option<Root>,
+    bundle_digest: Option<[u8; 32]>,
     node: Option<Box<VerifiedNode>>,
 }
 
@@ -89,6 +91,8 @@ pub fn appraise(
     now: SystemTime,
 ) -> Appraisal {
     let mut checks = Checks::default();
+    bundle.check(&mut checks, now);
+    let bundle = &*bundle.in_force(now);
     check_nonce(&mut checks, answer, nonce);
     let nonce_used = nonce.unwrap_or(&answer.nonce);
     let statement = Statement::parse(&answer.statement).map(|statement| {
@@ -110,10 +114,13 @@ pub fn appraise(
     let node = node.and_then(|((statement, claims), key)| {
         let not_after = unix(key.not_after)?;
         let by_policy = now.checked_add(policy.appraisal_max_age)?;
+        let by_claims = claims.not_after().min(not_after);
+        let by_bundle = bundle.not_after(now).unwrap_or(by_claims);
         Some(Box::new(VerifiedNode {
-            expires_at: by_policy.min(claims.not_after()).min(not_after),
+            expires_at: by_policy.min(by_claims).min(by_bundle),
             verified_at: now,
             policy_digest: *policy.digest(),
+            bundle_digest: bundle.digest().copied(),
             statement,
             claims,
         }))
@@ -122,6 +129,7 @@ pub fn appraise(
         checks: checks.into_vec(),
         refusal,
         root,
+        bundle_digest: bundle.digest().copied(),
         node,
     }
 }
@@ -249,6 +257,8 @@ pub fn appraise_item(
     now: SystemTime,
 ) -> Appraisal {
     let mut checks = Checks::default();
+    bundle.check(&mut checks, now);
+    let bundle = &*bundle.in_force(now);
     let input = Input::of(item, bundle, expected, now);
     let root = match item.kind {
         EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch => {
@@ -261,7 +271,11 @@ pub fn appraise_item(
         }
         _ => check_cpu(&mut checks, item.kind, &input, policy).map(|claims| claims.root()),
     };
-    Appraisal::of_report(checks, root)
+    let bundle_digest = bundle.digest().copied();
+    Appraisal {
+        bundle_digest,
+        ..Appraisal::of_report(checks, root)
+    }
 }
 
 /// Appraises the CPU's item and the devices', and what binds them.
@@ -356,6 +370,7 @@ impl Appraisal {
             refusal: checks.refusal(),
             checks: checks.into_vec(),
             root,
+            bundle_digest: None,
             node: None,
         }
     }
@@ -378,6 +393,11 @@ impl Appraisal {
     /// Where the certificates chain to, if they chain to a trusted root at all.
     pub fn root(&self) -> Option<Root> {
         self.root
+    }
+
+    /// The bundle it drew on, see [`Bundle::digest`].
+    pub fn bundle_digest(&self) -> Option<&[u8; 32]> {
+        self.bundle_digest.as_ref()
     }
 
     /// The node, if every check passed and the nonce was the caller's.
@@ -447,12 +467,18 @@ impl VerifiedNode {
         &self.policy_digest
     }
 
+    /// The bundle that was at hand, see [`Bundle::digest`]; `None` if there was none.
+    pub fn bundle_digest(&self) -> Option<&[u8; 32]> {
+        self.bundle_digest.as_ref()
+    }
+
     /// When it was verified.
     pub fn verified_at(&self) -> SystemTime {
         self.verified_at
     }
 
-    /// When the appraisal ends: the earliest end of policy, certificates and sealing key.
+    /// When the appraisal ends: the earliest end of policy, certificates, collateral, bundle and
+    /// sealing key.
     pub fn expires_at(&self) -> SystemTime {
         self.expires_at
     }

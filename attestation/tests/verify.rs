@@ -9,11 +9,12 @@
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use attestation::bundle::{BundleItem, BundleKey, ItemKind, Manifest};
 use attestation::software_root::{SoftwareRoot, SoftwareSigner};
 use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
 use attestation::{
-    Answer, Bundle, Collateral, CpuClaims, EvidenceItem, EvidenceKind, Ineligible, Nonce, Policy,
-    Root, StatementDigest, appraise, binding, verify,
+    Answer, Bundle, Collateral, CpuClaims, EvidenceItem, EvidenceKind, Expected, Ineligible, Nonce,
+    Policy, Root, StatementDigest, appraise, appraise_item, binding, verify,
 };
 
 const NOW: u64 = 1_780_272_000;
@@ -85,6 +86,64 @@ fn answer(draft: &Draft, devices: Vec<EvidenceItem>) -> Answer {
         nonce: nonce(),
         evidence,
     }
+}
+
+/// A bundle of one revocation list, signed, in force from a day ago until `manifest` ends; the list
+/// ends at `list`.
+fn bundle(manifest: u64, list: u64) -> Bundle {
+    let (key, _) = BundleKey::generate().unwrap();
+    let manifest = Manifest {
+        created: at(NOW - DAY),
+        valid_until: at(manifest),
+        items: vec![BundleItem {
+            path: "list.crl".to_owned(),
+            kind: ItemKind::AmdCrl,
+            sha256: *StatementDigest::of(b"").as_bytes(),
+            source: "a test".to_owned(),
+            fetched_at: at(NOW - DAY),
+            valid_until: at(list),
+        }],
+    };
+    let manifest = manifest.to_json().unwrap();
+    let signature = key.sign(&manifest);
+    let signers = [key.public_key()];
+    Bundle::load(&manifest, signature.as_bytes(), &signers, &mut |_| {
+        Ok(Vec::new())
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_bundle_bounds_the_appraisal_and_is_named_in_it() {
+    let answer = answer(&draft(), Vec::new());
+    let policy = policy("");
+    let verify = |bundle: &Bundle| verify(&answer, &policy, bundle, &nonce(), at(NOW));
+    assert_eq!(verify(&Bundle::empty()).unwrap().bundle_digest(), None);
+    let cases = [
+        ("policy", NOW + DAY, NOW + DAY, NOW + HOUR),
+        ("manifest", NOW + 60, NOW + DAY, NOW + 60),
+        ("list", NOW + DAY, NOW + 90, NOW + 90),
+        ("list that has ended", NOW + DAY, NOW, NOW + HOUR),
+    ];
+    for (name, manifest, list, end) in cases {
+        let bundle = bundle(manifest, list);
+        let node = verify(&bundle).unwrap();
+        assert_eq!(node.expires_at(), at(end), "{name}");
+        assert_eq!(node.bundle_digest(), bundle.digest(), "{name}");
+        let appraisal = appraise(&answer, &policy, &bundle, None, at(NOW));
+        assert_eq!(appraisal.bundle_digest(), bundle.digest(), "{name}");
+        assert_eq!(appraisal.checks()[0].name, "bundle", "{name}");
+    }
+    let ended = bundle(NOW, NOW + DAY);
+    assert_eq!(verify(&ended).unwrap_err().check, "bundle");
+    let cpu = &answer.evidence[0];
+    let item = |bundle| appraise_item(cpu, Some(&policy), bundle, Expected::default(), at(NOW));
+    assert_eq!(item(&ended).refusal().unwrap().check, "bundle");
+    assert_eq!(item(&ended).bundle_digest(), ended.digest());
+    assert_ne!(
+        item(&bundle(NOW + 1, NOW)).refusal().unwrap().check,
+        "bundle"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::telemetry::{self, LogFormat};
 
+mod bundle;
 mod check_config;
 mod demo;
 mod doctor;
@@ -68,6 +69,9 @@ enum Command {
     Keys(keys::Command),
     /// Say what this machine can attest, what is missing and what to do.
     Doctor(doctor::Args),
+    /// Collateral and reference values from vendors: fetched, checked, signed into a bundle.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
     /// Say what is wrong with a configuration, policy or key file, and what to do.
     CheckConfig(check_config::Args),
     /// Print a completion script for a shell.
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bundle(command) => bundle::run(command),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();

@@ -16,7 +16,10 @@ use attestation::{
 use clap::{Args, ValueEnum};
 
 use super::terminal;
-use crate::clock::{self, Clock};
+use crate::{
+    clock::{self, Clock},
+    config,
+};
 use input::Unusable;
 
 pub(super) mod input;
@@ -37,6 +40,9 @@ pub(super) struct VerifyArgs {
     /// none are made, and nothing is accepted.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// A bundle's folder (`sealgate bundle`), if one of the policy's `bundle_signers` signed it.
+    #[arg(long, value_name = "DIR", requires = "policy")]
+    bundle: Option<PathBuf>,
     /// The nonce that was asked with, 64 lower-case hex digits: an answer's, or with --tee that of a
     /// GPU's report or a Nitro document. Without it, evidence is not shown to be fresh.
     #[arg(long, value_name = "HEX")]
@@ -163,8 +169,11 @@ impl Question {
             None => None,
         };
         Ok(Self {
+            bundle: match (&args.bundle, &policy) {
+                (Some(folder), Some(policy)) => config::bundle::load(folder, policy)?,
+                _ => Bundle::empty(),
+            },
             policy,
-            bundle: Bundle::empty(),
             collateral: input::collateral(&args.collateral)?,
             nonce: args.nonce,
             raw,

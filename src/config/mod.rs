@@ -13,6 +13,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 pub mod archive;
+pub mod bundle;
 pub mod gateway;
 pub mod node;
 

@@ -6,8 +6,12 @@ use std::{
 };
 
 /// What each folder or file below `src` may use of the others, besides itself.
-const ALLOWED: [(&str, &[&str]); 10] = [
-    ("cli", &["clock", "config", "gateway", "node", "telemetry"]),
+const ALLOWED: [(&str, &[&str]); 11] = [
+    (
+        "cli",
+        &["clock", "config", "fetch", "gateway", "node", "telemetry"],
+    ),
+    ("fetch", &[]),
     (
         "gateway",
         &["clock", "config", "ids", "listener", "openai", "seal"],
@@ -26,7 +30,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
 ];
 
 /// Folders that do no IO, read no clock and log nothing.
-const PURE: [&str; 3] = ["src/openai", "src/seal", "attestation/src"];
+const PURE: [&str; 4] = ["src/openai", "src/seal", "attestation/src", "rim/src"];
 
 /// What they may not name.
 const IMPURE: [&str; 9] = [
@@ -135,6 +139,29 @@ fn imports_go_one_way() {
     for name in modules {
         let known = ALLOWED.iter().any(|(folder, _)| *folder == name);
         assert!(known, "what src/{name} may use is not said here");
+    }
+}
+
+/// XML is read where bundles are made, and nowhere else.
+#[test]
+fn only_the_bundle_command_reads_xml() {
+    let mut used = 0;
+    for (file, code) in code_of("src") {
+        let names = |name: &str| {
+            let uses = code.match_indices(name).filter(|(at, _)| {
+                let before = code[..*at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            });
+            uses.count()
+        };
+        let count = names("rim::") + names("roxmltree::");
+        used += count;
+        let may = file.starts_with("src/cli/bundle/");
+        assert!(count == 0 || may, "{file} may not read XML");
+    }
+    assert!(used > 0, "the bundle command verifies manifests");
+    for (file, code) in code_of("attestation/src") {
+        assert!(!code.contains("roxmltree"), "{file} may not read XML");
     }
 }
 

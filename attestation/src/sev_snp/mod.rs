@@ -13,7 +13,7 @@ mod product;
 mod propose;
 mod reference;
 pub mod report;
-mod revocation;
+pub(crate) mod revocation;
 pub(crate) mod roots;
 
 use std::time::SystemTime;
@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use subtle::ConstantTimeEq;
 
 pub use chain::order_certificates;
+pub(crate) use chain::{TrustedRoot, verify as verify_chain};
 pub use endorsement::SigningKey;
 pub use policy::SnpPolicy;
 pub(crate) use policy::{Section, read_root};
@@ -31,7 +32,6 @@ pub use report::{REPORT_LEN, Report, ReportError, SIGNED_LEN};
 use crate::check::Checks;
 use crate::claims::Root;
 use crate::input::Input;
-use crate::sev_snp::chain::TrustedRoot;
 use crate::sev_snp::report::{ECDSA_P384_SHA384, Signed};
 
 /// What a report says, once everything it rests on has been looked at. Worth something only if no

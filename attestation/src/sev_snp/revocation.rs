@@ -15,6 +15,7 @@ use crate::input::Input;
 use crate::sev_snp::SnpPolicy;
 use crate::sev_snp::chain::Chain;
 use crate::sev_snp::policy::Revocation;
+use crate::sev_snp::roots::AMD_ROOTS;
 use crate::time::to_rfc3339;
 
 /// Longest list, in bytes: thousands of entries; AMD's have under 2 KiB.
@@ -67,6 +68,19 @@ impl Crl {
         let mut serials = revoked.map(|entry| entry.serial_number.as_bytes());
         serials.any(|serial| serial == certificate.serial())
     }
+}
+
+/// Which of AMD's roots signed a list, and when the list ends.
+pub(crate) fn signed_by_amd(der: &[u8]) -> Option<(String, SystemTime)> {
+    AMD_ROOTS.iter().find_map(|root| {
+        let root = Certificate::parse(root.ark).ok()?;
+        Some((root.common_name(), signed_until(&root, der)?))
+    })
+}
+
+/// When a list ends; `None` if `root` did not sign it.
+pub(crate) fn signed_until(root: &Certificate, der: &[u8]) -> Option<SystemTime> {
+    Crl::of(root, der).map(|list| list.next_update)
 }
 
 /// Checks that neither the authority nor the leaf is revoked. Returns when the list ends that shows

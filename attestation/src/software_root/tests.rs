@@ -1096,6 +1096,22 @@ mod revocation {
         policy("revocation = \"required\"")
     }
 
+    /// As a bundle's maker looks at a list by itself.
+    #[test]
+    fn a_list_ends_when_its_root_says() {
+        use crate::sev_snp::revocation::{signed_by_amd, signed_until};
+        let issued = list(&[]).issue();
+        let ark = Certificate::parse(&ARK).unwrap();
+        let ask = Certificate::parse(&issuer().ask().unwrap()).unwrap();
+        assert_eq!(signed_until(&ark, &issued), Some(now() + DAY));
+        assert_eq!(signed_until(&ask, &issued), None);
+        assert_eq!(signed_by_amd(&issued), None);
+        let refused = crate::bundle::inspect(&issued, now())
+            .unwrap_err()
+            .to_string();
+        assert_eq!(refused, "a revocation list that none of AMD's roots signed");
+    }
+
     #[test]
     fn one_flaw_in_a_list_fails_its_check_alone() {
         let certificates = certificates(|_| {});

@@ -16,6 +16,8 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
+use crate::config::bundle::BundleFolderError;
+
 /// Most files of certificates.
 const MAX_CERTIFICATE_FILES: usize = 16;
 /// Longest file of certificates, in bytes: AMD's whole chain in PEM has under 8 KiB.
@@ -41,6 +43,8 @@ pub(in crate::cli) enum Unusable {
     TooLong { path: PathBuf, limit: usize },
     #[error("{}: not UTF-8 text", path.display())]
     NotText { path: PathBuf },
+    #[error(transparent)]
+    Bundle(#[from] BundleFolderError),
     #[error("{}: {source}", path.display())]
     Policy { path: PathBuf, source: PolicyError },
     #[error(
