@@ -209,7 +209,9 @@ impl Bundle {
         }
         let kept = |kind: ItemKind| {
             let of_kind = self.items().iter().filter(move |item| item.kind == kind);
-            of_kind.map(move |item| whole && now < item.valid_until)
+            // What revokes goes on revoking past its date; each verifier looks at dates itself.
+            let revokes = matches!(kind, ItemKind::AmdCrl | ItemKind::Ocsp);
+            of_kind.map(move |item| whole && (revokes || now < item.valid_until))
         };
         let pieces = |kind, pieces: &[Vec<u8>]| {
             let pieces = pieces.iter().zip(kept(kind)).filter(|(_, kept)| *kept);

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use crate::answer::EvidenceItem;
 use crate::bundle::Bundle;
 use crate::collateral::Collateral;
+use crate::policy::Policy;
 
 /// What a report must carry of whoever asked for it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -13,6 +14,19 @@ pub struct Expected {
     pub report_data: Option<[u8; 64]>,
     /// The nonce: that of a GPU's report, or of a Nitro document.
     pub nonce: Option<[u8; 32]>,
+}
+
+/// What the appraisals of one answer's evidence share.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// Without one, what needs it is not checked.
+    pub(crate) policy: Option<&'a Policy>,
+    /// What of it is in force.
+    pub(crate) bundle: &'a Bundle,
+    /// When it is appraised.
+    pub(crate) now: SystemTime,
+    /// When it was asked for: what must be fresh had to be so then.
+    pub(crate) asked: SystemTime,
 }
 
 /// What one appraisal works on.
@@ -27,22 +41,20 @@ pub(crate) struct Input<'a> {
     pub(crate) bundle: &'a Bundle,
     pub(crate) expected: Expected,
     pub(crate) now: SystemTime,
+    /// See [`Context::asked`].
+    pub(crate) asked: SystemTime,
 }
 
 impl<'a> Input<'a> {
-    pub(crate) fn of(
-        item: &'a EvidenceItem,
-        bundle: &'a Bundle,
-        expected: Expected,
-        now: SystemTime,
-    ) -> Self {
+    pub(crate) fn of(item: &'a EvidenceItem, context: &Context<'a>, expected: Expected) -> Self {
         Self {
             report: &item.report,
             certificates: &item.certificates,
             delivered: &item.collateral,
-            bundle,
+            bundle: context.bundle,
             expected,
-            now,
+            now: context.now,
+            asked: context.asked,
         }
     }
 

@@ -27,6 +27,7 @@ mod check;
 mod claims;
 pub mod collateral;
 mod digest;
+mod evidence;
 mod input;
 mod json;
 pub mod nitro;

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::answer::{Answer, EvidenceItem, EvidenceKind};
-use crate::binding;
+use crate::answer::{Answer, EvidenceItem};
 use crate::bundle::Bundle;
 use crate::check::{Check, Checks, Refusal};
-use crate::claims::{Claims, CpuClaims, Root};
+use crate::claims::{Claims, Root};
 use crate::digest::{Nonce, StatementDigest};
-use crate::input::{Expected, Input};
+use crate::evidence;
+use crate::input::{Context, Expected};
 use crate::policy::Policy;
 use crate::statement::{ClaimedKey, EngineLocation, Statement, Suite};
 use crate::time::to_rfc3339;
-use crate::{azure_snp, nitro, nvidia, sev_snp, tdx};
 
 /// Longest life of a node's key (`docs/wire.md`, "Keys").
 pub const MAX_KEY_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -90,9 +89,27 @@ pub fn appraise(
     nonce: Option<&Nonce>,
     now: SystemTime,
 ) -> Appraisal {
+    appraise_asked(answer, policy, bundle, nonce, now, now)
+}
+
+/// [`appraise`], for an answer that was asked for and first appraised at `asked`.
+fn appraise_asked(
+    answer: &Answer,
+    policy: &Policy,
+    bundle: &Bundle,
+    nonce: Option<&Nonce>,
+    now: SystemTime,
+    asked: SystemTime,
+) -> Appraisal {
     let mut checks = Checks::default();
     bundle.check(&mut checks, now);
     let bundle = &*bundle.in_force(now);
+    let context = Context {
+        policy: Some(policy),
+        bundle,
+        now,
+        asked,
+    };
     check_nonce(&mut checks, answer, nonce);
     let nonce_used = nonce.unwrap_or(&answer.nonce);
     let statement = Statement::parse(&answer.statement).map(|statement| {
@@ -105,7 +122,7 @@ pub fn appraise(
         check_suites(&mut checks, statement, policy, now);
         check_keys(&mut checks, statement, now)
     });
-    let claims = check_evidence(&mut checks, answer, policy, bundle, nonce_used, now);
+    let claims = evidence::check(&mut checks, answer, nonce_used, &context);
 
     let refusal = checks.refusal();
     let root = claims.as_ref().map(Claims::root);
@@ -258,123 +275,23 @@ pub fn appraise_item(
 ) -> Appraisal {
     let mut checks = Checks::default();
     bundle.check(&mut checks, now);
-    let bundle = &*bundle.in_force(now);
-    let input = Input::of(item, bundle, expected, now);
-    let root = match item.kind {
-        EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch => {
-            let section = section(&mut checks, policy, "`nvidia`", Policy::nvidia);
-            nvidia::run(&mut checks, item.kind, &input, section).map(|claims| claims.root)
-        }
-        EvidenceKind::AzureSnp => {
-            let section = section(&mut checks, policy, "`sev_snp`", Policy::sev_snp);
-            azure_snp::run(&mut checks, &input, section).map(|claims| claims.root)
-        }
-        _ => check_cpu(&mut checks, item.kind, &input, policy).map(|claims| claims.root()),
+    let context = Context {
+        policy,
+        bundle: &bundle.in_force(now),
+        now,
+        asked: now,
     };
-    let bundle_digest = bundle.digest().copied();
+    let root = evidence::check_item(&mut checks, item, expected, &context);
     Appraisal {
-        bundle_digest,
-        ..Appraisal::of_report(checks, root)
+        refusal: checks.refusal(),
+        checks: checks.into_vec(),
+        root,
+        bundle_digest: bundle.digest().copied(),
+        node: None,
     }
-}
-
-/// Appraises the CPU's item and the devices', and what binds them.
-fn check_evidence(
-    checks: &mut Checks,
-    answer: &Answer,
-    policy: &Policy,
-    bundle: &Bundle,
-    nonce: &Nonce,
-    now: SystemTime,
-) -> Option<Claims> {
-    let digest = StatementDigest::of(&answer.statement);
-    let devices = answer.devices();
-    let reports: Vec<_> = devices.iter().map(|it| it.report.as_slice()).collect();
-    let of_cpu = Expected {
-        report_data: Some(binding::report_data(&digest, nonce, &reports)),
-        nonce: Some(*nonce.as_bytes()),
-    };
-    let of_device = Expected {
-        report_data: None,
-        nonce: Some(binding::gpu_nonce(&digest, nonce)),
-    };
-    let policy = Some(policy);
-    let cpu = answer.evidence.first();
-    // Azure's is a CPU's too, but binds no statement.
-    let binds = |item: &EvidenceItem| item.kind.is_cpu() && item.kind != EvidenceKind::AzureSnp;
-    let is_cpu = cpu.is_some_and(binds);
-    let seen = cpu.map_or("none", |item| item.kind.as_str());
-    checks.record("TEE", is_cpu, "a CPU's report", seen);
-    let cpu = cpu.and_then(|item| {
-        let input = Input::of(item, bundle, of_cpu, now);
-        check_cpu(checks, item.kind, &input, policy)
-    });
-
-    let kinds: Vec<_> = devices.iter().map(|item| item.kind).collect();
-    let section = match devices {
-        [] => policy.and_then(Policy::nvidia),
-        _ => section(checks, policy, "`nvidia`", Policy::nvidia),
-    };
-    let numbered = devices.iter().zip(1..);
-    let devices: Vec<_> = numbered
-        .filter_map(|(item, number)| {
-            let input = Input::of(item, bundle, of_device, now);
-            checks.of_device(number, |checks| {
-                nvidia::run(checks, item.kind, &input, section)
-            })
-        })
-        .collect();
-    nvidia::check_set(checks, &kinds, &devices, section);
-    Some(Claims { cpu: cpu?, devices })
-}
-
-fn check_cpu(
-    checks: &mut Checks,
-    kind: EvidenceKind,
-    input: &Input<'_>,
-    policy: Option<&Policy>,
-) -> Option<CpuClaims> {
-    match kind {
-        EvidenceKind::SevSnp => {
-            let section = section(checks, policy, "`sev_snp`", Policy::sev_snp);
-            sev_snp::run(checks, input, section).map(CpuClaims::SevSnp)
-        }
-        EvidenceKind::Tdx => {
-            let section = section(checks, policy, "`tdx`", Policy::tdx);
-            tdx::run(checks, input, section).map(CpuClaims::Tdx)
-        }
-        EvidenceKind::Nitro => {
-            let section = section(checks, policy, "`nitro`", Policy::nitro);
-            nitro::run(checks, input, section).map(CpuClaims::Nitro)
-        }
-        EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch | EvidenceKind::AzureSnp => None,
-    }
-}
-
-/// The table of a policy that is about a kind of evidence; a policy without it accepts none.
-fn section<'a, T>(
-    checks: &mut Checks,
-    policy: Option<&'a Policy>,
-    name: &str,
-    of: impl Fn(&'a Policy) -> Option<&'a T>,
-) -> Option<&'a T> {
-    let section = of(policy?);
-    let seen = if section.is_some() { name } else { "none" };
-    checks.record("policy section", section.is_some(), name, seen);
-    section
 }
 
 impl Appraisal {
-    pub(crate) fn of_report(checks: Checks, root: Option<Root>) -> Self {
-        Self {
-            refusal: checks.refusal(),
-            checks: checks.into_vec(),
-            root,
-            bundle_digest: None,
-            node: None,
-        }
-    }
-
     /// Every check that was made, in order.
     pub fn checks(&self) -> &[Check] {
         &self.checks
@@ -498,7 +415,8 @@ impl VerifiedNode {
         nonce: &Nonce,
         now: SystemTime,
     ) -> Result<Self, Refusal> {
-        let node = verify(answer, policy, bundle, nonce, now)?;
+        let asked = self.verified_at;
+        let node = appraise_asked(answer, policy, bundle, Some(nonce), now, asked).into_result()?;
         let by_age = self.verified_at.checked_add(policy.appraisal_max_age);
         let end = self.expires_at.min(by_age.unwrap_or(self.verified_at));
         if now < end {

@@ -100,7 +100,7 @@ pub(crate) fn run(
         checks.record("document signature", verifies, "verifies", seen);
     }
     reference::check_launch(checks, &document);
-    reference::check(checks, policy, &document, input.now);
+    reference::check(checks, policy, &document, input.asked);
     check_field(
         checks,
         "report data",

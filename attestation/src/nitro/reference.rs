@@ -52,7 +52,7 @@ pub(super) fn check(
     checks: &mut Checks,
     policy: Option<&NitroPolicy>,
     document: &Document<'_>,
-    now: SystemTime,
+    asked: SystemTime,
 ) {
     for (name, number) in PCRS {
         let pcr = document.pcrs.get(&number);
@@ -82,25 +82,29 @@ pub(super) fn check(
             None => (true, "any".to_owned()),
         },
     );
-    check_timestamp(checks, policy, document, now);
+    check_timestamp(checks, policy, document, asked);
 }
 
-/// The time in the document, which the host's clock gave, lies near ours on either side.
+/// The time in the document, which the host's clock gave, lies near that of the question on either
+/// side.
 fn check_timestamp(
     checks: &mut Checks,
     policy: Option<&NitroPolicy>,
     document: &Document<'_>,
-    now: SystemTime,
+    asked: SystemTime,
 ) {
     let made = Duration::from_millis(document.timestamp_ms);
     let seen = UNIX_EPOCH
         .checked_add(made)
         .map_or_else(|| "a time out of range".to_owned(), to_rfc3339);
     checks.against("timestamp", policy, NEEDS_POLICY, seen, |policy| {
-        let now_since = now.duration_since(UNIX_EPOCH);
-        let passed = now_since.is_ok_and(|now| now.abs_diff(made) <= policy.maximum_age);
+        let asked_since = asked.duration_since(UNIX_EPOCH);
+        let passed = asked_since.is_ok_and(|asked| asked.abs_diff(made) <= policy.maximum_age);
         let seconds = policy.maximum_age.as_secs();
-        (passed, format!("within {seconds} s of {}", to_rfc3339(now)))
+        (
+            passed,
+            format!("within {seconds} s of {}", to_rfc3339(asked)),
+        )
     });
 }
 

@@ -12,7 +12,7 @@ use x509_cert::der::{Decode, Encode};
 use super::*;
 use crate::certificate::signed_bytes;
 use crate::check::Checks;
-use crate::input::Input;
+use crate::input::{Context, Input};
 use crate::sev_snp::endorsement as amd;
 use crate::sev_snp::report::{POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SINGLE_SOCKET};
 use crate::sev_snp::{self, Product};
@@ -147,6 +147,15 @@ fn appraise_item_at(item: &EvidenceItem, policy: &Policy, now: SystemTime) -> Ap
         nonce: None,
     };
     appraise_item(item, Some(policy), &Bundle::empty(), expected, now)
+}
+
+fn context(bundle: &Bundle) -> Context<'_> {
+    Context {
+        policy: None,
+        bundle,
+        now: now(),
+        asked: now(),
+    }
 }
 
 /// The names of the checks that did not pass.
@@ -1301,7 +1310,7 @@ mod revocation {
                 lists.reverse();
                 let item = with(&certificates, lists.clone());
                 let bundle = Bundle::empty();
-                let input = Input::of(&item, &bundle, Expected::default(), now());
+                let input = Input::of(&item, &context(&bundle), Expected::default());
                 let policy = policy(setting);
                 let claims = sev_snp::run(&mut Checks::default(), &input, policy.sev_snp());
                 assert_eq!(claims.unwrap().not_after, expected, "{setting}");
@@ -1311,7 +1320,7 @@ mod revocation {
         long.next_update = Some(certificates_end + DAY);
         let item = with(&certificates, vec![long.issue()]);
         let bundle = Bundle::empty();
-        let input = Input::of(&item, &bundle, Expected::default(), now());
+        let input = Input::of(&item, &context(&bundle), Expected::default());
         let claims = sev_snp::run(&mut Checks::default(), &input, required().sev_snp());
         assert_eq!(claims.unwrap().not_after, certificates_end);
     }
