@@ -202,3 +202,278 @@ fn decimal(text: &str) -> Option<usize> {
     let number = text.parse::<usize>().ok()?;
     (number.to_string() == text).then_some(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRIVER: &str = include_str!("../tests/data/NV_GPU_DRIVER_GH100_550.90.07.xml");
+    const ID: &str = "NV_GPU_DRIVER_GH100_550.90.07";
+    /// The first measurement, which is not active.
+    const FIRST: &str =
+        r#"<ns0:Resource type="Measurement" index="0" active="False" alternatives="1""#;
+
+    fn read_text(text: &str) -> Result<GoldenMeasurements, String> {
+        let document = Document::parse(text).unwrap();
+        let read = read(&document, ID).map_err(|error| error.to_string());
+        read.map(|(golden, _)| golden)
+    }
+
+    /// What is said of a document with the first of one text changed.
+    fn changed(from: &str, to: &str) -> Result<GoldenMeasurements, String> {
+        let text = DRIVER.replacen(from, to, 1);
+        assert_ne!(text, DRIVER, "{from}");
+        read_text(&text)
+    }
+
+    #[test]
+    fn each_rule_refuses() {
+        let zeros = "0".repeat(96);
+        let hash = format!("ns2:Hash0=\"{zeros}\"");
+        let active = DRIVER.replace("active=\"True\"", "active=\"False\"");
+        assert_eq!(read_text(&active), Err("no active measurement".to_owned()));
+        let cases = [
+            (
+                "tag",
+                "<SoftwareIdentity xmlns=\"http",
+                "<SoftwareIdentity xmlns=\"https",
+                "`SoftwareIdentity` is not there exactly once",
+            ),
+            (
+                "corpus",
+                "corpus=\"false\"",
+                "corpus=\"true\"",
+                "`corpus` is not false",
+            ),
+            (
+                "patch",
+                "patch=\"false\"",
+                "patch=\"true\"",
+                "`patch` is not false",
+            ),
+            (
+                "supplemental",
+                "supplemental=\"false\"",
+                "",
+                "`supplemental` is not false",
+            ),
+            (
+                "no meta",
+                "<ns0:Meta",
+                "<ns0:Mete",
+                "`Meta` is not there exactly once",
+            ),
+            (
+                "two metas",
+                "<ns0:Entity",
+                "<ns0:Meta/><ns0:Entity",
+                "`Meta` is not there exactly once",
+            ),
+            (
+                "meta elsewhere",
+                "<ns0:Meta",
+                "<ns1:Meta",
+                "`Meta` is not there exactly once",
+            ),
+            (
+                "payload type",
+                "PayloadType=\"direct\"",
+                "PayloadType=\"indirect\"",
+                "`PayloadType` is not direct",
+            ),
+            (
+                "format",
+                "ns1:BindingSpec=\"RIMIM\"",
+                "ns1:BindingSpec=\"other\"",
+                "`BindingSpec` is not RIMIM",
+            ),
+            (
+                "format of no namespace",
+                "ns1:BindingSpec=",
+                "BindingSpec=",
+                "`BindingSpec` is not RIMIM",
+            ),
+            (
+                "no version",
+                "colloquialVersion=\"550.90.07\"",
+                "",
+                "`colloquialVersion` is not a text",
+            ),
+            (
+                "empty product",
+                "product=\"GH100\"",
+                "product=\"\"",
+                "`product` is not a text",
+            ),
+            (
+                "another version",
+                "550.90.07",
+                "550.90.08",
+                "the id does not fit: the manifest is for version 550.90.08 of GH100",
+            ),
+            (
+                "another product",
+                "product=\"GH100\"",
+                "product=\"GB100\"",
+                "the id does not fit: the manifest is for version 550.90.07 of GB100",
+            ),
+            (
+                "another edition",
+                "edition=\"GPU\"",
+                "edition=\"SWITCH\"",
+                "the id does not fit: the manifest is for version 550.90.07 of GH100",
+            ),
+            (
+                "two payloads",
+                "<ns0:Entity",
+                "<ns0:Payload/><ns0:Entity",
+                "`Payload` is not there exactly once",
+            ),
+            (
+                "another element",
+                FIRST,
+                &FIRST.replace("Resource", "File"),
+                "`Resource` is not there exactly once",
+            ),
+            (
+                "type",
+                FIRST,
+                &FIRST.replace("\"Measurement\"", "\"Other\""),
+                "measurement 0: `type` is not Measurement",
+            ),
+            (
+                "active",
+                FIRST,
+                &FIRST.replace("False", "false"),
+                "measurement 0: `active` is not True or False",
+            ),
+            (
+                "size of SHA-256",
+                "size=\"48\"",
+                "size=\"32\"",
+                "measurement 0: `size` is not 48, the length of SHA-384",
+            ),
+            (
+                "no size",
+                " size=\"48\"",
+                "",
+                "measurement 0: `size` is not 48, the length of SHA-384",
+            ),
+            (
+                "index twice",
+                "index=\"0\"",
+                "index=\"1\"",
+                "measurement index 2 appears twice",
+            ),
+            (
+                "index beyond SPDM's",
+                "index=\"0\"",
+                "index=\"255\"",
+                "measurement 0: `index` is not 0 to 254",
+            ),
+            (
+                "index in another form",
+                "index=\"0\"",
+                "index=\"00\"",
+                "measurement 0: `index` is not 0 to 254",
+            ),
+            (
+                "index with a sign",
+                "index=\"0\"",
+                "index=\"+0\"",
+                "measurement 0: `index` is not 0 to 254",
+            ),
+            (
+                "no value",
+                "alternatives=\"1\"",
+                "alternatives=\"0\"",
+                "measurement 0: `alternatives` is not 1 to 64",
+            ),
+            (
+                "too many values",
+                "alternatives=\"1\"",
+                "alternatives=\"65\"",
+                "measurement 0: `alternatives` is not 1 to 64",
+            ),
+            (
+                "a value more",
+                "alternatives=\"1\"",
+                "alternatives=\"2\"",
+                "measurement 0: `alternatives` is not the number of hashes",
+            ),
+            (
+                "a value less",
+                "alternatives=\"2\"",
+                "alternatives=\"1\"",
+                "measurement 23: `alternatives` is not the number of hashes",
+            ),
+            (
+                "another name",
+                "ns2:Hash0=",
+                "ns2:Hash1=",
+                "measurement 0: `Hash` is not 48 bytes of lower-case hex each",
+            ),
+            (
+                "no namespace",
+                "ns2:Hash0=",
+                "Hash0=",
+                "measurement 0: `Hash` is not 48 bytes of lower-case hex each",
+            ),
+            (
+                "short",
+                &hash,
+                &hash.replacen("00", "", 1),
+                "measurement 0: `Hash` is not 48 bytes of lower-case hex each",
+            ),
+            (
+                "upper case",
+                &hash,
+                &hash.replacen("00", "AA", 1),
+                "measurement 0: `Hash` is not 48 bytes of lower-case hex each",
+            ),
+            (
+                "no hex",
+                &hash,
+                &hash.replacen("00", "gg", 1),
+                "measurement 0: `Hash` is not 48 bytes of lower-case hex each",
+            ),
+        ];
+        for (name, from, to, expected) in cases {
+            assert_eq!(changed(from, to), Err(expected.to_owned()), "{name}");
+        }
+    }
+
+    #[test]
+    fn bounds_and_order() {
+        let golden = changed(
+            "index=\"0\" active=\"False\"",
+            "index=\"254\" active=\"True\"",
+        )
+        .unwrap();
+        assert_eq!(golden.measurements.last().map(|it| it.index), Some(255));
+        assert_eq!(golden.measurements.len(), 22);
+        let hashes: String = (0..64)
+            .map(|at| format!("ns2:Hash{at}=\"{}\" ", "0".repeat(96)))
+            .collect();
+        let one = format!("alternatives=\"1\" ns2:Hash0=\"{}\"", "0".repeat(96));
+        assert!(changed(&one, &format!("alternatives=\"64\" {hashes}")).is_ok());
+        let long = format!("NV_{}", "a".repeat(MAX_ID - 3));
+        assert!(matches!(
+            check_id(&long, "b", "c", None),
+            Err(TagError::OtherId { .. })
+        ));
+        assert!(matches!(
+            check_id(&(long + "a"), "b", "c", None),
+            Err(TagError::Id)
+        ));
+        assert!(
+            check_id(
+                "NV_SWITCH_BIOS_5612_0002_890_96105E0001",
+                "96.10.5e.00.01",
+                "LS10",
+                None
+            )
+            .is_ok()
+        );
+    }
+}

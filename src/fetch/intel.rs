@@ -16,7 +16,7 @@ pub const BASE: &str = "https://api.trustedservices.intel.com";
 /// Where the root's revocation list lies.
 pub const ROOT_BASE: &str = "https://certificates.trustedservices.intel.com";
 
-/// The form that `docs/policy.md` gives for Intel's collateral.
+/// Intel's collateral for a platform, as appraisals read it.
 #[derive(Serialize)]
 struct Collateral {
     pck_crl_issuer_chain: String,

@@ -216,7 +216,10 @@ impl Client {
                 });
             }
             let asked_for = headers.get(RETRY_AFTER).and_then(seconds);
-            sleep(asked_for.unwrap_or(pause).min(MAX_PAUSE)).await;
+            // Not all of a fleet at once.
+            let spread = pause.mul_f64(rand::random::<f64>() / 4.0);
+            let rest = asked_for.unwrap_or(pause).saturating_add(spread);
+            sleep(rest.min(MAX_PAUSE)).await;
             pause = pause.saturating_mul(2);
             tries += 1;
         }

@@ -74,7 +74,7 @@ pub fn inspect(bytes: &[u8], now: SystemTime) -> Result<Inspected, InspectError>
     if let Ok(certificate) = Certificate::parse(bytes) {
         return amd_certificate(bytes, &certificate, now);
     }
-    if CertificateList::from_der(bytes).is_ok() {
+    if <CertificateList>::from_der(bytes).is_ok() {
         let (root, valid_until) = signed_by_amd(bytes).ok_or(InspectError::List)?;
         return Ok(Inspected {
             kind: ItemKind::AmdCrl,
@@ -119,7 +119,7 @@ fn tdx(bytes: &[u8]) -> Result<Inspected, InspectError> {
     }
     for name in ["pck_crl", "root_ca_crl"] {
         let der = hex::decode(members.string(name)?).map_err(|_| InspectError::Part(name))?;
-        let list = CertificateList::from_der(&der).map_err(|_| InspectError::Part(name))?;
+        let list = <CertificateList>::from_der(&der).map_err(|_| InspectError::Part(name))?;
         let end = list.tbs_cert_list.next_update;
         ends.push(end.ok_or(InspectError::Part(name))?.to_system_time());
     }
