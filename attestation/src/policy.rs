@@ -219,6 +219,11 @@ impl Policy {
         &self.bundle_signers
     }
 
+    /// Whether a node may send prompts to an engine outside its machine.
+    pub fn allows_remote_engine(&self) -> bool {
+        self.allow_remote_engine
+    }
+
     /// What it asks of SEV-SNP evidence; `None` refuses all of it.
     pub fn sev_snp(&self) -> Option<&SnpPolicy> {
         self.sev_snp.as_ref()

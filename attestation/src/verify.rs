@@ -151,9 +151,12 @@ fn appraise_asked(
     }
 }
 
+/// What is expected of a nonce where none was given.
+const ANY_NONCE: &str = "any: none was given";
+
 fn check_nonce(checks: &mut Checks, answer: &Answer, nonce: Option<&Nonce>) {
     let expected = nonce.map_or_else(
-        || "any: none was given, so freshness is not shown".to_owned(),
+        || format!("{ANY_NONCE}, so freshness is not shown"),
         Nonce::to_string,
     );
     let passed = nonce.is_none_or(|nonce| *nonce == answer.nonce);
@@ -305,6 +308,14 @@ impl Appraisal {
     /// Whether every check passed.
     pub fn accepted(&self) -> bool {
         self.refusal.is_none()
+    }
+
+    /// Whether a nonce was given to compare with: without one evidence may be old.
+    pub fn shows_freshness(&self) -> bool {
+        !self
+            .checks
+            .iter()
+            .any(|check| check.name == "nonce" && check.expected.starts_with(ANY_NONCE))
     }
 
     /// Where the certificates chain to, if they chain to a trusted root at all.

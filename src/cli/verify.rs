@@ -16,10 +16,7 @@ use attestation::{
 use clap::{Args, ValueEnum};
 
 use super::terminal;
-use crate::{
-    clock::{self, Clock},
-    config,
-};
+use crate::clock::{self, Clock};
 use input::Unusable;
 
 pub(super) mod input;
@@ -169,10 +166,7 @@ impl Question {
             None => None,
         };
         Ok(Self {
-            bundle: match (&args.bundle, &policy) {
-                (Some(folder), Some(policy)) => config::bundle::load(folder, policy)?,
-                _ => Bundle::empty(),
-            },
+            bundle: input::bundle(args.bundle.as_deref(), policy.as_ref())?,
             policy,
             collateral: input::collateral(&args.collateral)?,
             nonce: args.nonce,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use ::aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use hyper::{server::conn::http1 as server, service::service_fn, upgrade};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use serde_json::Value;
@@ -389,13 +389,8 @@ async fn an_answer_of_another_form_is_refused() {
     ];
     for (name, reply, expected) in cases {
         let base = intel().gives(line, reply).start().await;
-        let fetched = intel::fetch(
-            &client(None, None),
-            &base,
-            &base,
-            "000000000000",
-            "platform",
-        );
+        let client = client(None, None);
+        let fetched = intel::fetch(&client, &base, &base, "000000000000", "platform");
         let error = fetched.await.unwrap_err().to_string();
         assert!(error.ends_with(expected), "{name}: {error}");
     }

@@ -50,6 +50,10 @@ impl TrustedRoot {
         })
     }
 
+    pub(super) fn is_software(&self) -> bool {
+        self.kind == Root::Software
+    }
+
     fn describe(&self) -> String {
         let name = self.certificate.common_name();
         match self.kind {

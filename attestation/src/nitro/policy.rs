@@ -26,6 +26,13 @@ pub struct NitroPolicy {
     pub(super) maximum_age: Duration,
 }
 
+impl NitroPolicy {
+    /// Whether it trusts a root that no hardware stands behind.
+    pub fn trusts_software(&self) -> bool {
+        self.roots.iter().any(TrustedRoot::is_software)
+    }
+}
+
 /// The table as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -44,6 +44,10 @@ impl TrustedRoot {
         })
     }
 
+    pub(crate) fn is_software(&self) -> bool {
+        self.kind == Root::Software
+    }
+
     fn describe(&self) -> String {
         let name = self.certificate.common_name();
         match self.kind {

@@ -33,6 +33,29 @@ pub struct NvidiaPolicy {
     pub(crate) denied_devices: Vec<[u8; 32]>,
 }
 
+/// What a person who reads a policy wants to know of it.
+impl NvidiaPolicy {
+    /// Whether it trusts a root that no hardware stands behind.
+    pub fn trusts_software(&self) -> bool {
+        self.roots.iter().any(TrustedRoot::is_software)
+    }
+
+    /// Whether a node passes that sends no evidence of its GPUs.
+    pub fn accepts_no_gpu(&self) -> bool {
+        self.minimum_gpus == 0
+    }
+
+    /// Whether a device passes whose certificates may be revoked.
+    pub fn skips_revocation(&self) -> bool {
+        self.revocation == Requirement::Off
+    }
+
+    /// Whether a device passes whatever its firmware measured.
+    pub fn skips_measurements(&self) -> bool {
+        self.measurements == Requirement::Off
+    }
+}
+
 /// Whether something that fails closed is asked for at all.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]

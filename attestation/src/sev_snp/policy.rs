@@ -64,6 +64,12 @@ impl SnpPolicy {
             .contains(&PlatformFeature::AliasCheckComplete)
     }
 
+    /// Whether a chip under AMD's roots passes without a current list of what AMD revoked.
+    pub fn skips_revocation(&self) -> bool {
+        !matches!(self.revocation, None | Some(Revocation::Required))
+            && self.roots.iter().any(|root| !root.is_software())
+    }
+
     /// Whether firmware passes that the host can still roll back.
     pub fn accepts_provisional_firmware(&self) -> bool {
         self.allow_provisional_firmware

@@ -39,6 +39,8 @@ struct Piece {
     /// What it is for: `TDX`.
     id: String,
     fmspc: [u8; 6],
+    /// The number of its TCB info, which rises with every TCB recovery.
+    evaluation_number: u64,
     /// Who issued the platform's certificate and signs its revocation list.
     issuer: Name,
     /// When the last of its parts begins.
@@ -48,7 +50,8 @@ struct Piece {
     collateral: QuoteCollateralV3,
 }
 
-/// Chooses the first piece that is for the platform and in date.
+/// Chooses a piece that is for the platform and in date: the newest of the verifier's own or, where
+/// it has none, of the node's.
 pub(crate) fn choose(
     checks: &mut Checks,
     input: &Input<'_>,
@@ -60,13 +63,18 @@ pub(crate) fn choose(
         to_rfc3339(input.now)
     );
     let mut misfits = Vec::new();
-    let mut chosen = None;
+    let mut chosen: Option<(usize, Piece)> = None;
+    let own = input.bundle.collateral().tdx.len();
     for (number, bytes) in (1..).zip(input.collateral(|collateral| &collateral.tdx)) {
+        // What the node sends could be old on purpose: it counts only where we have nothing.
+        if number > own && chosen.is_some() {
+            break;
+        }
         match fitting(bytes, certificates, input.now) {
-            Ok(piece) => {
+            Ok(piece) if chosen.as_ref().is_none_or(|(_, it)| piece.is_newer(it)) => {
                 chosen = Some((number, piece));
-                break;
             }
+            Ok(_) => {}
             Err(misfit) => misfits.push(format!("piece {number}: {misfit}")),
         }
     }
@@ -86,9 +94,7 @@ pub(crate) fn choose(
 /// The number of a piece's TCB info, as it says; nothing is verified.
 pub(crate) fn evaluation_number(bytes: &[u8]) -> Option<u32> {
     let piece = Piece::parse(bytes).ok()?;
-    let mut tcb_info = json::object(piece.collateral.tcb_info.as_bytes()).ok()?;
-    let number = tcb_info.unsigned("tcbEvaluationDataNumber").ok()?;
-    u32::try_from(number).ok()
+    u32::try_from(piece.evaluation_number).ok()
 }
 
 /// Reads a piece; what does not fit is said in words.
@@ -113,6 +119,10 @@ fn fitting(bytes: &[u8], certificates: &Certificates, now: SystemTime) -> Result
 }
 
 impl Piece {
+    fn is_newer(&self, other: &Self) -> bool {
+        (self.evaluation_number, self.from) > (other.evaluation_number, other.from)
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self, CollateralError> {
         if bytes.len() > MAX_TDX_COLLATERAL {
             return Err(CollateralError::TooLong { len: bytes.len() });
@@ -158,6 +168,7 @@ impl Piece {
         Ok(Self {
             id: tcb_info.string("id")?,
             fmspc,
+            evaluation_number: tcb_info.unsigned("tcbEvaluationDataNumber")?,
             issuer,
             from,
             to,

@@ -1,9 +1,11 @@
 //! What a policy asks of TDX evidence: the `[tdx]` table (`docs/policy.md`).
 
-use std::io;
+use std::{fmt, io};
 
 use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
+use crate::claims::Root;
 use crate::digest::sha256;
 use crate::policy::{Hex, PolicyError};
 use crate::tdx::TcbStatus;
@@ -38,6 +40,26 @@ pub struct TdxPolicy {
     pub(crate) denied_ppids: Vec<[u8; 16]>,
 }
 
+/// What a person who reads a policy wants to know of it.
+impl TdxPolicy {
+    /// Whether it trusts a root that no hardware stands behind.
+    pub fn trusts_software(&self) -> bool {
+        self.roots.iter().any(|root| root.kind() == Root::Software)
+    }
+
+    /// Whether any kernel, or any command line and initial file system, passes.
+    pub fn accepts_any_software(&self) -> bool {
+        let [_, rtmr1, rtmr2, _] = &self.rtmrs;
+        rtmr1.is_none() || rtmr2.is_none()
+    }
+
+    /// Whether a platform passes that Intel does not call up to date.
+    pub fn accepts_less_than_up_to_date(&self) -> bool {
+        let statuses = &self.accepted_tcb_statuses;
+        statuses.iter().any(|status| *status != TcbStatus::UpToDate)
+    }
+}
+
 /// The table as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,8 +77,8 @@ pub(crate) struct Section {
     mrseam: Vec<Hex<48>>,
     mrtd: Vec<Hex<48>>,
     rtmr0: Option<Vec<Hex<48>>>,
-    rtmr1: Option<Vec<Hex<48>>>,
-    rtmr2: Option<Vec<Hex<48>>>,
+    rtmr1: Values,
+    rtmr2: Values,
     rtmr3: Option<Vec<Hex<48>>>,
     mrconfigid: Option<Vec<Hex<48>>>,
     mrowner: Option<Vec<Hex<48>>>,
@@ -73,6 +95,40 @@ pub(crate) struct Section {
     ppids: Option<Vec<Hex<16>>>,
     #[serde(default)]
     denied_ppids: Vec<Hex<16>>,
+}
+
+/// A list of values, or the word "any" of somebody who knows what that means.
+struct Values(Option<Vec<Hex<48>>>);
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValuesVisitor;
+
+        impl<'de> Visitor<'de> for ValuesVisitor {
+            type Value = Values;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of 96 hex digits each, or \"any\"")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Values, E> {
+                match word {
+                    "any" => Ok(Values(None)),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Values, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    values.push(value);
+                }
+                Ok(Values(Some(values)))
+            }
+        }
+
+        deserializer.deserialize_any(ValuesVisitor)
+    }
 }
 
 impl Section {
@@ -115,7 +171,7 @@ impl Section {
         if roots.is_empty() {
             return Err(PolicyError::NoIntelRoot);
         }
-        let rtmrs = [self.rtmr0, self.rtmr1, self.rtmr2, self.rtmr3];
+        let rtmrs = [self.rtmr0, self.rtmr1.0, self.rtmr2.0, self.rtmr3];
         Ok(TdxPolicy {
             roots,
             accepted_tcb_statuses: self.accepted_tcb_statuses,

@@ -29,6 +29,8 @@ fn policy_text(changes: &str) -> String {
         "minimum_tcb_evaluation_number = 17".to_owned(),
         format!("mrseam = [\"{mrseam}\"]"),
         format!("mrtd = [\"{mrtd}\"]"),
+        "rtmr1 = \"any\"".to_owned(),
+        "rtmr2 = \"any\"".to_owned(),
     ];
     let key = |line: &str| line.split(' ').next().unwrap().to_owned();
     let changed: Vec<_> = changes.lines().map(key).collect();
@@ -248,6 +250,8 @@ fn what_a_policy_cannot_say_is_refused() {
         "minimum_tcb_evaluation_number = 17\n",
         "mrseam = [",
         "mrtd = [",
+        "rtmr1 = ",
+        "rtmr2 = ",
     ] {
         let text = policy_text("");
         let line = text

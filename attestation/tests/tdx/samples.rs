@@ -23,9 +23,14 @@ fn at(time: &str) -> SystemTime {
 /// Accepts the TD of a quote on a platform of any age.
 fn policy(quote: &[u8], changes: &str) -> Policy {
     let report = Quote::parse(quote).unwrap().report;
+    let any = ["rtmr1", "rtmr2"].map(|key| match changes.contains(key) {
+        true => String::new(),
+        false => format!("{key} = \"any\"\n"),
+    });
+    let any = any.concat();
     let text = format!(
         "version = 1\n[tdx]\nintel_root = true\nminimum_tcb_evaluation_number = 17\n\
-         mrseam = [\"{}\"]\nmrtd = [\"{}\"]\n{changes}\n",
+         mrseam = [\"{}\"]\nmrtd = [\"{}\"]\n{any}{changes}\n",
         hex::encode(report.mrseam),
         hex::encode(report.mrtd),
     );

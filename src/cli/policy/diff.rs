@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use attestation::{Appraisal, Bundle, Refusal, appraise};
+use attestation::{Appraisal, Refusal, appraise};
 
 use super::{Evidence, REFUSED, count};
 use crate::cli::{
@@ -41,12 +41,14 @@ impl Change {
 
 pub(super) fn run(old: &Path, new: &Path, evidence: &Evidence) -> Result<ExitCode, Unusable> {
     let (old, new) = (input::policy(old)?, input::policy(new)?);
+    let bundles = [evidence.bundle(&old)?, evidence.bundle(&new)?];
     let now = evidence.now();
     let mut changes = Vec::new();
     for (path, answer) in input::answers(&evidence.files, &evidence.collateral)? {
-        let [before, after] = [&old, &new].map(|policy| {
+        let [of_old, of_new] = &bundles;
+        let [before, after] = [(&old, of_old), (&new, of_new)].map(|(policy, bundle)| {
             let nonce = evidence.nonce.as_ref();
-            appraise(&answer, policy, &Bundle::empty(), nonce, now)
+            appraise(&answer, policy, bundle, nonce, now)
         });
         let change = Change::between(&before, &after);
         let why = match change {

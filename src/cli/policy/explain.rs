@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use attestation::{Appraisal, Bundle, appraise, text::printable};
+use attestation::{Appraisal, appraise, text::printable};
 
 use super::{Evidence, REFUSED, count, remedy};
 use crate::cli::{
@@ -15,12 +15,13 @@ use crate::cli::{
 
 pub(super) fn run(policy: &Path, evidence: &Evidence) -> Result<ExitCode, Unusable> {
     let policy = input::policy(policy)?;
+    let bundle = evidence.bundle(&policy)?;
     let now = evidence.now();
     let answers = input::answers(&evidence.files, &evidence.collateral)?;
     let mut all_accepted = true;
     for (path, answer) in answers {
         let nonce = evidence.nonce.as_ref();
-        let appraisal = appraise(&answer, &policy, &Bundle::empty(), nonce, now);
+        let appraisal = appraise(&answer, &policy, &bundle, nonce, now);
         all_accepted &= appraisal.accepted();
         terminal::say(explanation(&path, &appraisal));
     }

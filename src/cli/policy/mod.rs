@@ -1,8 +1,13 @@
 //! `sealgate policy`: what a policy accepts, why it refuses, what a new one would change.
 
-use std::{fmt, path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
 
-use attestation::{Nonce, Policy};
+use attestation::{Bundle, Nonce, Policy};
 use clap::{Args, Subcommand};
 
 use super::{
@@ -70,9 +75,17 @@ pub(super) struct Evidence {
     /// What vendors sign beside the evidence, as for `sealgate verify`.
     #[arg(long, value_name = "FILE")]
     collateral: Vec<PathBuf>,
+    /// A bundle's folder (`sealgate bundle`), believed if a signer that the policy names signed it.
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
 }
 
 impl Evidence {
+    /// What a policy believes of the bundle that was given.
+    fn bundle(&self, policy: &Policy) -> Result<Bundle, Unusable> {
+        input::bundle(self.bundle.as_deref(), Some(policy))
+    }
+
     fn now(&self) -> SystemTime {
         self.at.unwrap_or_else(|| Clock::system().now())
     }
@@ -89,7 +102,7 @@ pub(super) fn run(command: Command) -> ExitCode {
     done.unwrap_or_else(terminal::fail)
 }
 
-fn check(path: &PathBuf) -> Result<ExitCode, Unusable> {
+fn check(path: &Path) -> Result<ExitCode, Unusable> {
     let policy = input::policy(path)?;
     terminal::say(format_args!("{}: a policy, nothing wrong", path.display()));
     terminal::say(format_args!("digest {}", hex::encode(policy.digest())));

@@ -7,8 +7,8 @@ use std::{
 };
 
 use attestation::{
-    Answer, AnswerError, Collateral, CollateralKind, EvidenceKind, Policy, PolicyError, Statement,
-    answer::MAX_ANSWER, policy::MAX_POLICY, proposal::UNCONFIRMED,
+    Answer, AnswerError, Bundle, Collateral, CollateralKind, EvidenceKind, Policy, PolicyError,
+    Statement, answer::MAX_ANSWER, policy::MAX_POLICY, proposal::UNCONFIRMED,
 };
 use base64::{
     Engine as _,
@@ -16,7 +16,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use crate::config::bundle::BundleFolderError;
+use crate::config::{self, bundle::BundleFolderError};
 
 /// Most files of certificates.
 const MAX_CERTIFICATE_FILES: usize = 16;
@@ -179,6 +179,18 @@ pub(in crate::cli) fn name_of(path: &Path, answer: &Answer) -> String {
     match Statement::parse(&answer.statement) {
         Ok(statement) => format!("{} ({})", statement.node_id(), path.display()),
         Err(_) => path.display().to_string(),
+    }
+}
+
+/// Loads a bundle that a signer of the policy signed; without a folder there is none.
+pub(in crate::cli) fn bundle(
+    folder: Option<&Path>,
+    policy: Option<&Policy>,
+) -> Result<Bundle, Unusable> {
+    match (folder, policy) {
+        (Some(folder), Some(policy)) => Ok(config::bundle::load(folder, policy)?),
+        (Some(_), None) => Err(Unusable::NoPolicy),
+        (None, _) => Ok(Bundle::empty()),
     }
 }
 

@@ -88,7 +88,11 @@ fn verdict(appraisal: &Appraisal, style: Style) -> String {
         None => String::new(),
     };
     let Some(refusal) = appraisal.refusal() else {
-        return format!("{}{root}", style.paint(GREEN, "accepted"));
+        let fresh = match appraisal.shows_freshness() {
+            true => "",
+            false => "; that it is fresh is not shown",
+        };
+        return format!("{}{root}{fresh}", style.paint(GREEN, "accepted"));
     };
     let refused = style.paint(RED, "refused");
     match refusal.outcome {
