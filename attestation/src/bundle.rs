@@ -258,7 +258,7 @@ impl Bundle {
         let ended: Vec<_> = ended.map(BundleItem::ending).collect();
         let left_out = match ended.as_slice() {
             [] => String::new(),
-            ended => format!("; not used, past their date: {}", ended.join(", ")),
+            ended => format!("; past their date: {}", ended.join(", ")),
         };
         checks.record(
             "bundle",

@@ -34,11 +34,15 @@ enum Kind {
 }
 
 /// Keys that only one kind of file has, in the order in which they are looked for.
-const SIGNS: [(&str, Kind); 7] = [
+const SIGNS: [(&str, Kind); 11] = [
     ("node_id", Kind::Node),
     ("engine", Kind::Node),
     ("evidence", Kind::Node),
     ("sev_snp", Kind::Policy),
+    ("tdx", Kind::Policy),
+    ("nitro", Kind::Policy),
+    ("nvidia", Kind::Policy),
+    ("bundle_signers", Kind::Policy),
     ("policy", Kind::Gateway),
     ("node", Kind::Gateway),
     ("key", Kind::Keys),
@@ -109,6 +113,7 @@ fn each_once(file: &Loaded<KeysFile>) -> Result<(), ConfigError> {
 
 fn unknown(table: &Loaded<toml::Table>) -> ConfigError {
     let message = "no file of sealgate begins so: a gateway has `policy` and [[node]], a node \
-                   has `node_id` and [[engine]], a policy has [sev_snp], a key file has [[key]]";
+                   has `node_id` and [[engine]], a policy has [sev_snp], [tdx] or [nitro], a key file \
+                   has [[key]]";
     table.invalid("(top)", message)
 }

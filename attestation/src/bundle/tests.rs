@@ -256,23 +256,26 @@ fn what_has_ended_is_not_offered() {
         ("as it was made", NOW - DAY, all.clone()),
         ("now", NOW, all.clone()),
         ("the last second of a list", NOW + DAY - 1, all),
-        ("a list ended", NOW + DAY, ([1, 1, 1, 1], "ot".to_owned())),
-        ("OCSP ended", NOW + 2 * DAY, ([1, 1, 1, 0], "ot".to_owned())),
+        // What revokes goes on revoking.
+        ("a list ended", NOW + DAY, ([2, 1, 1, 1], "ot".to_owned())),
+        ("OCSP ended", NOW + 2 * DAY, ([2, 1, 1, 1], "ot".to_owned())),
         (
             "golden ended",
             NOW + 3 * DAY,
-            ([1, 1, 1, 0], "t".to_owned()),
+            ([2, 1, 1, 1], "t".to_owned()),
         ),
-        ("TDX ended", NOW + 4 * DAY, ([1, 1, 0, 0], "t".to_owned())),
-        ("no list", NOW + 5 * DAY, ([0, 1, 0, 0], "t".to_owned())),
-        ("no golden", NOW + 6 * DAY, ([0, 1, 0, 0], String::new())),
-        ("all files ended", NOW + 7 * DAY, none.clone()),
+        ("TDX ended", NOW + 4 * DAY, ([2, 1, 0, 1], "t".to_owned())),
+        ("both lists", NOW + 5 * DAY, ([2, 1, 0, 1], "t".to_owned())),
+        ("no golden", NOW + 6 * DAY, ([2, 1, 0, 1], String::new())),
+        (
+            "all files ended",
+            NOW + 7 * DAY,
+            ([2, 0, 0, 1], String::new()),
+        ),
     ];
     for (name, unix, expected) in cases {
         assert_eq!(offered(unix), expected, "{name}");
     }
-    let kept = bundle.in_force(at(NOW + DAY));
-    assert_eq!(kept.collateral().amd_crls, [b"crl a"]);
 }
 
 #[test]
@@ -330,7 +333,7 @@ fn the_check_says_what_is_in_force() {
     );
     assert_eq!(now.seen, format!("sha256 {digest}, {dates}"));
     let later = checked(NOW + 2 * DAY).seen;
-    let ended = "not used, past their date: crl/b since 2026-06-02T00:00:00Z, \
+    let ended = "past their date: crl/b since 2026-06-02T00:00:00Z, \
                  ocsp since 2026-06-03T00:00:00Z";
     assert_eq!(later, format!("sha256 {digest}, {dates}; {ended}"));
 }

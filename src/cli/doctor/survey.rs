@@ -342,7 +342,7 @@ fn confidential(
         }) => (
             Status::Problem,
             "on, in developers' mode".to_owned(),
-            Some("developers' mode protects nothing and verifiers refuse it: turn it off"),
+            Some("developers' mode protects nothing: turn it off"),
         ),
         Ok(ConfidentialState {
             is_ready: false, ..

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use attestation::{Appraisal, Refusal, appraise};
+use attestation::{Appraisal, Bundle, Policy, Refusal, appraise};
 
 use super::{Evidence, REFUSED, count};
 use crate::cli::{
@@ -39,9 +39,14 @@ impl Change {
     }
 }
 
-pub(super) fn run(old: &Path, new: &Path, evidence: &Evidence) -> Result<ExitCode, Unusable> {
+pub(super) fn run(
+    old: &Path,
+    new: &Path,
+    evidence: &Evidence,
+    bundle: Option<&Path>,
+) -> Result<ExitCode, Unusable> {
     let (old, new) = (input::policy(old)?, input::policy(new)?);
-    let bundles = [evidence.bundle(&old)?, evidence.bundle(&new)?];
+    let bundles = [believed(bundle, &old)?, believed(bundle, &new)?];
     let now = evidence.now();
     let mut changes = Vec::new();
     for (path, answer) in input::answers(&evidence.files, &evidence.collateral)? {
@@ -71,6 +76,14 @@ pub(super) fn run(old: &Path, new: &Path, evidence: &Evidence) -> Result<ExitCod
     } else {
         ExitCode::from(REFUSED)
     })
+}
+
+/// What a policy makes of the bundle; one that names no signer has none.
+fn believed(bundle: Option<&Path>, policy: &Policy) -> Result<Bundle, Unusable> {
+    if policy.bundle_signers().is_empty() {
+        return Ok(Bundle::empty());
+    }
+    input::bundle(bundle, Some(policy))
 }
 
 fn because(who: &str, refusal: Option<&Refusal>) -> String {

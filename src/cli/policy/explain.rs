@@ -13,9 +13,13 @@ use crate::cli::{
     },
 };
 
-pub(super) fn run(policy: &Path, evidence: &Evidence) -> Result<ExitCode, Unusable> {
+pub(super) fn run(
+    policy: &Path,
+    evidence: &Evidence,
+    bundle: Option<&Path>,
+) -> Result<ExitCode, Unusable> {
     let policy = input::policy(policy)?;
-    let bundle = evidence.bundle(&policy)?;
+    let bundle = input::bundle(bundle, Some(&policy))?;
     let now = evidence.now();
     let answers = input::answers(&evidence.files, &evidence.collateral)?;
     let mut all_accepted = true;

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use attestation::{Bundle, Nonce, Policy};
+use attestation::{Nonce, Policy};
 use clap::{Args, Subcommand};
 
 use super::{
@@ -41,6 +41,9 @@ pub(super) enum Command {
         policy: PathBuf,
         #[command(flatten)]
         evidence: Evidence,
+        /// A bundle's folder (`sealgate bundle`), believed if a signer that the policy names signed it.
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
     },
     /// Say which nodes a new policy would drop or admit, before it is put in force.
     Diff {
@@ -50,6 +53,9 @@ pub(super) enum Command {
         new: PathBuf,
         #[command(flatten)]
         evidence: Evidence,
+        /// A bundle's folder (`sealgate bundle`), believed if a signer that a policy names signed it.
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
     },
     /// Propose a policy from evidence that you trust for other reasons; every line of it waits for
     /// you to confirm it.
@@ -75,17 +81,9 @@ pub(super) struct Evidence {
     /// What vendors sign beside the evidence, as for `sealgate verify`.
     #[arg(long, value_name = "FILE")]
     collateral: Vec<PathBuf>,
-    /// A bundle's folder (`sealgate bundle`), believed if a signer that the policy names signed it.
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
 }
 
 impl Evidence {
-    /// What a policy believes of the bundle that was given.
-    fn bundle(&self, policy: &Policy) -> Result<Bundle, Unusable> {
-        input::bundle(self.bundle.as_deref(), Some(policy))
-    }
-
     fn now(&self) -> SystemTime {
         self.at.unwrap_or_else(|| Clock::system().now())
     }
@@ -95,8 +93,17 @@ impl Evidence {
 pub(super) fn run(command: Command) -> ExitCode {
     let done = match command {
         Command::Check { policy } => check(&policy),
-        Command::Explain { policy, evidence } => explain::run(&policy, &evidence),
-        Command::Diff { old, new, evidence } => diff::run(&old, &new, &evidence),
+        Command::Explain {
+            policy,
+            evidence,
+            bundle,
+        } => explain::run(&policy, &evidence, bundle.as_deref()),
+        Command::Diff {
+            old,
+            new,
+            evidence,
+            bundle,
+        } => diff::run(&old, &new, &evidence, bundle.as_deref()),
         Command::FromEvidence { evidence } => propose::run(&evidence),
     };
     done.unwrap_or_else(terminal::fail)
