@@ -44,7 +44,7 @@ fn each_kind_is_known_and_its_end() {
             VLEK,
             AmdCertificate,
             "certificate of SEV-VLEK",
-            "2025-12-10T10:25:59Z",
+            "2025-12-10T22:14:21Z",
         ),
         (OCSP, Ocsp, "OCSP response", "2025-08-22T06:47:08Z"),
         (
@@ -75,7 +75,7 @@ fn intels_collateral_ends_with_the_first_of_its_parts() {
     for date in [tcb, qe] {
         let earlier = date.replace("2025-07-19", "2025-07-01");
         let expected = earlier
-            .get(18..38)
+            .get(17..38)
             .unwrap()
             .trim_matches(['\\', '"'])
             .to_owned();
