@@ -168,6 +168,15 @@ impl Bundle {
         Ok(())
     }
 
+    /// Golden measurements that nobody vouches for: for the self-test, which carries its own, and for
+    /// tests. Nothing that decides about a node may use it.
+    pub(crate) fn of_golden(golden: Vec<GoldenMeasurements>) -> Self {
+        Self {
+            golden,
+            ..Self::default()
+        }
+    }
+
     /// What vendors signed.
     pub fn collateral(&self) -> &Collateral {
         &self.collateral
@@ -291,15 +300,4 @@ fn signer_of(
     };
     let signer = signers.iter().find(signed).copied();
     signer.ok_or(BundleError::Signature(signers.len()))
-}
-
-#[cfg(test)]
-impl Bundle {
-    /// Golden measurements that nobody vouches for.
-    pub(crate) fn of_golden(golden: Vec<GoldenMeasurements>) -> Self {
-        Self {
-            golden,
-            ..Self::default()
-        }
-    }
 }

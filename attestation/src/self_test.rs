@@ -6,21 +6,26 @@
 //! time, and stops when it fails. Everything that it needs is compiled in; the times at which the
 //! samples are appraised are their own, so it does not age.
 
-use std::time::SystemTime;
+mod samples;
+
+use x509_cert::der::pem;
 
 use crate::answer::{EvidenceItem, EvidenceKind};
 use crate::bundle::Bundle;
-use crate::check::Outcome;
+use crate::check::{Check, Outcome};
 use crate::collateral::Collateral;
+use crate::digest::from_hex;
 use crate::input::Expected;
+use crate::nvidia::GoldenMeasurements;
 use crate::policy::Policy;
+use crate::self_test::samples::SAMPLES;
 use crate::time::from_rfc3339;
 use crate::verify::{Appraisal, appraise_item};
 
 /// What a self-test that passed went through.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SelfTest {
-    /// Genuine samples, all accepted.
+    /// Genuine samples, all accepted; one that answers no question, in all but that.
     pub accepted: usize,
     /// Forged, expired and foreign ones, all refused for their own reason.
     pub refused: usize,
@@ -83,13 +88,26 @@ struct Sample {
     name: &'static str,
     kind: EvidenceKind,
     report: &'static [u8],
-    /// DER, leaf first, root left out.
+    /// Files, leaf first, each one certificate in DER or any number in PEM.
     certificates: &'static [&'static [u8]],
-    expected: Expected,
+    collateral: &'static [&'static [u8]],
+    /// Golden measurements of the bundle.
+    golden: &'static [&'static [u8]],
+    question: Question,
+    /// Checks that nothing is given for, since the evidence answers no question: it can be shown to
+    /// pass all others, and is not accepted.
+    open: &'static [&'static str],
     policy: &'static str,
     /// When it is accepted.
     at: &'static str,
     changes: &'static [Change],
+}
+
+/// What evidence must answer, in hex.
+#[derive(Clone, Copy)]
+struct Question {
+    report_data: Option<&'static str>,
+    nonce: Option<&'static str>,
 }
 
 /// One thing that makes it unacceptable.
@@ -104,29 +122,51 @@ struct Change {
 /// What is put in the place of what.
 #[derive(Clone, Copy)]
 enum To {
-    /// These bits of the report's byte, turned over.
-    Flipped(usize, u8),
+    /// These bits of a byte, turned over.
+    Flipped(Part, usize, u8),
+    /// Another report.
+    Report(&'static [u8]),
+    /// The first bytes of another report, as many as are given here.
+    Head(&'static [u8], usize),
     /// Another time.
     Time(&'static str),
     /// Other certificates.
     Certificates(&'static [&'static [u8]]),
+    /// Other collateral.
+    Collateral(&'static [&'static [u8]]),
+    /// Other golden measurements.
+    Golden(&'static [&'static [u8]]),
     /// A policy with the first text replaced by the second.
     Policy(&'static str, &'static str),
     /// Another question than the one that it answers.
-    Expected(Expected),
+    Question(Question),
+}
+
+/// A part of a sample, the pieces of each kind counted from 0.
+#[derive(Clone, Copy)]
+enum Part {
+    Report,
+    Certificate(usize),
+    Collateral(usize),
+    Golden(usize),
 }
 
 impl Sample {
     fn test(&self) -> Result<(), SelfTestFailure> {
         let sample = self.name;
-        if let Some(refusal) = self.appraise(None)?.refusal() {
-            let check = refusal.check;
+        let appraisal = self.appraise(None)?;
+        if let Some(check) = self.unmet(&appraisal) {
+            let check = check.name;
             return Err(SelfTestFailure::GenuineRefused { sample, check });
+        }
+        if appraisal.accepted() != self.open.is_empty() {
+            let change = "a check left open";
+            return Err(SelfTestFailure::Accepted { sample, change });
         }
         for change in self.changes {
             let appraisal = self.appraise(Some(change.to))?;
             let (change, check) = (change.name, change.check);
-            if appraisal.accepted() {
+            if appraisal.accepted() || self.unmet(&appraisal).is_none() {
                 return Err(SelfTestFailure::Accepted { sample, change });
             }
             let mut failed = appraisal.checks().iter();
@@ -141,95 +181,131 @@ impl Sample {
         Ok(())
     }
 
-    fn appraise(&self, change: Option<To>) -> Result<Appraisal, SelfTestFailure> {
-        let unreadable = SelfTestFailure::Unreadable { sample: self.name };
-        self.try_appraise(change).ok_or(unreadable)
+    /// The first check that should have passed.
+    fn unmet<'a>(&self, appraisal: &'a Appraisal) -> Option<&'a Check> {
+        let may_be = |check: &Check| match check.outcome {
+            Outcome::Passed => true,
+            Outcome::NotChecked => self.open.contains(&check.name),
+            Outcome::Failed => false,
+        };
+        appraisal.checks().iter().find(|check| !may_be(check))
     }
 
-    fn try_appraise(&self, change: Option<To>) -> Option<Appraisal> {
-        let mut report = self.report.to_vec();
-        let (mut certificates, mut expected, mut at) = (self.certificates, self.expected, self.at);
+    fn appraise(&self, change: Option<To>) -> Result<Appraisal, SelfTestFailure> {
+        let unreadable = SelfTestFailure::Unreadable { sample: self.name };
+        self.changed(change)
+            .and_then(|changed| changed.appraise())
+            .ok_or(unreadable)
+    }
+
+    /// Everything that an appraisal takes, with one thing in it changed.
+    fn changed(&self, change: Option<To>) -> Option<Changed> {
+        let mut sample = *self;
         let mut policy = self.policy.to_owned();
+        let (mut flipped, mut head) = (None, None);
         match change {
             None => {}
-            Some(To::Flipped(at, bits)) => *report.get_mut(at)? ^= bits,
-            Some(To::Time(other)) => at = other,
-            Some(To::Certificates(others)) => certificates = others,
+            Some(To::Flipped(part, at, bits)) => flipped = Some((part, at, bits)),
+            Some(To::Report(other)) => sample.report = other,
+            Some(To::Head(other, len)) => head = Some(other.get(..len)?),
+            Some(To::Time(other)) => sample.at = other,
+            Some(To::Certificates(others)) => sample.certificates = others,
+            Some(To::Collateral(others)) => sample.collateral = others,
+            Some(To::Golden(others)) => sample.golden = others,
             Some(To::Policy(text, other)) => policy = policy.replacen(text, other, 1),
-            Some(To::Expected(other)) => expected = other,
+            Some(To::Question(other)) => sample.question = other,
         }
-        let mut no_files = |_: &str| Err(std::io::ErrorKind::NotFound.into());
-        let policy = Policy::from_toml(&policy, &mut no_files).ok()?;
-        let now: SystemTime = from_rfc3339(at)?;
-        let item = EvidenceItem {
-            kind: self.kind,
-            report,
-            certificates: certificates.iter().map(|der| der.to_vec()).collect(),
-            collateral: Collateral::default(),
+        let copied = |files: &[&[u8]]| files.iter().map(|file| file.to_vec()).collect();
+        let mut changed = Changed {
+            certificates: certificates(sample.certificates)?,
+            report: sample.report.to_vec(),
+            collateral: copied(sample.collateral),
+            golden: copied(sample.golden),
+            sample,
+            policy,
         };
-        Some(appraise_item(
-            &item,
-            Some(&policy),
-            &Bundle::empty(),
-            expected,
-            now,
-        ))
+        if let Some(head) = head {
+            changed.report.get_mut(..head.len())?.copy_from_slice(head);
+        }
+        if let Some((part, at, bits)) = flipped {
+            *changed.part(part)?.get_mut(at)? ^= bits;
+        }
+        Some(changed)
     }
 }
 
-const NO_DATA: Expected = Expected {
-    report_data: Some([0; 64]),
-    nonce: None,
-};
-const OTHER_DATA: Expected = Expected {
-    report_data: Some([1; 64]),
-    nonce: None,
-};
-const MILAN_VCEK: &[u8] = include_bytes!("self_test/milan-vcek.der");
-const MILAN_OTHER_VCEK: &[u8] = include_bytes!("self_test/milan-vcek-of-another-chip.der");
+/// A sample on its way to be appraised.
+struct Changed {
+    sample: Sample,
+    report: Vec<u8>,
+    certificates: Vec<Vec<u8>>,
+    collateral: Vec<Vec<u8>>,
+    golden: Vec<Vec<u8>>,
+    policy: String,
+}
 
-/// Accepts the Milan sample, and nothing that it does not need.
-const MILAN_POLICY: &str = "version = 1\n[sev_snp]\namd_roots = true\nproducts = [\"milan\"]\n\
-    revocation = \"off\"\nmeasurements = [\"5feee30d6d7e1a29f403d70a4198237ddfb13051a2d6976439487c609388ed7f\
-    98189887920ab2fa0096903a0c23fca1\"]\n\
-    [sev_snp.minimum_tcb.milan]\nbootloader = 4\ntee = 0\nsnp = 24\nmicrocode = 219\n";
+impl Changed {
+    fn part(&mut self, part: Part) -> Option<&mut Vec<u8>> {
+        match part {
+            Part::Report => Some(&mut self.report),
+            Part::Certificate(number) => self.certificates.get_mut(number),
+            Part::Collateral(number) => self.collateral.get_mut(number),
+            Part::Golden(number) => self.golden.get_mut(number),
+        }
+    }
 
-/// Every kind of evidence has its row here, and in it a change for each way to be forged.
-const SAMPLES: &[Sample] = &[Sample {
-    name: "AMD SEV-SNP, Milan",
-    kind: EvidenceKind::SevSnp,
-    report: include_bytes!("self_test/milan-report.bin"),
-    certificates: &[MILAN_VCEK],
-    expected: NO_DATA,
-    policy: MILAN_POLICY,
-    at: "2026-06-01T00:00:00Z",
-    changes: MILAN_CHANGES,
-}];
+    fn appraise(self) -> Option<Appraisal> {
+        let mut no_files = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+        let policy = Policy::from_toml(&self.policy, &mut no_files).ok()?;
+        let mut collateral = Collateral::default();
+        for piece in self.collateral {
+            collateral.take(piece).ok()?;
+        }
+        let golden = self.golden.iter();
+        let golden = golden.map(|file| GoldenMeasurements::from_json(file).ok());
+        let bundle = Bundle::of_golden(golden.collect::<Option<_>>()?);
+        let item = EvidenceItem {
+            kind: self.sample.kind,
+            report: self.report,
+            certificates: self.certificates,
+            collateral,
+        };
+        let expected = self.sample.question.expected()?;
+        let now = from_rfc3339(self.sample.at)?;
+        Some(appraise_item(&item, Some(&policy), &bundle, expected, now))
+    }
+}
 
-#[rustfmt::skip]
-const MILAN_CHANGES: &[Change] = &[
-    change("a forged measurement", To::Flipped(0x90, 1), "report signature"),
-    change("forged report data", To::Flipped(0x8f, 0x80), "report signature"),
-    change("the last signed byte forged", To::Flipped(0x29f, 1), "report signature"),
-    change("a forged signature", To::Flipped(0x2a0, 1), "report signature"),
-    change("debugging allowed", To::Flipped(0x0a, 1 << 3), "debug"),
-    change("debugging allowed, under the old signature", To::Flipped(0x0a, 1 << 3), "report signature"),
-    change("a time before its certificate", To::Time("2026-02-04T00:00:00Z"), "certificate validity"),
-    change("a time after its certificate", To::Time("2033-02-06T00:00:00Z"), "certificate validity"),
-    change("the key of another chip", To::Certificates(&[MILAN_OTHER_VCEK]), "report signature"),
-    change("no certificate", To::Certificates(&[]), "certificates"),
-    change("another measurement in the policy", To::Policy("5feee30d", "5feee30e"), "measurement"),
-    change("a higher TCB in the policy", To::Policy("microcode = 219", "microcode = 220"), "reported TCB"),
-    change("another product in the policy", To::Policy("products = [\"milan\"]", "products = []"), "product"),
-    change("another question", To::Expected(OTHER_DATA), "report data"),
-];
+impl Question {
+    fn expected(self) -> Option<Expected> {
+        let report_data = self.report_data.map(from_hex).transpose();
+        let nonce = self.nonce.map(from_hex).transpose();
+        Some(Expected {
+            report_data: report_data.ok()?,
+            nonce: nonce.ok()?,
+        })
+    }
+}
 
-const fn change(name: &'static str, to: To, check: &'static str) -> Change {
-    Change { name, to, check }
+/// Each certificate of the files, as DER.
+fn certificates(files: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let mut certificates = Vec::new();
+    for file in files {
+        if !file.starts_with(b"-----BEGIN") {
+            certificates.push(file.to_vec());
+            continue;
+        }
+        for block in str::from_utf8(file).ok()?.split_inclusive(END) {
+            certificates.push(pem::decode_vec(block.as_bytes()).ok()?.1);
+        }
+    }
+    Some(certificates)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::samples::{MILAN, NITRO, change};
     use super::*;
 
     #[test]
@@ -237,7 +313,7 @@ mod tests {
         let changes: usize = SAMPLES.iter().map(|sample| sample.changes.len()).sum();
         let made = self_test().unwrap();
         assert_eq!((made.accepted, made.refused), (SAMPLES.len(), changes));
-        assert!(changes >= 14, "{changes}");
+        assert!(changes >= 100, "{changes}");
     }
 
     /// A verifier that accepts or refuses wrongly looks to the test like a sample that is wrongly
@@ -249,46 +325,113 @@ mod tests {
             To::Time("2026-06-02T00:00:00Z"),
             "root",
         )];
-        const FORGED: &[Change] = &[change("forged", To::Flipped(0x90, 1), "root")];
-        const BEYOND: &[Change] = &[change("longer", To::Flipped(1184, 1), "report")];
-        let [milan] = SAMPLES else {
-            panic!("one sample is used here")
+        const A_SECOND_LATER: &[Change] = &[change(
+            "a second later",
+            To::Time("2025-01-06T16:07:06Z"),
+            "nonce",
+        )];
+        const FORGED: &[Change] = &[change("forged", To::Flipped(Part::Report, 0x90, 1), "root")];
+        let unreadable = [
+            To::Flipped(Part::Report, 1184, 1),
+            To::Flipped(Part::Certificate(1), 0, 1),
+            To::Flipped(Part::Collateral(0), 0, 1),
+            To::Flipped(Part::Golden(0), 0, 1),
+            To::Head(&[], 1),
+            To::Collateral(&[b"neither"]),
+            To::Certificates(&[b"-----BEGIN CERTIFICATE-----"]),
+            To::Golden(&[b"{}"]),
+            To::Time("2026"),
+            To::Policy("version = 1", "version = 2"),
+            To::Question(Question {
+                report_data: Some("00"),
+                nonce: None,
+            }),
+            To::Question(Question {
+                report_data: None,
+                nonce: Some("00"),
+            }),
+        ];
+        for to in unreadable {
+            let sample = MILAN.name;
+            let appraisal = MILAN.appraise(Some(to));
+            assert_eq!(
+                appraisal.err(),
+                Some(SelfTestFailure::Unreadable { sample })
+            );
+        }
+
+        let refused = |check| SelfTestFailure::GenuineRefused {
+            sample: MILAN.name,
+            check,
         };
-        let sample = milan.name;
-        let with = |changes| Sample { changes, ..*milan };
         let late = Sample {
             at: "2033-02-06T00:00:00Z",
-            ..*milan
+            ..MILAN
         };
-        let mute = Sample {
-            policy: "version = 2",
-            ..*milan
+        let unasked = Sample {
+            question: NITRO.question,
+            ..MILAN
         };
+        let asked = Sample {
+            question: Question {
+                nonce: Some("0101010101010101010101010101010101010101010101010101010101010101"),
+                ..NITRO.question
+            },
+            ..NITRO
+        };
+        let with = |changes| Sample { changes, ..MILAN };
         let cases = [
+            (late, refused("certificate validity")),
+            (unasked, refused("report data")),
             (
-                late,
+                asked,
                 SelfTestFailure::GenuineRefused {
-                    sample,
-                    check: "certificate validity",
+                    sample: NITRO.name,
+                    check: "nonce",
+                },
+            ),
+            (
+                Sample {
+                    open: &["report data"],
+                    ..MILAN
+                },
+                SelfTestFailure::Accepted {
+                    sample: MILAN.name,
+                    change: "a check left open",
                 },
             ),
             (
                 with(LATER),
                 SelfTestFailure::Accepted {
-                    sample,
+                    sample: MILAN.name,
                     change: "a day later",
+                },
+            ),
+            (
+                Sample {
+                    changes: A_SECOND_LATER,
+                    ..NITRO
+                },
+                SelfTestFailure::Accepted {
+                    sample: NITRO.name,
+                    change: "a second later",
                 },
             ),
             (
                 with(FORGED),
                 SelfTestFailure::Unnoticed {
-                    sample,
+                    sample: MILAN.name,
                     change: "forged",
                     check: "root",
                 },
             ),
-            (with(BEYOND), SelfTestFailure::Unreadable { sample }),
-            (mute, SelfTestFailure::Unreadable { sample }),
+            (
+                Sample {
+                    policy: "version = 2",
+                    ..MILAN
+                },
+                SelfTestFailure::Unreadable { sample: MILAN.name },
+            ),
         ];
         for (sample, failure) in cases {
             assert_eq!(sample.test(), Err(failure));
