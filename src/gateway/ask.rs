@@ -119,8 +119,9 @@ impl Shared {
         };
         record.node = Some(Arc::clone(&verified.id));
         let exchanged = tokio::select! {
-            exchanged = self.exchange(job, served, node, &verified) => exchanged,
+            biased;
             () = verified.trust.ended() => Err(verified.trust.failure()),
+            exchanged = self.exchange(job, served, node, &verified) => exchanged,
         };
         match exchanged {
             Ok(reply) => Ok((verified, reply)),

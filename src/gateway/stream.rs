@@ -140,13 +140,14 @@ impl EventStream {
                 self.source = Source::Ended;
                 return Poll::Ready(Some(Err(Aborted)));
             }
+            // Asked each time, and first: a node that is always ahead of the caller never waits,
+            // and what has come since is not given on.
+            Source::Open(_) if self.trust_ended.as_mut().poll(cx).is_ready() => {
+                self.fail(&mut out, self.trust.failure());
+            }
             Source::Open(reading) => match reading.read(cx, &mut out, &mut self.opened_at) {
                 Ok(Progress::Ended) => self.end(&mut out),
                 Err(failure) => self.fail(&mut out, failure),
-                // Asked each time: a node that is always ahead of the caller never waits.
-                Ok(_) if self.trust_ended.as_mut().poll(cx).is_ready() => {
-                    self.fail(&mut out, self.trust.failure());
-                }
                 Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
                     Due::Nothing => return Poll::Pending,
                     Due::SignOfLife => out.add(Bytes::from_static(SIGN_OF_LIFE)),
@@ -290,5 +291,66 @@ impl Gathered {
         } else {
             self.more.freeze()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::poll_fn;
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        gateway::{
+            admit::Admission,
+            authenticate::Callers,
+            node::{Chosen, Node},
+            tls::Roots,
+        },
+        ids::RequestId,
+        seal::{FinalPart, Trailers},
+    };
+
+    /// A stream whose node sent all of it, up to its proved end.
+    fn complete_stream(trust: &Trust) -> EventStream {
+        let node = Node::new("http://127.0.0.1:1".parse().unwrap(), None, Roots::Public);
+        let caller = Callers::anybody(1).caller(None).unwrap();
+        let held = Held {
+            _permit: Admission::new(1, 0).admit(&caller).unwrap(),
+            _node: Chosen::new(&Arc::new(node)),
+            _retries: Vec::new(),
+        };
+        let last = FinalPart {
+            head: None,
+            content: Bytes::from_static(b"data: {\"choices\":[]}\n\ndata: [DONE]\n\n"),
+            trailers: Trailers::default(),
+        };
+        let timing = Timing {
+            idle: Duration::from_secs(1),
+            sign_of_life: Duration::from_secs(1),
+        };
+        let record = Record::new(RequestId::random());
+        EventStream::new(Unread::Ended(last), timing, trust.clone(), record, held)
+    }
+
+    async fn next(stream: &mut EventStream) -> String {
+        let bytes = poll_fn(|cx| stream.poll_next(cx)).await.unwrap().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_had_come_of_a_node_that_is_no_longer_verified_is_not_given_on() {
+        let trust = Trust::begin(&CancellationToken::new());
+        let text = next(&mut complete_stream(&trust)).await;
+        assert!(text.contains("[DONE]"), "{text}");
+
+        let mut stream = complete_stream(&trust);
+        trust.end();
+        let text = next(&mut stream).await;
+        assert!(text.contains("upstream_truncated"), "{text}");
+        assert!(!text.contains("[DONE]") && !text.contains("choices"), "{text}");
+        let end = poll_fn(|cx| stream.poll_next(cx)).await;
+        assert!(end.unwrap().is_err(), "the connection is aborted");
     }
 }
