@@ -114,7 +114,9 @@ impl Shared {
         node: &Node,
         record: &mut Record,
     ) -> Result<(Arc<Verified>, Reply), (Option<Arc<Verified>>, NodeFailure)> {
-        let Some(verified) = node.verified() else {
+        let patience = self.timeouts.attest;
+        let verified = node.verified_under(&self.rules, patience).await;
+        let Some(verified) = verified.filter(|_| !self.halted.is_cancelled()) else {
             return Err((None, NodeFailure::NotVerified));
         };
         record.node = Some(Arc::clone(&verified.id));

@@ -71,6 +71,16 @@ pub(super) struct Evidence {
     nonce: Nonce,
 }
 
+/// What came of judging evidence, before it is archived.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) outcome: Result<VerifiedNode, AttestError>,
+    evidence: Arc<Evidence>,
+    rules: Arc<Rules>,
+    at: SystemTime,
+}
+
 /// Evidence that passed, and what it was judged by.
 #[derive(Debug)]
 pub(super) struct Judged {
@@ -87,7 +97,7 @@ pub(super) struct Attester {
     archive: Option<Archive>,
     /// Ends all trust.
     cut: CancellationToken,
-    at_once: Semaphore,
+    pub(super) at_once: Semaphore,
 }
 
 /// What the configuration says of appraisals.
@@ -163,7 +173,8 @@ impl Attester {
         let evidence = Arc::new(Evidence::new(bytes, nonce));
         loop {
             let rules = Arc::clone(&self.rules.borrow());
-            let judged = self.judge(node, &evidence, &rules, None).await;
+            let verdict = self.judge(&evidence, &rules, None).await;
+            let judged = self.archived(node, verdict).await;
             if Arc::ptr_eq(&rules, &self.rules.borrow()) {
                 return judged;
             }
@@ -171,26 +182,16 @@ impl Attester {
     }
 
     /// Judges by `rules` what `before` was verified from.
-    ///
-    /// # Errors
-    /// [`AttestError`] says why it is not verified by them.
-    pub(super) async fn judge_again(
-        &self,
-        node: &Node,
-        before: &Arc<Verified>,
-        rules: &Arc<Rules>,
-    ) -> Result<Judged, AttestError> {
-        self.judge(node, &before.evidence, rules, Some(before))
-            .await
+    pub(super) async fn judge_again(&self, before: &Arc<Verified>, rules: &Arc<Rules>) -> Verdict {
+        self.judge(&before.evidence, rules, Some(before)).await
     }
 
     async fn judge(
         &self,
-        node: &Node,
         evidence: &Arc<Evidence>,
         rules: &Arc<Rules>,
         before: Option<&Arc<Verified>>,
-    ) -> Result<Judged, AttestError> {
+    ) -> Verdict {
         // Not before the evidence is there: a node that is slow must not hold up others. The
         // semaphore is never closed; without a permit the work is merely less spread out.
         let permit = self.at_once.acquire().await.ok();
@@ -200,47 +201,61 @@ impl Attester {
             let (evidence, rules, before) = work;
             evidence.judge(&rules, before.as_deref(), now)
         });
-        let outcome = judging.await.map_err(|_| AttestError::Panicked)?;
+        let outcome = judging.await.unwrap_or(Err(AttestError::Panicked));
         drop(permit);
-        self.keep(node, evidence, rules, &outcome, now).await?;
-        Ok(Judged {
-            node: outcome?,
+        Verdict {
+            outcome,
             evidence: Arc::clone(evidence),
             rules: Arc::clone(rules),
-        })
+            at: now,
+        }
     }
 
-    /// Has the archive keep what was judged.
-    async fn keep(
+    /// Has the archive keep a verdict; only then does one that passed count. What was refused is out
+    /// of use before: the disk must not be waited for.
+    ///
+    /// # Errors
+    /// Why the evidence was refused, or [`AttestError::Archive`].
+    pub(super) async fn archived(
         &self,
         node: &Node,
-        evidence: &Evidence,
-        rules: &Arc<Rules>,
-        outcome: &Result<VerifiedNode, AttestError>,
-        now: SystemTime,
-    ) -> Result<(), ArchiveError> {
-        let Some(archive) = &self.archive else {
-            return Ok(());
-        };
-        let refused = match outcome {
+        verdict: Verdict,
+    ) -> Result<Judged, AttestError> {
+        let Verdict {
+            outcome,
+            evidence,
+            rules,
+            at,
+        } = verdict;
+        let refused = match &outcome {
             Ok(_) => None,
+            Err(AttestError::Panicked) => return Err(AttestError::Panicked),
             Err(AttestError::Refused(refusal)) => Some((refusal.check, refusal.device)),
             Err(_) => Some(("answer", None)),
         };
-        let entry = Entry {
-            at: to_rfc3339(now),
-            node: node.url.to_string(),
-            node_id: outcome.as_ref().ok().map(|it| it.node_id().to_owned()),
-            evidence: evidence.bytes.clone(),
-            digest: evidence.digest.clone(),
-            nonce: evidence.nonce,
-            rules: Arc::clone(rules),
-            refused,
-        };
-        archive.keep(entry).await
+        if let Some(archive) = &self.archive {
+            let entry = Entry {
+                at: to_rfc3339(at),
+                node: node.url.to_string(),
+                node_id: outcome.as_ref().ok().map(|it| it.node_id().to_owned()),
+                evidence: evidence.bytes.clone(),
+                digest: evidence.digest.clone(),
+                nonce: evidence.nonce,
+                rules: Arc::clone(&rules),
+                refused,
+            };
+            archive.keep(entry).await?;
+        }
+        Ok(Judged {
+            node: outcome?,
+            evidence,
+            rules,
+        })
     }
 
-    /// What was judged, as requests need it: connections and trust go on where they can.
+    /// What was judged, as requests need it: connections and trust go on where it holds a key that
+    /// was verified before. Behind one address there may be many machines, and a node that restarted
+    /// is another: what rests on the one before must not live as long as this.
     ///
     /// # Errors
     /// If there is no way to the node.
@@ -258,10 +273,12 @@ impl Attester {
             .tls_spki_sha256()
             .copied()
             .filter(|_| node.url.is_https());
-        let old = node.verified();
-        let trust = old
-            .as_ref()
-            .map_or_else(|| Trust::begin(&self.cut), |old| old.trust.clone());
+        let held = node.held();
+        let old = held.iter().find(|held| held.is_continued_by(&verified));
+        let trust = match old {
+            Some(old) => old.trust.clone(),
+            None => Trust::begin(&self.cut),
+        };
         let same_way = old.filter(|old| old.node.tls_spki_sha256() == verified.tls_spki_sha256());
         let channel = match same_way {
             Some(old) => Arc::clone(&old.channel),

@@ -32,6 +32,10 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Shortest time between two appraisals that passed.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Longest time between two looks at the clock while something ends by it: it may be set, or the
+/// machine sleep.
+const LONGEST_SLEEP: Duration = Duration::from_secs(2);
+
 /// One node's task.
 pub(super) struct Keeper<'a> {
     attester: &'a Attester,
@@ -69,14 +73,29 @@ impl<'a> Keeper<'a> {
     }
 
     async fn appraise(&mut self) -> Result<Judged, AttestError> {
+        loop {
+            if let Some(appraised) = self.appraise_under_one_policy().await {
+                return appraised;
+            }
+            self.follow_rules().await;
+        }
+    }
+
+    /// Nothing if there are new rules to follow first. Then the attempt is given up, not only left:
+    /// it may hold a place in the queue that following the rules waits in.
+    async fn appraise_under_one_policy(&mut self) -> Option<Result<Judged, AttestError>> {
         let (node, clock) = (self.node, self.clock());
         let mut appraising = pin!(self.attester.appraise(node));
         loop {
             tokio::select! {
                 biased;
-                Ok(()) = self.rules.changed() => self.follow_rules().await,
+                Ok(()) = self.rules.changed() => {
+                    if !node.held().is_empty() {
+                        return None;
+                    }
+                }
                 () = end_of(node, clock) => self.expire(),
-                appraised = &mut appraising => return appraised,
+                appraised = &mut appraising => return Some(appraised),
             }
         }
     }
@@ -106,31 +125,57 @@ impl<'a> Keeper<'a> {
     async fn follow_rules(&mut self) {
         loop {
             let rules = Arc::clone(&self.rules.borrow_and_update());
-            let kept = self.node.verified();
-            let Some(kept) = kept.filter(|kept| !Arc::ptr_eq(&kept.rules, &rules)) else {
+            let mut held = self.node.held().into_iter();
+            let Some(kept) = held.find(|kept| !Arc::ptr_eq(&kept.rules, &rules)) else {
                 return;
             };
-            let judged = self.attester.judge_again(self.node, &kept, &rules).await;
+            let judging = self.attester.judge_again(&kept, &rules);
+            let verdict = self.beside_ends(judging).await;
+            if verdict.outcome.is_err() {
+                self.drop_kept(&kept);
+            }
+            let archived = self.attester.archived(self.node, verdict);
+            let judged = self.beside_ends(archived).await;
             let verified = judged.and_then(|judged| self.attester.verified(self.node, judged));
-            let now = self.clock().now();
-            let changed = match verified {
+            match verified {
                 Ok(verified) => {
-                    let renewal = Instant::now() + self.until_renewal(&verified, now);
-                    self.due = self.due.min(renewal);
+                    let renewal = self.until_renewal(&verified, self.clock().now());
+                    self.due = self.due.min(Instant::now() + renewal);
                     log(self.node, &Ok(Arc::clone(&verified)), &rules);
-                    self.node.judged_again(verified)
+                    self.node.judged_again(&kept, verified);
+                    self.expire();
                 }
                 Err(error) => {
+                    self.drop_kept(&kept);
                     self.ask_at_once();
                     let policy = &rules.policy_digest;
-                    let why = "node dropped: it does not pass the policy that is now in force";
+                    let why = match error {
+                        AttestError::Archive(_) | AttestError::Panicked => {
+                            "node dropped: it could not be judged by the policy that is now in force"
+                        }
+                        _ => "node dropped: it does not pass the policy that is now in force",
+                    };
                     tracing::warn!(node = %self.node.url, %error, policy, "{why}");
-                    self.node.distrust()
                 }
-            };
-            if changed {
-                self.nodes.rebuild(now);
             }
+        }
+    }
+
+    /// Does the work, and meanwhile ends what comes to its end.
+    async fn beside_ends<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = end_of(self.node, self.clock()) => self.expire(),
+                done = &mut work => return done,
+            }
+        }
+    }
+
+    fn drop_kept(&self, kept: &Arc<Verified>) {
+        if self.node.drop_kept(kept) {
+            self.nodes.rebuild(self.clock().now());
         }
     }
 
@@ -188,12 +233,13 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// The end of the appraisal in force; without one, never.
+/// The first end of an appraisal that requests rest on, or a time to look at the clock again;
+/// without one, never.
 async fn end_of(node: &Node, clock: Clock) {
-    match node.verified() {
-        Some(verified) => {
-            let left = verified.node.expires_at().duration_since(clock.now());
-            sleep(left.unwrap_or_default()).await;
+    match node.next_end() {
+        Some(end) => {
+            let left = end.duration_since(clock.now()).unwrap_or_default();
+            sleep(left.min(LONGEST_SLEEP)).await;
         }
         None => std::future::pending().await,
     }

@@ -54,6 +54,7 @@ use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
 use tokio::{
     net::TcpListener,
+    sync::watch,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -67,7 +68,7 @@ use self::{
     keep::Keeper,
     node::Node,
     nodes::Nodes,
-    rules::{Reloader, Sources},
+    rules::{Reloader, Rules, Sources},
     stream::Timing,
     tls::Roots,
 };
@@ -144,6 +145,8 @@ struct Shared {
     callers: Callers,
     admission: Admission,
     nodes: Nodes,
+    /// What nodes are judged by.
+    rules: watch::Receiver<Arc<Rules>>,
     padding: Padding,
     retry_unauthenticated: bool,
     /// Whether only requests to a name of this machine are answered.
@@ -195,7 +198,7 @@ impl Gateway {
         config::gateway::check(&config)?;
         self_test::run(self_test).await?;
         let reloader = Reloader::start(sources(&config))?;
-        let shared = Arc::new(share(&config, clock)?);
+        let shared = Arc::new(share(&config, clock, reloader.rules())?);
         let (archive, archive_ended) = open_archive(&config)?.unzip();
         let value = &config.value;
         let (limits, timeouts) = (&value.limits, &value.timeouts);
@@ -330,8 +333,8 @@ async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
 /// # Errors
 /// [`StartError`] names what cannot be used.
 pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
-    sources(config).read()?;
-    share(config, Clock::system())?;
+    let rules = Reloader::start(sources(config))?.rules();
+    share(config, Clock::system(), rules)?;
     Ok(())
 }
 
@@ -362,13 +365,17 @@ async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        for verified in shared.nodes.all.iter().filter_map(|node| node.verified()) {
+        for verified in shared.nodes.all.iter().flat_map(|node| node.held()) {
             verified.channel.sweep();
         }
     }
 }
 
-fn share(config: &Loaded<GatewayConfig>, clock: Clock) -> Result<Shared, ConfigError> {
+fn share(
+    config: &Loaded<GatewayConfig>,
+    clock: Clock,
+    rules: watch::Receiver<Arc<Rules>>,
+) -> Result<Shared, ConfigError> {
     let value = &config.value;
     let (limits, timeouts) = (&value.limits, &value.timeouts);
     let nodes = value.nodes.iter().map(|node| read_node(config, node));
@@ -378,6 +385,7 @@ fn share(config: &Loaded<GatewayConfig>, clock: Clock) -> Result<Shared, ConfigE
         callers: read_callers(config)?,
         admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
         nodes: Nodes::new(nodes, value.models.clone()),
+        rules,
         padding: value.padding,
         retry_unauthenticated: value.retry_unauthenticated,
         loopback_only: value.auth == Auth::Open,

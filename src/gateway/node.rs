@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attestation::{StatementDigest, VerifiedNode};
+use attestation::{StatementDigest, VerifiedNode, statement::ClaimedKey};
 use http::HeaderValue;
 use tokio::{
     sync::{Notify, watch},
@@ -23,6 +23,9 @@ use crate::{clock::unix_seconds, config::gateway::NodeUrl};
 
 /// Shortest time between two appraisals that a request asks for.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+/// Most appraisals that hold for requests begun before others took their place: whoever stands
+/// behind an address that answers as many machines.
+const MAX_REPLACED: usize = 64;
 /// How long a node that does not open, or refuses for good, is left alone.
 pub(super) const BAR: Duration = Duration::from_secs(60);
 
@@ -51,6 +54,9 @@ pub(super) struct Node {
 #[derive(Debug, Default)]
 struct State {
     verified: Option<Arc<Verified>>,
+    /// Appraisals of other keys that were verified before, on which requests may rest; the oldest
+    /// first.
+    replaced: Vec<Arc<Verified>>,
     /// Appraisals so far, failed ones too.
     appraisals: u64,
     /// Whether the last one passed.
@@ -83,6 +89,39 @@ impl Verified {
         let (tee, root) = (self.node.tee(), self.node.root());
         HeaderValue::try_from(format!("{tee}; root={root}; age={age}")).ok()
     }
+
+    /// Whether `node` holds a key of this one, so that what was sealed to this one is open to it.
+    pub(super) fn is_continued_by(&self, node: &VerifiedNode) -> bool {
+        let old = self.node.statement();
+        let new = node.statement();
+        let held = |old: &ClaimedKey| {
+            let is_same =
+                |new: &ClaimedKey| (new.suite, new.public_key) == (old.suite, old.public_key);
+            new.keys().iter().any(is_same)
+        };
+        self.node.node_id() == node.node_id() && old.keys().iter().any(held)
+    }
+}
+
+impl State {
+    fn held(&self) -> impl Iterator<Item = &Arc<Verified>> {
+        self.verified.iter().chain(&self.replaced)
+    }
+
+    /// Takes out every appraisal that is so, and ends what rests on it; says whether one of them was
+    /// in force.
+    fn forget(&mut self, which: impl Fn(&Verified) -> bool, forgotten: &mut Vec<Trust>) -> bool {
+        let in_force = self.verified.take_if(|verified| which(verified));
+        forgotten.extend(in_force.as_ref().map(|it| it.trust.clone()));
+        self.replaced.retain(|replaced| {
+            let goes = which(replaced);
+            if goes {
+                forgotten.push(replaced.trust.clone());
+            }
+            !goes
+        });
+        in_force.is_some()
+    }
 }
 
 impl Node {
@@ -105,6 +144,34 @@ impl Node {
     /// What the last appraisal that passed found, if it still holds.
     pub(super) fn verified(&self) -> Option<Arc<Verified>> {
         self.state.borrow().verified.clone()
+    }
+
+    /// The same if the rules that are in force let it pass. While it awaits judgement by them it is
+    /// waited for, at most for `patience`: nothing is sealed under rules of before.
+    pub(super) async fn verified_under(
+        &self,
+        rules: &watch::Receiver<Arc<Rules>>,
+        patience: Duration,
+    ) -> Option<Arc<Verified>> {
+        let is_judged = |verified: &Verified| Arc::ptr_eq(&verified.rules, &rules.borrow());
+        let verified = self.verified()?;
+        if is_judged(&verified) {
+            return Some(verified);
+        }
+        let mut state = self.state.subscribe();
+        let judged = state.wait_for(|state| state.verified.as_deref().is_none_or(is_judged));
+        timeout(patience, judged).await.ok()?.ok()?.verified.clone()
+    }
+
+    /// The appraisals that requests rest on: the one in force first, then those that it replaced.
+    pub(super) fn held(&self) -> Vec<Arc<Verified>> {
+        self.state.borrow().held().cloned().collect()
+    }
+
+    /// When the first of them ends.
+    pub(super) fn next_end(&self) -> Option<SystemTime> {
+        let state = self.state.borrow();
+        state.held().map(|it| it.node.expires_at()).min()
     }
 
     /// Waits until the node is verified.
@@ -138,7 +205,7 @@ impl Node {
 
     /// Takes in the outcome of an appraisal, and says whether it changes what is served.
     pub(super) fn appraised(&self, outcome: Option<Arc<Verified>>) -> bool {
-        let mut changed = false;
+        let (mut changed, mut surplus) = (false, None);
         self.demanded.store(false, Ordering::Relaxed);
         self.state.send_modify(|state| {
             changed = state.appraisals == 0;
@@ -152,41 +219,57 @@ impl Node {
                 self.barred_until.store(0, Ordering::Relaxed);
             }
             changed |= old.is_none_or(|old| old.node.models() != new.node.models());
-            state.verified = Some(new);
+            let trust = new.trust.clone();
+            let old = state.verified.replace(new);
+            state.replaced.extend(old);
+            state.replaced.retain(|replaced| !replaced.trust.is(&trust));
+            if state.replaced.len() > MAX_REPLACED {
+                surplus = Some(state.replaced.remove(0));
+            }
         });
+        if let Some(replaced) = surplus {
+            replaced.trust.end();
+        }
         changed
     }
 
-    /// Takes in what came of judging the same evidence again, and says whether that changes what is
-    /// served. To requests it is no appraisal: nothing new was heard of the node.
-    pub(super) fn judged_again(&self, verified: Arc<Verified>) -> bool {
+    /// Takes in what came of judging the evidence of `kept` again, if that still holds. To requests
+    /// it is no appraisal: nothing new was heard of the node.
+    pub(super) fn judged_again(&self, kept: &Arc<Verified>, verified: Arc<Verified>) {
         self.state.send_if_modified(|state| {
-            let old = state.verified.replace(verified);
-            old.is_none()
-        })
+            let mut held = state.verified.iter_mut().chain(&mut state.replaced);
+            let place = held.find(|held| Arc::ptr_eq(held, kept));
+            place.map(|place| *place = verified).is_some()
+        });
     }
 
-    /// Forgets an appraisal that has ended, and says whether there was one. Its requests end.
+    /// Forgets appraisals that have ended, and says whether one was in force. Their requests end.
     pub(super) fn expire(&self, now: SystemTime) -> bool {
         self.forget(|verified| verified.node.expires_at() <= now)
     }
 
-    /// Forgets the appraisal, and says whether there was one. Its requests end.
+    /// Forgets this appraisal, and says whether it was in force. Its requests end.
+    pub(super) fn drop_kept(&self, kept: &Arc<Verified>) -> bool {
+        self.forget(|verified| std::ptr::eq(verified, &raw const **kept))
+    }
+
+    /// Forgets every appraisal, and says whether one was in force. Their requests end.
     pub(super) fn distrust(&self) -> bool {
         self.forget(|_| true)
     }
 
     fn forget(&self, which: impl Fn(&Verified) -> bool) -> bool {
-        let mut forgotten = None;
+        let mut forgotten = Vec::new();
+        let mut in_force = false;
         self.state.send_if_modified(|state| {
-            forgotten = state.verified.take_if(|verified| which(verified));
-            forgotten.is_some()
+            in_force = state.forget(which, &mut forgotten);
+            in_force
         });
         // After the change: who is ended by it must not find the node verified.
-        if let Some(verified) = &forgotten {
-            verified.trust.end();
+        for trust in &forgotten {
+            trust.end();
         }
-        forgotten.is_some()
+        in_force
     }
 
     /// Has the node appraised again because it does not know `stale`, and waits for it; all

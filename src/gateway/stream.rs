@@ -296,8 +296,9 @@ impl Gathered {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::poll_fn;
-    use std::sync::Arc;
+    use std::{future::poll_fn, sync::Arc};
+
+    use http::HeaderMap;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -315,9 +316,10 @@ mod tests {
     /// A stream whose node sent all of it, up to its proved end.
     fn complete_stream(trust: &Trust) -> EventStream {
         let node = Node::new("http://127.0.0.1:1".parse().unwrap(), None, Roots::Public);
-        let caller = Callers::anybody(1).caller(None).unwrap();
+        let callers = Callers::anybody(1);
+        let caller = callers.authenticate(&HeaderMap::new()).unwrap();
         let held = Held {
-            _permit: Admission::new(1, 0).admit(&caller).unwrap(),
+            _permit: Admission::new(1, 0).admit(caller).unwrap(),
             _node: Chosen::new(&Arc::new(node)),
             _retries: Vec::new(),
         };
@@ -330,7 +332,7 @@ mod tests {
             idle: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(1),
         };
-        let record = Record::new(RequestId::random());
+        let record = Record::new(RequestId::generate());
         EventStream::new(Unread::Ended(last), timing, trust.clone(), record, held)
     }
 
@@ -349,7 +351,10 @@ mod tests {
         trust.end();
         let text = next(&mut stream).await;
         assert!(text.contains("upstream_truncated"), "{text}");
-        assert!(!text.contains("[DONE]") && !text.contains("choices"), "{text}");
+        assert!(
+            !text.contains("[DONE]") && !text.contains("choices"),
+            "{text}"
+        );
         let end = poll_fn(|cx| stream.poll_next(cx)).await;
         assert!(end.unwrap().is_err(), "the connection is aborted");
     }

@@ -1,15 +1,17 @@
 //! How long what a node sends is given on: as long as the node is verified.
 
+use std::sync::Arc;
+
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::error::NodeFailure;
 
-/// One stretch of time in which a node is verified: from the appraisal that passed when none was in
-/// force, through those that renew it, to the end of the last one, a policy that refuses the node,
-/// or the gateway's own end.
+/// One stretch of time in which a holder of keys is verified: from the first appraisal that passed,
+/// through those that renew it for a key that is the same, to the end of the last one, a policy that
+/// refuses the node, or the gateway's own end.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
-    ended: CancellationToken,
+    ended: Arc<CancellationToken>,
     cut: CancellationToken,
 }
 
@@ -17,7 +19,7 @@ impl Trust {
     /// Trust that begins; `cut` ends all of it.
     pub(super) fn begin(cut: &CancellationToken) -> Self {
         Self {
-            ended: cut.child_token(),
+            ended: Arc::new(cut.child_token()),
             cut: cut.clone(),
         }
     }
@@ -29,7 +31,12 @@ impl Trust {
 
     /// Waits for its end.
     pub(super) fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.ended.clone().cancelled_owned()
+        CancellationToken::clone(&self.ended).cancelled_owned()
+    }
+
+    /// Whether both are one and the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ended, &other.ended)
     }
 
     /// Why it ended.
