@@ -41,6 +41,9 @@ pub struct GatewayConfig {
     pub keys_file: Option<PathBuf>,
     /// The appraisal policy.
     pub policy: PathBuf,
+    /// Folder of the bundle beside it; left out, there is none.
+    #[serde(default)]
+    pub bundle: Option<PathBuf>,
     /// The nodes.
     #[serde(rename = "node")]
     pub nodes: Vec<NodeConfig>,

@@ -77,6 +77,7 @@ use crate::{
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
+        bundle::BundleFolderError,
         gateway::{Auth, GatewayConfig, KeysFile, NodeConfig, millis},
     },
     listener::{self, serve_connections},
@@ -104,6 +105,9 @@ pub enum StartError {
         /// Why.
         source: PolicyError,
     },
+    /// The bundle cannot be used.
+    #[error("bundle: {0}")]
+    Bundle(#[from] BundleFolderError),
     /// The verifier is not to be relied on.
     #[error("self-test: {0}: this program must not be used")]
     SelfTest(#[from] SelfTestError),
@@ -414,7 +418,11 @@ fn as_usize(value: u32) -> usize {
 }
 
 fn sources(config: &Loaded<GatewayConfig>) -> Sources {
-    Sources::new(config.resolve(&config.value.policy))
+    let bundle = config.value.bundle.as_ref();
+    Sources::new(
+        config.resolve(&config.value.policy),
+        bundle.map(|folder| config.resolve(folder)),
+    )
 }
 
 fn open_archive(

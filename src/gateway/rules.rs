@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
-use attestation::{Bundle, Policy};
+use attestation::{
+    Bundle, Policy,
+    bundle::{MANIFEST, MAX_MANIFEST, SIGNATURE},
+};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Notify, watch},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::StartError;
@@ -23,6 +26,8 @@ use crate::config;
 
 /// Longest file that a policy names, in bytes.
 const MAX_NAMED_FILE: u64 = 1024 * 1024;
+/// Longest time for a look at the files.
+const LOOK_TIME: Duration = Duration::from_secs(30);
 
 /// What is in force.
 #[derive(Debug)]
@@ -48,6 +53,7 @@ impl Rules {
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     policy: PathBuf,
+    bundle: Option<PathBuf>,
 }
 
 /// What was there when rules were read: changes as soon as any of it does.
@@ -63,12 +69,13 @@ struct Attempt {
 }
 
 impl Sources {
-    pub(super) fn new(policy: PathBuf) -> Self {
-        Self { policy }
+    pub(super) fn new(policy: PathBuf, bundle: Option<PathBuf>) -> Self {
+        Self { policy, bundle }
     }
 
     /// # Errors
     /// [`StartError`] names the file that cannot be used.
+    #[cfg(test)]
     pub(super) fn read(&self) -> Result<Rules, StartError> {
         self.attempt().rules
     }
@@ -77,6 +84,7 @@ impl Sources {
         let text = config::read_text(&self.policy);
         let mut seen = Sha256::new();
         see(&mut seen, text.as_ref().ok().map(String::as_bytes));
+        self.see_bundle(&mut seen);
         let mut names = Vec::new();
         let rules = text.map_err(StartError::from).and_then(|text| {
             let mut named = Vec::new();
@@ -92,16 +100,23 @@ impl Sources {
                 path: self.policy.clone(),
                 source,
             })?;
-            let (bundle, bundle_digest) = read_bundle();
+            let bundle = match &self.bundle {
+                Some(folder) => config::bundle::load(folder, &policy)?,
+                None => Bundle::empty(),
+            };
             Ok(Rules {
                 policy_digest: hex::encode(policy.digest()),
                 policy,
+                bundle_digest: bundle.digest().map(hex::encode),
                 bundle,
-                bundle_digest,
                 text,
                 named,
             })
         });
+        if let Err(error) = &rules {
+            // What is missing may come without a change of what is looked at: a bundle's files.
+            see(&mut seen, Some(error.to_string().as_bytes()));
+        }
         Attempt {
             rules,
             named: names,
@@ -114,10 +129,20 @@ impl Sources {
         let mut seen = Sha256::new();
         let text = config::read_text(&self.policy);
         see(&mut seen, text.as_ref().ok().map(String::as_bytes));
+        self.see_bundle(&mut seen);
         for name in named {
             see(&mut seen, self.read_named(name).as_deref().ok());
         }
         Seen(seen.finalize().into())
+    }
+
+    /// The bundle's manifest and its signature; the manifest holds the digests of the rest.
+    fn see_bundle(&self, seen: &mut Sha256) {
+        let Some(folder) = &self.bundle else { return };
+        for (name, limit) in [(MANIFEST, MAX_MANIFEST), (SIGNATURE, MAX_MANIFEST)] {
+            let bytes = config::bundle::read(&folder.join(name), limit);
+            see(seen, bytes.as_deref().ok());
+        }
     }
 
     fn read_named(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -132,11 +157,6 @@ impl Sources {
         }
         Ok(bytes)
     }
-}
-
-/// The bundle beside the policy, and its digest.
-fn read_bundle() -> (Bundle, Option<String>) {
-    (Bundle::empty(), None)
 }
 
 fn see(seen: &mut Sha256, bytes: Option<&[u8]>) {
@@ -164,6 +184,10 @@ pub(super) struct Reloader {
     /// What the last attempt saw, whatever came of it.
     named: Vec<String>,
     seen: Seen,
+    /// Whether nothing came of it.
+    failed: bool,
+    /// What differs from that, since the last look.
+    changed: Option<Seen>,
 }
 
 impl Reloader {
@@ -179,6 +203,8 @@ impl Reloader {
             reload: Reload::default(),
             named: first.named,
             seen: first.seen,
+            failed: false,
+            changed: None,
         })
     }
 
@@ -195,40 +221,66 @@ impl Reloader {
     pub(super) async fn run(mut self, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut changed = None;
         loop {
             tokio::select! {
-                () = self.reload.0.notified() => self.load().await,
-                _ = ticks.tick() => {
-                    let (sources, named) = (self.sources.clone(), self.named.clone());
-                    let Ok(seen) = spawn_blocking(move || sources.look(&named)).await else {
-                        continue;
-                    };
-                    if seen == self.seen {
-                        changed = None;
-                    } else if changed.as_ref() == Some(&seen) {
-                        self.load().await;
-                    } else {
-                        // Half a policy can be a policy too: who writes it is waited for.
-                        changed = Some(seen);
+                () = self.reload.0.notified() => {
+                    if let Some(attempt) = self.reading(Sources::attempt).await {
+                        self.take(attempt);
                     }
                 }
+                _ = ticks.tick() => self.look().await,
             }
         }
     }
 
-    async fn load(&mut self) {
-        let sources = self.sources.clone();
-        let Ok(attempt) = spawn_blocking(move || sources.attempt()).await else {
-            tracing::error!("reading the policy panicked: the one before stays in force");
+    /// Takes what differs from the last attempt once two attempts in a row saw the same: half a policy
+    /// can be a policy too, so who writes it is waited for.
+    async fn look(&mut self) {
+        if !self.failed {
+            let named = self.named.clone();
+            let seen = self.reading(move |sources| sources.look(&named)).await;
+            if seen.as_ref() == Some(&self.seen) {
+                self.changed = None;
+                return;
+            }
+        }
+        let Some(attempt) = self.reading(Sources::attempt).await else {
             return;
         };
+        if attempt.seen == self.seen {
+            self.changed = None;
+        } else if self.changed.as_ref() == Some(&attempt.seen) {
+            self.take(attempt);
+        } else {
+            self.changed = Some(attempt.seen);
+        }
+    }
+
+    /// Reads files where that holds up nobody.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Sources) -> T + Send + 'static,
+    ) -> Option<T> {
+        let sources = self.sources.clone();
+        let why = match timeout(LOOK_TIME, spawn_blocking(move || read(&sources))).await {
+            Ok(Ok(read)) => return Some(read),
+            Ok(Err(_)) => "reading the policy panicked: the one before stays in force",
+            Err(_) => "reading the policy takes too long: the one before stays in force",
+        };
+        tracing::error!("{why}");
+        None
+    }
+
+    fn take(&mut self, attempt: Attempt) {
+        self.failed = attempt.rules.is_err();
+        self.changed = None;
         (self.named, self.seen) = (attempt.named, attempt.seen);
         let before = Arc::clone(&self.in_force.borrow());
         match attempt.rules {
             Ok(rules) if rules.is_same(&before) => {
                 tracing::info!(
                     policy = before.policy_digest,
+                    bundle = before.bundle_digest,
                     "policy read again: unchanged"
                 );
             }
@@ -252,6 +304,7 @@ impl Reloader {
 
 #[cfg(test)]
 mod tests {
+    use attestation::bundle::{BundleItem, BundleKey, ItemKind, Manifest};
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -270,7 +323,7 @@ mod tests {
     fn every_file_is_watched_that_the_policy_names() {
         let dir = folder();
         let path = |name: &str| dir.path().join(name);
-        let sources = Sources::new(path("policy.toml"));
+        let sources = Sources::new(path("policy.toml"), None);
         let first = sources.attempt();
         assert_eq!(first.named, ["ark.pem"]);
         assert_eq!(sources.look(&first.named), first.seen);
@@ -299,7 +352,7 @@ mod tests {
         let dir = folder();
         let long = vec![b'x'; 1024 * 1024 + 1];
         std::fs::write(dir.path().join("ark.pem"), long).unwrap();
-        let error = Sources::new(dir.path().join("policy.toml"))
+        let error = Sources::new(dir.path().join("policy.toml"), None)
             .read()
             .unwrap_err();
         assert!(error.to_string().contains("larger than"), "{error}");
@@ -312,7 +365,7 @@ mod tests {
         let dir = folder();
         let policy = dir.path().join("policy.toml");
         let text = std::fs::read_to_string(&policy).unwrap();
-        let reloader = Reloader::start(Sources::new(policy.clone())).unwrap();
+        let reloader = Reloader::start(Sources::new(policy.clone(), None)).unwrap();
         let (mut rules, reload) = (reloader.rules(), reloader.reload());
         let first = rules.borrow_and_update().policy_digest.clone();
         let running = tokio::spawn(reloader.run(EVERY));
@@ -339,5 +392,99 @@ mod tests {
         sleep(EVERY * 3).await;
         assert!(!rules.has_changed().unwrap(), "the same is no change");
         running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_only_the_new_policy_names_is_seen_twice_too() {
+        let dir = folder();
+        let path = |name: &str| dir.path().join(name);
+        let text = std::fs::read_to_string(path("policy.toml")).unwrap();
+        let ark = std::fs::read(path("ark.pem")).unwrap();
+        let mut reloader = Reloader::start(Sources::new(path("policy.toml"), None)).unwrap();
+        let rules = reloader.rules();
+        std::fs::write(path("new.pem"), &ark).unwrap();
+        std::fs::write(path("policy.toml"), text.replace("ark.pem", "new.pem")).unwrap();
+        reloader.look().await;
+        std::fs::write(path("new.pem"), [&ark[..], b"\n"].concat()).unwrap();
+        reloader.look().await;
+        assert!(!rules.has_changed().unwrap(), "it is still being written");
+        reloader.look().await;
+        assert!(rules.has_changed().unwrap());
+        assert!(rules.borrow().named[0].1.ends_with(b"\n\n"));
+    }
+
+    /// Signs a bundle with one file into a folder, and gives the digest of its manifest.
+    fn bundle(folder: &Path, key: &BundleKey, source: &str) -> String {
+        let file = b"what people read";
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("rim.xml"), file).unwrap();
+        let now = std::time::SystemTime::now();
+        let manifest = Manifest {
+            created: now,
+            valid_until: now + Duration::from_secs(3600),
+            items: vec![BundleItem {
+                path: "rim.xml".to_owned(),
+                kind: ItemKind::GpuRim,
+                sha256: Sha256::digest(file).into(),
+                source: source.to_owned(),
+                fetched_at: now,
+                valid_until: now + Duration::from_secs(3600),
+            }],
+        };
+        let manifest = manifest.to_json().unwrap();
+        std::fs::write(folder.join(SIGNATURE), key.sign(&manifest)).unwrap();
+        std::fs::write(folder.join(MANIFEST), &manifest).unwrap();
+        hex::encode(Sha256::digest(&manifest))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bundle_is_in_force_with_its_policy_and_its_changes_are_noticed() {
+        let (dir, key) = (folder(), BundleKey::generate().unwrap().0);
+        let (policy, place) = (dir.path().join("policy.toml"), dir.path().join("bundle"));
+        let text = std::fs::read_to_string(&policy).unwrap();
+        let first = bundle(&place, &key, "first");
+        let sources = Sources::new(policy.clone(), Some(place.clone()));
+        let error = Reloader::start(sources.clone()).unwrap_err().to_string();
+        assert!(error.starts_with("bundle: "), "nobody may sign: {error}");
+        let signer = hex::encode(key.public_key());
+        let signers = format!("version = 1\nbundle_signers = [\"{signer}\"]\n");
+        std::fs::write(&policy, text.replace("version = 1\n", &signers)).unwrap();
+
+        let mut reloader = Reloader::start(sources).unwrap();
+        let mut rules = reloader.rules();
+        let before = Arc::clone(&rules.borrow_and_update());
+        assert_eq!(before.bundle_digest.as_deref(), Some(first.as_str()));
+        let second = bundle(&place, &key, "second");
+        reloader.look().await;
+        assert!(!rules.has_changed().unwrap(), "seen once");
+        reloader.look().await;
+        assert!(rules.has_changed().unwrap());
+        let after = Arc::clone(&rules.borrow_and_update());
+        assert_eq!(after.bundle_digest.as_deref(), Some(second.as_str()));
+        assert_eq!(after.policy_digest, before.policy_digest);
+
+        bundle(&place, &BundleKey::generate().unwrap().0, "a stranger's");
+        for _ in 0..3 {
+            reloader.look().await;
+        }
+        assert!(!rules.has_changed().unwrap());
+        let third = bundle(&place, &key, "third");
+        std::fs::remove_file(place.join("rim.xml")).unwrap();
+        for _ in 0..3 {
+            reloader.look().await;
+        }
+        assert!(!rules.has_changed().unwrap(), "a file is not there yet");
+        std::fs::write(place.join("rim.xml"), b"what people read").unwrap();
+        for _ in 0..2 {
+            reloader.look().await;
+        }
+        assert!(
+            rules.has_changed().unwrap(),
+            "though the manifest is the same"
+        );
+        assert_eq!(
+            rules.borrow().bundle_digest.as_deref(),
+            Some(third.as_str())
+        );
     }
 }

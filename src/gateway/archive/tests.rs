@@ -10,7 +10,7 @@ const ROOM: u64 = 1000;
 
 fn rules() -> Arc<Rules> {
     let policy = fake::folder().join("policy.toml");
-    Arc::new(Sources::new(policy).read().unwrap())
+    Arc::new(Sources::new(policy, None).read().unwrap())
 }
 
 fn entry(evidence: &'static str, refused: Option<&'static str>) -> Entry {
@@ -82,7 +82,7 @@ fn a_verdict_is_kept_with_all_that_is_needed_to_judge_again() {
         .join("policies")
         .join(&digest)
         .join("policy.toml");
-    let again = Sources::new(policy).read().unwrap();
+    let again = Sources::new(policy, None).read().unwrap();
     assert_eq!(again.policy_digest, digest, "with the root that it names");
 }
 
