@@ -1,6 +1,6 @@
 //! `sealgate gateway` and `sealgate node`: from a file to a served role, and its orderly end.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +16,17 @@ use crate::{
 /// Exit code after a second signal: the role ended without finishing its work.
 const ENDED_BY_SIGNAL: i32 = 130;
 
+/// Longest wait for work on other threads once a role has ended.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
 /// Serves the gateway that `path` configures until a signal ends it.
 pub(super) fn gateway(path: &Path) -> ExitCode {
     with_runtime(async {
+        // Before anything that takes time: unhandled, the signal ends the process.
+        let hangup = signal(SignalKind::hangup())?;
         let config = config::load(path)?;
         let gateway = Gateway::bind(config, Clock::system()).await?;
-        reload_on_signal(gateway.reload())?;
+        reload_on_signal(hangup, gateway.reload());
         ready("gateway", gateway.address());
         gateway.serve(shutdown_on_signal()?).await;
         Ok(())
@@ -57,7 +62,10 @@ pub(super) fn with_runtime(
         Ok(runtime) => runtime,
         Err(error) => return terminal::fail(error),
     };
-    match runtime.block_on(role) {
+    let ended = runtime.block_on(role);
+    // Work that cannot be cut off, as on a disk that hangs, must not keep the process.
+    runtime.shutdown_timeout(SHUTDOWN_GRACE);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => terminal::fail(error),
     }
@@ -82,14 +90,12 @@ pub(super) fn shutdown_on_signal() -> io::Result<CancellationToken> {
 }
 
 /// Has a gateway read its policy again on every SIGHUP.
-fn reload_on_signal(reload: Reload) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+fn reload_on_signal(mut hangup: Signal, reload: Reload) {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             reload.now();
         }
     });
-    Ok(())
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {
