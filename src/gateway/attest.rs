@@ -31,6 +31,9 @@ use crate::clock::Clock;
 const MAX_ANSWER: usize = 1024 * 1024;
 /// Most appraisals at once: their signature checks are work for the processor.
 const MAX_AT_ONCE: usize = 8;
+/// Most nodes that are asked for evidence at once.
+const MAX_FETCHES: usize = 256;
+
 /// Why an appraisal gave no verified node.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AttestError {
@@ -98,6 +101,7 @@ pub(super) struct Attester {
     /// Ends all trust.
     cut: CancellationToken,
     pub(super) at_once: Semaphore,
+    fetches: Semaphore,
 }
 
 /// What the configuration says of appraisals.
@@ -152,6 +156,7 @@ impl Attester {
             archive,
             cut,
             at_once: Semaphore::new(MAX_AT_ONCE),
+            fetches: Semaphore::new(MAX_FETCHES),
         }
     }
 
@@ -314,6 +319,8 @@ impl Attester {
     /// Asks over a connection of its own, which needs no authentication: an answer that somebody
     /// else gave, or changed, does not pass appraisal.
     async fn fetch(&self, node: &Node, nonce: &Nonce) -> Result<Bytes, AttestError> {
+        // Waited for within the time that an attempt has: it fails when others take too long.
+        let _one_of_few = self.fetches.acquire().await;
         let channel = Channel::new(
             &node.url,
             tls::to_anybody()?,

@@ -32,6 +32,8 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Shortest time between two appraisals that passed.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time over which the nodes of a fleet are asked again after the rules changed.
+const LONGEST_SPREAD: Duration = Duration::from_secs(2);
 /// Longest time between two looks at the clock while something ends by it: it may be set, or the
 /// machine sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
@@ -147,7 +149,7 @@ impl<'a> Keeper<'a> {
                 }
                 Err(error) => {
                     self.drop_kept(&kept);
-                    self.ask_at_once();
+                    self.ask_soon();
                     let policy = &rules.policy_digest;
                     let why = match error {
                         AttestError::Archive(_) | AttestError::Panicked => {
@@ -193,7 +195,7 @@ impl<'a> Keeper<'a> {
                 Ok(()) = self.rules.changed() => {
                     self.follow_rules().await;
                     if node.verified().is_none() {
-                        self.ask_at_once();
+                        self.ask_soon();
                     }
                 }
                 () = end_of(node, clock) => self.expire(),
@@ -203,10 +205,11 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// After the rules changed: what was refused before may pass now.
-    fn ask_at_once(&mut self) {
+    /// After the rules changed: what was refused before may pass now. Not all nodes in one instant.
+    fn ask_soon(&mut self) {
         self.failures = 0;
-        self.due = Instant::now();
+        let spread = LONGEST_SPREAD.mul_f64(rand::rng().random_range(0.0..=1.0));
+        self.due = Instant::now() + spread;
     }
 
     /// Forgets an appraisal that has ended.
