@@ -147,7 +147,11 @@ impl Store {
         line.push(b'\n');
         let len = u64::try_from(line.len()).unwrap_or(u64::MAX);
         if self.log_len.saturating_add(len) > self.max_log {
-            fs::rename(self.dir.join(LOG), self.dir.join(OLD_LOG))?;
+            match fs::rename(self.dir.join(LOG), self.dir.join(OLD_LOG)) {
+                // Somebody moved it away, or it could not be opened anew the last time.
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             self.log = open_log(&self.dir)?;
             self.log_len = 0;
         }

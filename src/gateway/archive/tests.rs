@@ -130,6 +130,21 @@ fn the_log_is_replaced_when_it_is_too_long() {
     assert_eq!(old.lines().count(), 2);
 }
 
+#[test]
+fn a_log_that_somebody_moved_away_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store(&dir).with_log(900);
+    for _ in 0..2 {
+        store.keep(&entry("good", None)).unwrap();
+    }
+    let log = dir.path().join("appraisals.jsonl");
+    fs::rename(log, dir.path().join("moved")).unwrap();
+    for _ in 0..2 {
+        store.keep(&entry("good", None)).unwrap();
+    }
+    assert_eq!(lines(&dir).len(), 2);
+}
+
 #[tokio::test]
 async fn a_disk_that_fails_stops_appraisals_only_where_the_archive_is_required() {
     for required in [false, true] {
