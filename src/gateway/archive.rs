@@ -9,7 +9,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use attestation::Nonce;
 use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -60,6 +60,9 @@ pub(super) enum ArchiveError {
 pub(super) struct Archive {
     orders: mpsc::Sender<Order>,
     required: bool,
+    /// Places in the queue, held until the verdict is written: what waits for a turn here does not
+    /// count as waiting for the disk.
+    turns: Semaphore,
 }
 
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl Archive {
     /// # Errors
     /// If the folder cannot be made or read.
     pub(super) fn open(config: &ArchiveConfig, dir: &Path) -> io::Result<(Self, Ended)> {
-        let store = Store::open(dir, config.max_bytes.get())?;
+        let store = Store::open(dir, config.max_bytes.get(), config.required)?;
         let (orders, waiting) = mpsc::channel(QUEUE);
         let (ending, ended) = oneshot::channel();
         // A thread of its own: a disk that hangs must not keep the process from ending.
@@ -87,8 +90,12 @@ impl Archive {
                 write(store, waiting);
                 let _ = ending.send(());
             })?;
-        let required = config.required;
-        Ok((Self { orders, required }, ended))
+        let archive = Self {
+            orders,
+            required: config.required,
+            turns: Semaphore::new(QUEUE),
+        };
+        Ok((archive, ended))
     }
 
     /// Has a verdict written down. Only where the archive is required is it waited for.
@@ -96,6 +103,10 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError`] where it is required and not written.
     pub(super) async fn keep(&self, entry: Entry) -> Result<(), ArchiveError> {
+        let turn = match self.required {
+            true => self.turns.acquire().await.ok(),
+            false => None,
+        };
         let (written, outcome) = oneshot::channel();
         let node = entry.node.clone();
         let sent = self.orders.send_timeout(Order { entry, written }, PATIENCE);
@@ -115,6 +126,7 @@ impl Archive {
                 Err(error)
             }
         };
+        drop(turn);
         if self.required { kept } else { Ok(()) }
     }
 }

@@ -49,6 +49,17 @@ impl Shelf {
         }
     }
 
+    /// Counts as accepted what is there as refused: another policy may let it pass.
+    pub(super) fn accept(&mut self, digest: &str) {
+        let mut refused = self.refused.pieces.iter();
+        let place = refused.position(|(other, _)| other == digest);
+        if let Some((digest, len)) = place.and_then(|place| self.refused.pieces.remove(place)) {
+            self.refused.bytes = self.refused.bytes.saturating_sub(len);
+            self.accepted.bytes = self.accepted.bytes.saturating_add(len);
+            self.accepted.pieces.push_back((digest, len));
+        }
+    }
+
     /// What must go for the rest to fit: taken out here, to be removed by the caller.
     pub(super) fn surplus(&mut self) -> Option<String> {
         if self.accepted.bytes.saturating_add(self.refused.bytes) <= self.max_bytes {
@@ -102,13 +113,15 @@ mod tests {
         shelf.add("c", 10, true);
         assert_eq!(surplus(&mut shelf), ["a"], "20 are not");
         assert!(shelf.holds("b") && shelf.holds("s") && !shelf.holds("a") && !shelf.holds("r"));
+        shelf.accept("s");
+        shelf.accept("b");
         shelf.add("flood", 1000, false);
-        assert_eq!(surplus(&mut shelf), ["s", "flood"]);
-        assert!(shelf.holds("b") && shelf.holds("c"));
+        assert_eq!(surplus(&mut shelf), ["flood"], "another policy let s pass");
+        assert!(shelf.holds("b") && shelf.holds("c") && shelf.holds("s"));
         shelf.add("a", 101, true);
         assert_eq!(
             surplus(&mut shelf),
-            ["b", "c", "a"],
+            ["b", "c", "s", "a"],
             "what was taken out can come again"
         );
     }

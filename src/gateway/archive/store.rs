@@ -1,7 +1,7 @@
 //! The archive's folder.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
     path::{Component, Path, PathBuf},
@@ -14,8 +14,11 @@ use tempfile::NamedTempFile;
 use super::{Entry, shelf::Shelf};
 use crate::gateway::rules::Rules;
 
-/// Longest log of verdicts, in bytes; then it becomes the old one, and the old one goes.
-const MAX_LOG: u64 = 64 << 20;
+/// Shortest log of verdicts that becomes the old one, in bytes; then the old one goes.
+const MIN_LOG: u64 = 64 << 20;
+/// The log's part of the room for evidence: a line is a tenth of the shortest evidence, and must not
+/// go before what it is about.
+const LOG_SHARE: u64 = 4;
 const LOG: &str = "appraisals.jsonl";
 const OLD_LOG: &str = "appraisals.1.jsonl";
 /// How the names of unfinished files begin.
@@ -29,6 +32,8 @@ pub(super) struct Store {
     log: File,
     log_len: u64,
     max_log: u64,
+    /// Whether each line must outlive a loss of power.
+    sync: bool,
 }
 
 /// A line of the log.
@@ -61,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// If it cannot be made, read or written.
-    pub(super) fn open(dir: &Path, max_bytes: u64) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, max_bytes: u64, sync: bool) -> io::Result<Self> {
         for folder in ["evidence", "policies"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)?;
@@ -79,7 +84,8 @@ impl Store {
             shelf,
             log,
             log_len,
-            max_log: MAX_LOG,
+            sync,
+            max_log: longest_log(max_bytes),
         })
     }
 
@@ -96,7 +102,11 @@ impl Store {
 
     fn keep_evidence(&mut self, entry: &Entry) -> io::Result<()> {
         let accepted = entry.refused.is_none();
-        if !self.shelf.holds(&entry.digest) {
+        if self.shelf.holds(&entry.digest) {
+            if accepted {
+                self.shelf.accept(&entry.digest);
+            }
+        } else {
             let folder = self.dir.join("evidence");
             write_whole(&folder, &file_of(&entry.digest), &entry.evidence)?;
             let len = u64::try_from(entry.evidence.len()).unwrap_or(u64::MAX);
@@ -117,13 +127,20 @@ impl Store {
         let unfinished = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempdir_in(&policies)?;
-        fs::write(unfinished.path().join("policy.toml"), &rules.text)?;
+        write_synced(
+            &unfinished.path().join("policy.toml"),
+            rules.text.as_bytes(),
+        )?;
         for (number, (name, bytes)) in rules.named.iter().enumerate() {
             let path = unfinished.path().join(place_of(name, number));
-            fs::create_dir_all(path.parent().unwrap_or(unfinished.path()))?;
-            fs::write(path, bytes)?;
+            let folder = path.parent().unwrap_or(unfinished.path());
+            fs::create_dir_all(folder)?;
+            write_synced(&path, bytes)?;
+            sync_folder(folder)?;
         }
-        fs::rename(unfinished.path(), &place)
+        sync_folder(unfinished.path())?;
+        fs::rename(unfinished.path(), &place)?;
+        sync_folder(&policies)
     }
 
     fn keep_line(&mut self, entry: &Entry) -> io::Result<()> {
@@ -155,7 +172,11 @@ impl Store {
             self.log = open_log(&self.dir)?;
             self.log_len = 0;
         }
-        if let Err(error) = self.log.write_all(&line) {
+        let written = self.log.write_all(&line).and_then(|()| match self.sync {
+            true => self.log.sync_data(),
+            false => Ok(()),
+        });
+        if let Err(error) = written {
             // Half a line would spoil the next one.
             self.log.set_len(self.log_len)?;
             return Err(error);
@@ -163,6 +184,10 @@ impl Store {
         self.log_len = self.log_len.saturating_add(len);
         Ok(())
     }
+}
+
+fn longest_log(max_bytes: u64) -> u64 {
+    (max_bytes / LOG_SHARE).max(MIN_LOG)
 }
 
 fn open_log(dir: &Path) -> io::Result<File> {
@@ -192,9 +217,12 @@ fn file_of(digest: &str) -> String {
 /// Where a file that a policy names is kept beside it: where the policy looks for it, unless that is
 /// outside of the policy's own folder.
 fn place_of(name: &str, number: usize) -> PathBuf {
-    let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if Path::new(name).components().all(inside) && Path::new(name) != Path::new("policy.toml") {
-        return PathBuf::from(name);
+    let inside = |part: Component<'_>| matches!(part, Component::Normal(_));
+    let is_name = |part: &Component<'_>| *part != Component::CurDir;
+    let plain: PathBuf = Path::new(name).components().filter(is_name).collect();
+    let is_taken = plain == Path::new("policy.toml") || plain == Path::new("");
+    if plain.components().all(inside) && !is_taken {
+        return plain;
     }
     let last = Path::new(name).file_name().unwrap_or_default();
     let mut place = std::ffi::OsString::from(format!("{number}-"));
@@ -209,11 +237,23 @@ fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         .tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    persist(file, &folder.join(name))
+    persist(file, &folder.join(name))?;
+    sync_folder(folder)
 }
 
 fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// So that a name is there after a loss of power, not only what it names.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -239,7 +279,8 @@ fn clear(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The evidence that is there. What no line calls accepted counts as refused.
+/// The evidence that is there. What only lines of refusal name counts as refused; what no line
+/// names, a crash or a hand in the log has left, and it may be the last of its node.
 fn shelve(dir: &Path, max_bytes: u64) -> io::Result<Shelf> {
     let mut found: Vec<(SystemTime, String, u64)> = Vec::new();
     for entry in fs::read_dir(dir.join("evidence"))? {
@@ -252,29 +293,38 @@ fn shelve(dir: &Path, max_bytes: u64) -> io::Result<Shelf> {
         }
     }
     found.sort_unstable();
-    let mut accepted = HashSet::new();
+    let mut verdicts = found.iter().map(|it| (it.1.clone(), None)).collect();
     for log in [OLD_LOG, LOG] {
-        read_accepted(&dir.join(log), &mut accepted)?;
+        read_verdicts(&dir.join(log), longest_log(max_bytes), &mut verdicts)?;
     }
     let mut shelf = Shelf::new(max_bytes);
     for (_, digest, len) in &found {
-        shelf.add(digest, *len, accepted.contains(digest));
+        shelf.add(
+            digest,
+            *len,
+            verdicts.get(digest).copied().flatten().unwrap_or(true),
+        );
     }
     Ok(shelf)
 }
 
-fn read_accepted(log: &Path, accepted: &mut HashSet<String>) -> io::Result<()> {
+/// Notes whether a log says that evidence was ever accepted.
+fn read_verdicts(
+    log: &Path,
+    longest: u64,
+    verdicts: &mut HashMap<String, Option<bool>>,
+) -> io::Result<()> {
     let file = match File::open(log) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     // The log's own bound is the bound of a line.
-    for line in BufReader::new(io::Read::take(file, MAX_LOG)).split(b'\n') {
-        if let Ok(Verdict { evidence, verdict }) = serde_json::from_slice(&line?)
-            && verdict == ACCEPTED
-        {
-            accepted.insert(evidence);
+    for line in BufReader::new(io::Read::take(file, longest)).split(b'\n') {
+        if let Ok(Verdict { evidence, verdict }) = serde_json::from_slice(&line?) {
+            if let Some(known) = verdicts.get_mut(&evidence) {
+                *known = Some(verdict == ACCEPTED || *known == Some(true));
+            }
         }
     }
     Ok(())
@@ -298,7 +348,8 @@ mod tests {
         let cases = [
             ("ark.pem", "ark.pem"),
             ("roots/ark.pem", "roots/ark.pem"),
-            ("./ark.pem", "./ark.pem"),
+            ("./ark.pem", "ark.pem"),
+            ("./policy.toml", "elsewhere/3-policy.toml"),
             ("../ark.pem", "elsewhere/3-ark.pem"),
             ("a/../../ark.pem", "elsewhere/3-ark.pem"),
             ("/etc/ark.pem", "elsewhere/3-ark.pem"),

@@ -28,7 +28,7 @@ fn entry(evidence: &'static str, refused: Option<&'static str>) -> Entry {
 }
 
 fn store(dir: &TempDir) -> Store {
-    Store::open(dir.path(), ROOM).unwrap()
+    Store::open(dir.path(), ROOM, true).unwrap()
 }
 
 fn file(dir: &TempDir, entry: &Entry) -> PathBuf {
@@ -145,6 +145,46 @@ fn a_log_that_somebody_moved_away_is_begun_anew() {
     assert_eq!(lines(&dir).len(), 2);
 }
 
+#[test]
+fn evidence_whose_verdict_is_lost_is_not_the_first_to_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let long: &str = "x".repeat(500).leak();
+    let (unknown, refused) = (entry(long, None), entry("refused", Some("root")));
+    let mut first = store(&dir);
+    first.keep(&unknown).unwrap();
+    fs::remove_file(dir.path().join("appraisals.jsonl")).unwrap();
+    drop(first);
+    let mut second = store(&dir);
+    second.keep(&refused).unwrap();
+    let flood: &str = "y".repeat(600).leak();
+    second.keep(&entry(flood, Some("root"))).unwrap();
+    assert!(file(&dir, &unknown).exists());
+    assert!(!file(&dir, &refused).exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_verdicts_wait_for_their_turn_and_not_for_the_patience_with_a_disk() {
+    let (orders, mut waiting) = mpsc::channel(QUEUE);
+    let archive = Archive {
+        orders,
+        required: true,
+        turns: Semaphore::new(QUEUE),
+    };
+    let entry = entry("good", None);
+    // A disk that is just fast enough for a whole queue.
+    let disk = async {
+        for _ in 0..QUEUE * 4 {
+            let order: Order = waiting.recv().await.unwrap();
+            tokio::time::sleep(PATIENCE / 70).await;
+            let _ = order.written.send(Ok(()));
+        }
+    };
+    let keeping =
+        futures_util::future::join_all((0..QUEUE * 4).map(|_| archive.keep(entry.clone())));
+    let (kept, ()) = tokio::join!(keeping, disk);
+    assert!(kept.iter().all(Result::is_ok), "{kept:?}");
+}
+
 #[tokio::test]
 async fn a_disk_that_fails_stops_appraisals_only_where_the_archive_is_required() {
     for required in [false, true] {
@@ -169,5 +209,5 @@ fn a_folder_that_cannot_be_made_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let taken = dir.path().join("taken");
     fs::write(&taken, "a file").unwrap();
-    assert!(Store::open(&taken, ROOM).is_err());
+    assert!(Store::open(&taken, ROOM, false).is_err());
 }
