@@ -30,7 +30,7 @@ const FIRST_REST: Duration = Duration::from_millis(250);
 /// Longest rest between failed appraisals.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Shortest time between two appraisals that passed.
-const MIN_INTERVAL: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time over which the nodes of a fleet are asked again after the rules changed.
 const LONGEST_SPREAD: Duration = Duration::from_secs(2);
@@ -119,17 +119,18 @@ impl<'a> Keeper<'a> {
         log(self.node, &verified, &self.rules.borrow());
         let changed = self.node.appraised(verified.ok());
         if self.node.expire(now) || changed {
-            self.nodes.rebuild(now);
+            self.nodes.changed();
         }
     }
 
     /// Judges by the rules in force what others let pass.
     async fn follow_rules(&mut self) {
+        let are_new = self.rules.has_changed().unwrap_or(false);
         loop {
             let rules = Arc::clone(&self.rules.borrow_and_update());
             let mut held = self.node.held().into_iter();
             let Some(kept) = held.find(|kept| !Arc::ptr_eq(&kept.rules, &rules)) else {
-                return;
+                break;
             };
             let judging = self.attester.judge_again(&kept, &rules);
             let verdict = self.beside_ends(judging).await;
@@ -161,6 +162,9 @@ impl<'a> Keeper<'a> {
                 }
             }
         }
+        if are_new && self.node.verified().is_none() {
+            self.ask_soon();
+        }
     }
 
     /// Does the work, and meanwhile ends what comes to its end.
@@ -177,7 +181,7 @@ impl<'a> Keeper<'a> {
 
     fn drop_kept(&self, kept: &Arc<Verified>) {
         if self.node.drop_kept(kept) {
-            self.nodes.rebuild(self.clock().now());
+            self.nodes.changed();
         }
     }
 
@@ -216,7 +220,7 @@ impl<'a> Keeper<'a> {
     fn expire(&self) {
         let now = self.clock().now();
         if self.node.expire(now) {
-            self.nodes.rebuild(now);
+            self.nodes.changed();
             tracing::warn!(node = %self.node.url, "node dropped: its appraisal has ended");
         }
     }
@@ -233,6 +237,17 @@ impl<'a> Keeper<'a> {
 
     fn clock(&self) -> Clock {
         self.attester.settings.clock
+    }
+}
+
+/// Without its task, by a panic too, nobody would end what the node is trusted for.
+impl Drop for Keeper<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(node = %self.node.url, "node dropped: the task that keeps it panicked");
+        }
+        self.node.distrust();
+        self.nodes.changed();
     }
 }
 

@@ -307,6 +307,9 @@ impl Beside {
             let keeping = keep(Arc::clone(&attester), Arc::clone(shared), Arc::clone(node));
             tasks.spawn(until(stop.clone(), keeping));
         }
+        let nodes = Arc::clone(shared);
+        let current = async move { nodes.nodes.keep_current(nodes.clock).await };
+        tasks.spawn(until(stop.clone(), current));
         let reloading = self.reloader.run(self.reload_every);
         tasks.spawn(until(stop.clone(), reloading));
         let testing = self_test::daily(self.self_test, shared.halted.clone());
@@ -328,8 +331,6 @@ async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
         () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
         () = shared.halted.cancelled() => {}
     }
-    node.distrust();
-    shared.nodes.rebuild(shared.clock.now());
 }
 
 /// Reads every file that the configuration names, as a start does, and opens no port.

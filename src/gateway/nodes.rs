@@ -6,18 +6,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
 use rand::RngExt as _;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use super::{
     error::Error,
     node::{Chosen, Node, Standing, Verified},
 };
-use crate::clock::unix_seconds;
+use crate::clock::{Clock, unix_seconds};
 
 /// Most nodes that are looked at for one request.
 const MAX_PROBES: usize = 64;
@@ -31,8 +34,8 @@ pub(super) struct Nodes {
     /// Other names for models: the caller's name to the node's.
     aliases: BTreeMap<String, String>,
     snapshot: RwLock<Arc<Snapshot>>,
-    /// Held while a snapshot is made, so that a newer one is never replaced by an older.
-    rebuilding: Mutex<()>,
+    /// Wakes the task that makes snapshots.
+    changed: Notify,
     /// Whether every node was appraised once, whatever came of it.
     settled: watch::Sender<bool>,
 }
@@ -64,7 +67,7 @@ impl Nodes {
             all,
             aliases,
             snapshot: RwLock::default(),
-            rebuilding: Mutex::default(),
+            changed: Notify::new(),
             settled: watch::Sender::new(false),
         }
     }
@@ -106,13 +109,21 @@ impl Nodes {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes a new snapshot of what attestation found; grows with the number of nodes, so it is
-    /// called after an appraisal and never for a request.
-    pub(super) fn rebuild(&self, now: SystemTime) {
-        let _one_at_a_time = self
-            .rebuilding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Has a new snapshot made of what attestation found.
+    pub(super) fn changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Makes snapshots; never ends. That grows with the number of nodes, so one is made for all that
+    /// changed since the last, and never on a request's path.
+    pub(super) async fn keep_current(&self, clock: Clock) {
+        loop {
+            self.changed.notified().await;
+            self.rebuild(clock.now());
+        }
+    }
+
+    fn rebuild(&self, now: SystemTime) {
         let settled = self.all.iter().all(|node| node.is_appraised());
         let verified = self
             .all
