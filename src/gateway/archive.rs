@@ -66,7 +66,7 @@ pub(super) struct Archive {
 }
 
 #[derive(Debug)]
-struct Order {
+pub(super) struct Order {
     entry: Entry,
     written: oneshot::Sender<io::Result<()>>,
 }
@@ -128,6 +128,27 @@ impl Archive {
         };
         drop(turn);
         if self.required { kept } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+impl Archive {
+    /// A required one whose disk is the test.
+    pub(super) fn by_hand() -> (Self, mpsc::Receiver<Order>) {
+        let (orders, waiting) = mpsc::channel(QUEUE);
+        let archive = Self {
+            orders,
+            required: true,
+            turns: Semaphore::new(QUEUE),
+        };
+        (archive, waiting)
+    }
+}
+
+#[cfg(test)]
+impl Order {
+    pub(super) fn is_written(self) {
+        self.written.send(Ok(())).unwrap();
     }
 }
 

@@ -301,7 +301,241 @@ fn log(node: &Node, outcome: &Result<Arc<Verified>, AttestError>, rules: &Rules)
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, fs};
+
+    use futures_util::FutureExt as _;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::gateway::{
+        archive::Archive,
+        attest::Settings,
+        rules::Sources,
+        tests::fake::{self, FakeNode},
+        tls::Roots,
+        trust::Trust,
+    };
+
+    /// Nothing here takes longer, unless it hangs.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const MAX_AGE: Duration = Duration::from_secs(60);
+
+    /// Rules of their own, by which the measurement that nodes have is `measured`.
+    fn rules(measured: bool) -> Arc<Rules> {
+        let dir = tempfile::tempdir().unwrap();
+        let text = fs::read_to_string(fake::folder().join("policy.toml")).unwrap();
+        let age = format!("version = 1\nappraisal_max_age_s = {}\n", MAX_AGE.as_secs());
+        let mut text = text.replace("version = 1\n", &age);
+        if !measured {
+            text = text.replace(&hex::encode(fake::MEASUREMENT), &"00".repeat(48));
+        }
+        let policy = dir.path().join("policy.toml");
+        fs::write(&policy, text).unwrap();
+        fs::copy(fake::folder().join("ark.pem"), dir.path().join("ark.pem")).unwrap();
+        Arc::new(Sources::new(policy, None).read().unwrap())
+    }
+
+    /// A node that is kept appraised.
+    struct Kept {
+        fake: FakeNode,
+        node: Arc<Node>,
+        attester: Arc<Attester>,
+        rules: watch::Sender<Arc<Rules>>,
+        keeping: tokio::task::JoinHandle<()>,
+    }
+
+    impl Kept {
+        async fn start(archive: Option<Archive>) -> Self {
+            let fake = FakeNode::start("one").await;
+            let url = format!("http://{}", fake.address).parse().unwrap();
+            let node = Arc::new(Node::new(url, None, Roots::Public));
+            let nodes = Nodes::new(vec![Arc::clone(&node)], BTreeMap::new());
+            let rules = watch::Sender::new(rules(true));
+            let settings = Settings {
+                clock: Clock::tokio(),
+                interval: Duration::from_secs(3600),
+                timeout: Duration::from_secs(3600),
+                connect_timeout: PATIENCE,
+                max_idle: 1,
+            };
+            let cut = CancellationToken::new();
+            let attester = Attester::new(settings, rules.subscribe(), archive, cut);
+            let attester = Arc::new(attester);
+            let (its, of) = (Arc::clone(&node), Arc::clone(&attester));
+            let keeping = tokio::spawn(async move { Keeper::new(&of, &nodes, &its).run().await });
+            Self {
+                fake,
+                node,
+                attester,
+                rules,
+                keeping,
+            }
+        }
+
+        async fn verified(&self) -> Arc<Verified> {
+            let verified = tokio::time::timeout(PATIENCE, self.node.until_verified());
+            verified.await.unwrap().unwrap()
+        }
+
+        async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+            let looking = async {
+                while !is_so() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, looking).await.expect(what);
+        }
+
+        /// Time until the appraisal in force ends.
+        fn left(&self) -> Duration {
+            let end = self.node.verified().unwrap().node.expires_at();
+            let now = self.attester.settings.clock.now();
+            end.duration_since(now).unwrap()
+        }
+    }
+
+    fn has_ended(trust: &Trust) -> bool {
+        trust.ended().now_or_never().is_some()
+    }
+
+    /// Lets everything happen that waits for no time.
+    async fn settle() {
+        tokio::time::pause();
+        sleep(Duration::from_millis(10)).await;
+    }
+
+    #[tokio::test]
+    async fn new_rules_are_followed_where_the_same_node_already_waits_to_be_judged() {
+        let kept = Kept::start(None).await;
+        kept.verified().await;
+        let mut turns: Vec<_> = Vec::new();
+        while let Ok(turn) = kept.attester.at_once.try_acquire() {
+            turns.push(turn);
+        }
+        kept.node.wanted.notify_one();
+        kept.until("it is asked again", || kept.fake.attested() == 2)
+            .await;
+        settle().await;
+        kept.rules.send_replace(rules(true));
+        settle().await;
+        drop(turns.pop());
+        let verified = kept.node.verified_under(&kept.rules.subscribe(), PATIENCE);
+        assert!(verified.await.is_some(), "one turn is enough");
+    }
+
+    #[tokio::test]
+    async fn a_refused_node_is_out_of_use_before_the_archive_is_waited_for() {
+        let (archive, mut waiting) = Archive::by_hand();
+        let kept = Kept::start(Some(archive)).await;
+        let first = waiting.recv().await.unwrap();
+        assert!(kept.node.verified().is_none(), "it is required");
+        first.is_written();
+        let verified = kept.verified().await;
+        kept.rules.send_replace(rules(false));
+        let _second = waiting.recv().await.unwrap();
+        assert!(kept.node.verified().is_none());
+        assert!(has_ended(&verified.trust));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sealed_under_rules_of_before() {
+        let kept = Kept::start(None).await;
+        let verified = kept.verified().await;
+        let rules_in_force = kept.rules.subscribe();
+        let now = kept.node.verified_under(&rules_in_force, Duration::ZERO);
+        assert!(Arc::ptr_eq(&now.await.unwrap(), &verified));
+        let turns = kept.attester.at_once.acquire_many(8).await.unwrap();
+        kept.rules.send_replace(rules(true));
+        tokio::time::pause();
+        let judged = kept.node.verified_under(&rules_in_force, PATIENCE);
+        assert!(judged.await.is_none(), "not while it awaits judgement");
+        drop(turns);
+        let judged = kept.node.verified_under(&rules_in_force, PATIENCE).await;
+        let judged = judged.expect("waited for");
+        assert!(Arc::ptr_eq(&judged.rules, &rules_in_force.borrow()));
+        assert!(judged.trust.is(&verified.trust));
+    }
+
+    #[tokio::test]
+    async fn trust_goes_on_with_the_key_alone_and_ends_with_its_own_appraisal() {
+        let kept = Kept::start(None).await;
+        let first = kept.verified().await;
+        tokio::time::pause();
+        let asked = kept.fake.attested();
+        sleep(MAX_AGE / 2).await;
+        kept.until("it is renewed", || kept.fake.attested() > asked)
+            .await;
+        settle().await;
+        let renewed = kept.verified().await;
+        assert!(renewed.node.expires_at() > first.node.expires_at());
+        assert!(renewed.trust.is(&first.trust));
+
+        // Another machine answers at the same address.
+        let left = kept.left();
+        kept.fake.restart();
+        kept.node.wanted.notify_one();
+        kept.until("it is taken in", || {
+            !kept
+                .verified()
+                .now_or_never()
+                .unwrap()
+                .trust
+                .is(&first.trust)
+        })
+        .await;
+        let second = kept.verified().await;
+        assert!(!has_ended(&first.trust));
+        kept.rules.send_replace(rules(true));
+        settle().await;
+        assert!(!has_ended(&first.trust), "it passes them too");
+        sleep(left - Duration::from_secs(1)).await;
+        assert!(!has_ended(&first.trust));
+        sleep(Duration::from_secs(2)).await;
+        assert!(has_ended(&first.trust), "nobody renews it");
+        assert!(kept.verified().await.trust.is(&second.trust));
+        assert!(!has_ended(&second.trust));
+    }
+
+    #[tokio::test]
+    async fn rules_that_refuse_a_replaced_appraisal_end_it() {
+        let kept = Kept::start(None).await;
+        let first = kept.verified().await;
+        kept.fake.restart();
+        kept.node.wanted.notify_one();
+        kept.until("another is in force", || {
+            kept.node
+                .verified()
+                .is_some_and(|it| !it.trust.is(&first.trust))
+        })
+        .await;
+        assert!(!has_ended(&first.trust));
+        kept.rules.send_replace(rules(false));
+        kept.until("both are ended", || kept.node.held().is_empty())
+            .await;
+        assert!(has_ended(&first.trust));
+    }
+
+    #[tokio::test]
+    async fn an_appraisal_ends_while_new_rules_are_followed() {
+        let kept = Kept::start(None).await;
+        let verified = kept.verified().await;
+        let _turns = kept.attester.at_once.acquire_many(8).await.unwrap();
+        kept.rules.send_replace(rules(true));
+        settle().await;
+        sleep(kept.left() + Duration::from_secs(1)).await;
+        assert!(kept.node.verified().is_none());
+        assert!(has_ended(&verified.trust));
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_task_is_gone_is_not_verified() {
+        let kept = Kept::start(None).await;
+        let verified = kept.verified().await;
+        kept.keeping.abort();
+        assert!(kept.keeping.await.unwrap_err().is_cancelled());
+        assert!(kept.node.verified().is_none());
+        assert!(has_ended(&verified.trust));
+    }
 
     #[test]
     fn failures_rest_longer_and_longer_up_to_a_bound() {

@@ -314,3 +314,43 @@ async fn without_its_required_archive_no_node_is_verified() {
         .unwrap();
     assert_eq!(models["data"], json!([]));
 }
+
+#[tokio::test]
+async fn a_bundle_that_is_not_there_stops_the_start_and_names_the_key() {
+    let files = Files::new();
+    let config = files.gateway(&["http://127.0.0.1:1"], "");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("bundle = \"nowhere\"\n{text}")).unwrap();
+    for first in ["gateway --config", "check-config"] {
+        let mut command = sealgate();
+        command.args(first.split(' ')).arg(&config);
+        let output = soon("it ends", command.output()).await.unwrap();
+        assert!(!output.status.success(), "{first}");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(
+            said.contains("bundle: ") && said.contains("nowhere"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_during_start_ends_no_gateway() {
+    let files = Files::new();
+    let config = files.gateway(&["http://127.0.0.1:1"], "");
+    let text = fs::read(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    let mut making = tokio::process::Command::new("mkfifo");
+    assert!(making.arg(&config).status().await.unwrap().success());
+    let args = ["gateway".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let mut gateway = Process::spawn(args, config.with_extension("log"));
+    // It opens once the gateway reads it.
+    let opening = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(config));
+    let mut pipe = soon("it reads", opening).await.unwrap().unwrap();
+    gateway.signal("HUP").await;
+    std::io::Write::write_all(&mut pipe, &text).unwrap();
+    drop(pipe);
+    let line = soon("it listens", gateway.line()).await;
+    assert!(line.contains("listening on"), "{line}");
+}

@@ -164,19 +164,14 @@ fn evidence_whose_verdict_is_lost_is_not_the_first_to_go() {
 
 #[tokio::test(start_paused = true)]
 async fn many_verdicts_wait_for_their_turn_and_not_for_the_patience_with_a_disk() {
-    let (orders, mut waiting) = mpsc::channel(QUEUE);
-    let archive = Archive {
-        orders,
-        required: true,
-        turns: Semaphore::new(QUEUE),
-    };
+    let (archive, mut waiting) = Archive::by_hand();
     let entry = entry("good", None);
     // A disk that is just fast enough for a whole queue.
     let disk = async {
         for _ in 0..QUEUE * 4 {
-            let order: Order = waiting.recv().await.unwrap();
+            let order = waiting.recv().await.unwrap();
             tokio::time::sleep(PATIENCE / 70).await;
-            let _ = order.written.send(Ok(()));
+            order.is_written();
         }
     };
     let keeping =
