@@ -26,7 +26,7 @@ use crate::config;
 
 /// Longest file that a policy names, in bytes.
 const MAX_NAMED_FILE: u64 = 1024 * 1024;
-/// Longest time for a look at the files.
+/// How long a look at the files may take before it is complained of, again and again.
 const LOOK_TIME: Duration = Duration::from_secs(30);
 
 /// What is in force.
@@ -262,13 +262,20 @@ impl Reloader {
         read: impl FnOnce(&Sources) -> T + Send + 'static,
     ) -> Option<T> {
         let sources = self.sources.clone();
-        let why = match timeout(LOOK_TIME, spawn_blocking(move || read(&sources))).await {
-            Ok(Ok(read)) => return Some(read),
-            Ok(Err(_)) => "reading the policy panicked: the one before stays in force",
-            Err(_) => "reading the policy takes too long: the one before stays in force",
-        };
-        tracing::error!("{why}");
-        None
+        let mut reading = spawn_blocking(move || read(&sources));
+        loop {
+            match timeout(LOOK_TIME, &mut reading).await {
+                Ok(Ok(read)) => return Some(read),
+                Ok(Err(_)) => {
+                    tracing::error!("reading the policy panicked: the one before stays in force");
+                    return None;
+                }
+                // Another try would hang as well, and take one more thread.
+                Err(_) => {
+                    tracing::error!("the disk keeps the policy waiting: no change is noticed");
+                }
+            }
+        }
     }
 
     fn take(&mut self, attempt: Attempt) {
