@@ -103,9 +103,10 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError`] where it is required and not written.
     pub(super) async fn keep(&self, entry: Entry) -> Result<(), ArchiveError> {
-        let turn = match self.required {
-            true => self.turns.acquire().await.ok(),
-            false => None,
+        let turn = if self.required {
+            self.turns.acquire().await.ok()
+        } else {
+            None
         };
         let (written, outcome) = oneshot::channel();
         let node = entry.node.clone();

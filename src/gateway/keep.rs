@@ -419,7 +419,8 @@ mod tests {
         kept.rules.send_replace(rules(true));
         settle().await;
         drop(turns.pop());
-        let verified = kept.node.verified_under(&kept.rules.subscribe(), PATIENCE);
+        let in_force = kept.rules.subscribe();
+        let verified = kept.node.verified_under(&in_force, PATIENCE);
         assert!(verified.await.is_some(), "one turn is enough");
     }
 

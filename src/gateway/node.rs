@@ -250,7 +250,7 @@ impl Node {
 
     /// Forgets this appraisal, and says whether it was in force. Its requests end.
     pub(super) fn drop_kept(&self, kept: &Arc<Verified>) -> bool {
-        self.forget(|verified| std::ptr::eq(verified, &raw const **kept))
+        self.forget(|verified| std::ptr::eq(verified, Arc::as_ptr(kept)))
     }
 
     /// Forgets every appraisal, and says whether one was in force. Their requests end.

@@ -311,11 +311,16 @@ impl Reloader {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use attestation::bundle::{BundleItem, BundleKey, ItemKind, Manifest};
     use tokio::time::{Instant, sleep};
 
     use super::*;
-    use crate::gateway::tests::fake;
+    use crate::{
+        clock::{Clock, unix_seconds},
+        gateway::tests::fake,
+    };
 
     /// A folder of its own with the policy that names the tests' software root.
     fn folder() -> tempfile::TempDir {
@@ -425,7 +430,8 @@ mod tests {
         let file = b"what people read";
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join("rim.xml"), file).unwrap();
-        let now = std::time::SystemTime::now();
+        let seconds = unix_seconds(Clock::system().now());
+        let now = UNIX_EPOCH + Duration::from_secs(seconds);
         let manifest = Manifest {
             created: now,
             valid_until: now + Duration::from_secs(3600),

@@ -172,10 +172,10 @@ impl Store {
             self.log = open_log(&self.dir)?;
             self.log_len = 0;
         }
-        let written = self.log.write_all(&line).and_then(|()| match self.sync {
-            true => self.log.sync_data(),
-            false => Ok(()),
-        });
+        let mut written = self.log.write_all(&line);
+        if self.sync {
+            written = written.and_then(|()| self.log.sync_data());
+        }
         if let Err(error) = written {
             // Half a line would spoil the next one.
             self.log.set_len(self.log_len)?;

@@ -182,8 +182,8 @@ impl Identity {
 }
 
 /// The node.
-pub(super) struct FakeNode {
-    pub(super) address: SocketAddr,
+pub(in crate::gateway) struct FakeNode {
+    pub(in crate::gateway) address: SocketAddr,
     shared: Arc<Shared>,
     stop: CancellationToken,
 }
@@ -201,7 +201,7 @@ struct Shared {
 }
 
 impl FakeNode {
-    pub(super) async fn start(name: &str) -> Self {
+    pub(in crate::gateway) async fn start(name: &str) -> Self {
         Self::start_pinned(name, None).await
     }
 
@@ -255,7 +255,7 @@ impl FakeNode {
     }
 
     /// New keys and a new statement, as after a restart.
-    pub(super) fn restart(&self) {
+    pub(in crate::gateway) fn restart(&self) {
         *self.shared.identity.lock().unwrap() = Arc::new(Identity::new(
             &self.shared.name,
             self.shared.tls_spki_sha256,
@@ -272,7 +272,7 @@ impl FakeNode {
         self.shared.gives.send_replace(gives);
     }
 
-    pub(super) fn attested(&self) -> usize {
+    pub(in crate::gateway) fn attested(&self) -> usize {
         self.shared.attested.load(Ordering::Relaxed)
     }
 
