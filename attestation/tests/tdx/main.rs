@@ -7,6 +7,7 @@
     reason = "a failed helper fails its test"
 )]
 
+mod choice;
 mod der;
 mod flaws;
 mod life;
