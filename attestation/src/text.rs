@@ -8,8 +8,10 @@ pub const MAX_SHOWN: usize = 2 * 1024;
 /// The text without what ends a line, steers a terminal, changes the direction of writing or cannot
 /// be seen, and no longer than [`MAX_SHOWN`].
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let cut = text.floor_char_boundary(MAX_SHOWN);
-    let (shown, rest) = text.split_at_checked(cut).unwrap_or((text, ""));
+    // A character has at most four bytes.
+    let cuts = (0..=MAX_SHOWN.min(text.len())).rev().take(4);
+    let mut split = cuts.filter_map(|cut| text.split_at_checked(cut));
+    let (shown, rest) = split.next().unwrap_or(("", text));
     if rest.is_empty() && !shown.contains(is_hidden) {
         return Cow::Borrowed(shown);
     }

@@ -1,3 +1,5 @@
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails its test")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
