@@ -148,7 +148,7 @@ impl Archive {
 
 #[cfg(test)]
 impl Order {
-    pub(super) fn is_written(self) {
+    pub(super) fn written(self) {
         self.written.send(Ok(())).unwrap();
     }
 }

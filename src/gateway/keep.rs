@@ -430,7 +430,7 @@ mod tests {
         let kept = Kept::start(Some(archive)).await;
         let first = waiting.recv().await.unwrap();
         assert!(kept.node.verified().is_none(), "it is required");
-        first.is_written();
+        first.written();
         let verified = kept.verified().await;
         kept.rules.send_replace(rules(false));
         let _second = waiting.recv().await.unwrap();

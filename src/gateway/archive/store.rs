@@ -321,10 +321,11 @@ fn read_verdicts(
     };
     // The log's own bound is the bound of a line.
     for line in BufReader::new(io::Read::take(file, longest)).split(b'\n') {
-        if let Ok(Verdict { evidence, verdict }) = serde_json::from_slice(&line?) {
-            if let Some(known) = verdicts.get_mut(&evidence) {
-                *known = Some(verdict == ACCEPTED || *known == Some(true));
-            }
+        let line = serde_json::from_slice(&line?);
+        if let Ok(Verdict { evidence, verdict }) = line
+            && let Some(known) = verdicts.get_mut(&evidence)
+        {
+            *known = Some(verdict == ACCEPTED || *known == Some(true));
         }
     }
     Ok(())

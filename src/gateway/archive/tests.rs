@@ -171,7 +171,7 @@ async fn many_verdicts_wait_for_their_turn_and_not_for_the_patience_with_a_disk(
         for _ in 0..QUEUE * 4 {
             let order = waiting.recv().await.unwrap();
             tokio::time::sleep(PATIENCE / 70).await;
-            order.is_written();
+            order.written();
         }
     };
     let keeping =
