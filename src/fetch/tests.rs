@@ -288,7 +288,13 @@ async fn amds_files_are_asked_for_by_product_and_version() {
         fmc: Some(1),
         ..chip()
     };
-    let error = amd::fetch(&client(None, None), &base, "Turin", &[turin.clone()]).await;
+    let error = amd::fetch(
+        &client(None, None),
+        &base,
+        "Turin",
+        std::slice::from_ref(&turin),
+    )
+    .await;
     assert!(
         error
             .unwrap_err()
