@@ -56,7 +56,7 @@ pub enum CertificateError {
     /// Not X.509 version 3, or its two statements of the signature algorithm differ.
     #[error("not a consistent X.509 version 3 certificate")]
     Inconsistent,
-    /// More than [`MAX_EXTENSIONS`].
+    /// More than any vendor puts in.
     #[error("{0} extensions exceed the limit of {MAX_EXTENSIONS}")]
     TooManyExtensions(usize),
     /// An extension twice.

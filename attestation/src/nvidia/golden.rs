@@ -39,7 +39,7 @@ pub struct GoldenMeasurement {
 /// Why bytes are no golden measurements.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
-    /// Longer than [`MAX_GOLDEN`].
+    /// Longer than any manifest gives.
     #[error("golden measurements of {len} bytes exceed the limit of {MAX_GOLDEN}")]
     TooLong {
         /// Its length in bytes.

@@ -78,7 +78,7 @@ pub enum ReportError {
     /// Measurement indexes do not rise.
     #[error("measurement index {0} is zero or out of order")]
     Index(u8),
-    /// More opaque records than [`MAX_RECORDS`].
+    /// More opaque records than any device has.
     #[error("more than {MAX_RECORDS} opaque records")]
     TooManyRecords,
     /// An opaque record twice.
