@@ -635,7 +635,7 @@ mod tests {
     #[test]
     fn of_the_evidence_its_kind_is_pinned_and_no_path() {
         let pinned = |lines: &str| {
-            serde_json::to_value(load(&source(lines)).unwrap()).unwrap()["evidence"].to_string()
+            serde_json::to_value(load(&source(lines)).unwrap()).unwrap()["evidence"].clone()
         };
         for (lines, expected) in [
             (
@@ -660,6 +660,7 @@ mod tests {
                 r#"{"gpus":{"library":"libnvidia-ml.so.1","source":"nvml"},"source":"sev-guest"}"#,
             ),
         ] {
+            let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
             assert_eq!(pinned(lines), expected, "{lines}");
         }
     }

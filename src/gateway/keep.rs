@@ -402,6 +402,7 @@ mod tests {
     async fn settle() {
         tokio::time::pause();
         sleep(Duration::from_millis(10)).await;
+        tokio::time::resume();
     }
 
     #[tokio::test]

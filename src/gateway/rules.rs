@@ -414,15 +414,16 @@ mod tests {
         let ark = std::fs::read(path("ark.pem")).unwrap();
         let mut reloader = Reloader::start(Sources::new(path("policy.toml"), None)).unwrap();
         let rules = reloader.rules();
-        std::fs::write(path("new.pem"), &ark).unwrap();
+        // Both are the root: only their bytes tell them apart.
+        std::fs::write(path("new.pem"), ark.trim_ascii_end()).unwrap();
         std::fs::write(path("policy.toml"), text.replace("ark.pem", "new.pem")).unwrap();
         reloader.look().await;
-        std::fs::write(path("new.pem"), [&ark[..], b"\n"].concat()).unwrap();
+        std::fs::write(path("new.pem"), &ark).unwrap();
         reloader.look().await;
         assert!(!rules.has_changed().unwrap(), "it is still being written");
         reloader.look().await;
         assert!(rules.has_changed().unwrap());
-        assert!(rules.borrow().named[0].1.ends_with(b"\n\n"));
+        assert_eq!(rules.borrow().named[0].1, ark);
     }
 
     /// Signs a bundle with one file into a folder, and gives the digest of its manifest.

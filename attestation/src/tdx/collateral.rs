@@ -67,7 +67,8 @@ pub(crate) fn choose(
     let own = input.bundle.collateral().tdx.len();
     for (number, bytes) in (1..).zip(input.collateral(|collateral| &collateral.tdx)) {
         // What the node sends could be old on purpose: it counts only where we have nothing.
-        if number > own && chosen.is_some() {
+        let have = chosen.as_ref().is_some_and(|(of, _)| *of <= own);
+        if number > own && have {
             break;
         }
         match fitting(bytes, certificates, input.now) {
