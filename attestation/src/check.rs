@@ -142,6 +142,11 @@ impl Checks {
         }
     }
 
+    /// Records that a check was not made, and what it needs.
+    pub(crate) fn open(&mut self, name: &'static str, needed: &str, seen: impl Into<String>) {
+        self.push(name, needed.to_owned(), seen.into(), Outcome::NotChecked);
+    }
+
     fn push(&mut self, name: &'static str, expected: String, seen: String, outcome: Outcome) {
         self.made.push(Check {
             name,
@@ -163,6 +168,11 @@ impl Checks {
             seen: check.seen.clone(),
             outcome: check.outcome,
         })
+    }
+
+    /// Goes on after checks that were made before.
+    pub(crate) fn after(made: Vec<Check>) -> Self {
+        Self { made, device: None }
     }
 
     pub(crate) fn into_vec(self) -> Vec<Check> {

@@ -84,7 +84,7 @@ impl CpuClaims {
         }
     }
 
-    fn not_after(&self) -> SystemTime {
+    pub(crate) fn not_after(&self) -> SystemTime {
         match self {
             Self::SevSnp(claims) => claims.not_after,
             Self::Tdx(claims) => claims.not_after,

@@ -1,5 +1,7 @@
 //! Which verifier each piece of evidence goes to, and what binds the pieces of one answer.
 
+use std::time::SystemTime;
+
 use crate::answer::{Answer, EvidenceItem, EvidenceKind};
 use crate::binding;
 use crate::check::Checks;
@@ -9,25 +11,31 @@ use crate::input::{Context, Expected, Input};
 use crate::policy::Policy;
 use crate::{azure_snp, nitro, nvidia, sev_snp, tdx};
 
-/// Appraises one piece of evidence by itself; where its certificates chain to.
+/// Appraises one piece of evidence by itself; where its certificates chain to, and when what it
+/// rests on ends.
 pub(crate) fn check_item(
     checks: &mut Checks,
     item: &EvidenceItem,
     expected: Expected,
     context: &Context<'_>,
-) -> Option<Root> {
+) -> Option<(Root, SystemTime)> {
     let input = Input::of(item, context, expected);
     let policy = context.policy;
     match item.kind {
         EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch => {
-            let section = section(checks, policy, "`nvidia`", Policy::nvidia);
-            nvidia::run(checks, item.kind, &input, section).map(|claims| claims.root)
+            let section = section(checks, policy, "`nvidia`", Policy::nvidia)?;
+            let claims = nvidia::run(checks, item.kind, &input, section);
+            claims.map(|claims| (claims.root, claims.not_after))
         }
         EvidenceKind::AzureSnp => {
-            let section = section(checks, policy, "`sev_snp`", Policy::sev_snp);
-            azure_snp::run(checks, &input, section).map(|claims| claims.root)
+            let section = section(checks, policy, "`sev_snp`", Policy::sev_snp)?;
+            let claims = azure_snp::run(checks, &input, section);
+            claims.map(|claims| (claims.root, claims.not_after))
         }
-        kind => check_cpu(checks, kind, &input, policy).map(|claims| claims.root()),
+        kind => {
+            let claims = check_cpu(checks, kind, &input, policy);
+            claims.map(|claims| (claims.root(), claims.not_after()))
+        }
     }
 }
 
@@ -43,11 +51,11 @@ pub(crate) fn check(
     let reports: Vec<_> = devices.iter().map(|it| it.report.as_slice()).collect();
     let of_cpu = Expected {
         report_data: Some(binding::report_data(&digest, nonce, &reports)),
-        nonce: Some(*nonce.as_bytes()),
+        nonce: Some((*nonce.as_bytes()).into()),
     };
     let of_device = Expected {
         report_data: None,
-        nonce: Some(binding::gpu_nonce(&digest, nonce)),
+        nonce: Some(binding::gpu_nonce(&digest, nonce).into()),
     };
     let policy = context.policy;
     let cpu = answer.evidence.first();
@@ -63,8 +71,13 @@ pub(crate) fn check(
 
     let kinds: Vec<_> = devices.iter().map(|item| item.kind).collect();
     let section = match devices {
-        [] => policy.and_then(Policy::nvidia),
+        [] => Some(policy.and_then(Policy::nvidia)),
         _ => section(checks, policy, "`nvidia`", Policy::nvidia),
+    };
+    // Without its table nothing more is asked of devices: the answer is refused.
+    let Some(section) = section else {
+        let devices = Vec::new();
+        return Some(Claims { cpu: cpu?, devices });
     };
     let numbered = devices.iter().zip(1..);
     let devices: Vec<_> = numbered
@@ -87,30 +100,34 @@ fn check_cpu(
 ) -> Option<CpuClaims> {
     match kind {
         EvidenceKind::SevSnp => {
-            let section = section(checks, policy, "`sev_snp`", Policy::sev_snp);
+            let section = section(checks, policy, "`sev_snp`", Policy::sev_snp)?;
             sev_snp::run(checks, input, section).map(CpuClaims::SevSnp)
         }
         EvidenceKind::Tdx => {
-            let section = section(checks, policy, "`tdx`", Policy::tdx);
+            let section = section(checks, policy, "`tdx`", Policy::tdx)?;
             tdx::run(checks, input, section).map(CpuClaims::Tdx)
         }
         EvidenceKind::Nitro => {
-            let section = section(checks, policy, "`nitro`", Policy::nitro);
+            let section = section(checks, policy, "`nitro`", Policy::nitro)?;
             nitro::run(checks, input, section).map(CpuClaims::Nitro)
         }
         EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch | EvidenceKind::AzureSnp => None,
     }
 }
 
-/// The table of a policy that is about a kind of evidence; a policy without it accepts none.
+/// The table of a policy that is about a kind of evidence, or that there is no policy. A policy
+/// without the table accepts none: that is said, and nothing else is looked at.
 fn section<'a, T>(
     checks: &mut Checks,
     policy: Option<&'a Policy>,
     name: &str,
     of: impl Fn(&'a Policy) -> Option<&'a T>,
-) -> Option<&'a T> {
-    let section = of(policy?);
+) -> Option<Option<&'a T>> {
+    let Some(policy) = policy else {
+        return Some(None);
+    };
+    let section = of(policy);
     let seen = if section.is_some() { name } else { "none" };
     checks.record("policy section", section.is_some(), name, seen);
-    section
+    section.map(Some)
 }

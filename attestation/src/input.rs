@@ -1,5 +1,6 @@
 //! One piece of evidence, with all that its appraisal may use.
 
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use crate::answer::EvidenceItem;
@@ -12,8 +13,74 @@ use crate::policy::Policy;
 pub struct Expected {
     /// The user field: SNP `REPORT_DATA`, TDX `REPORTDATA`, Nitro `user_data`.
     pub report_data: Option<[u8; 64]>,
-    /// The nonce: that of a GPU's report, or of a Nitro document.
-    pub nonce: Option<[u8; 32]>,
+    /// The nonce: that of a GPU's report, of a Nitro document, or of Azure's TPM quote.
+    pub nonce: Option<ReportNonce>,
+}
+
+/// A nonce as raw evidence carries it, whoever asked for it: 1 to [`ReportNonce::MAX`] bytes. A
+/// node's answer is always asked with a [`Nonce`](crate::Nonce).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReportNonce {
+    bytes: [u8; Self::MAX],
+    len: usize,
+}
+
+/// The text is no nonce.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a nonce is 1 to {} bytes of lower-case hex", ReportNonce::MAX)]
+pub struct InvalidNonce;
+
+impl ReportNonce {
+    /// The longest that any format has, in bytes: that of Nitro's documents.
+    pub const MAX: usize = 512;
+
+    /// The raw bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl TryFrom<&[u8]> for ReportNonce {
+    type Error = InvalidNonce;
+
+    fn try_from(nonce: &[u8]) -> Result<Self, InvalidNonce> {
+        let mut bytes = [0; Self::MAX];
+        let place = bytes.get_mut(..nonce.len()).ok_or(InvalidNonce)?;
+        if nonce.is_empty() {
+            return Err(InvalidNonce);
+        }
+        place.copy_from_slice(nonce);
+        Ok(Self {
+            bytes,
+            len: nonce.len(),
+        })
+    }
+}
+
+impl From<[u8; 32]> for ReportNonce {
+    fn from(nonce: [u8; 32]) -> Self {
+        let mut bytes = [0; Self::MAX];
+        for (byte, of_nonce) in bytes.iter_mut().zip(nonce) {
+            *byte = of_nonce;
+        }
+        Self {
+            bytes,
+            len: nonce.len(),
+        }
+    }
+}
+
+impl FromStr for ReportNonce {
+    type Err = InvalidNonce;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNonce> {
+        let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let bytes = hex::decode(text).map_err(|_| InvalidNonce)?;
+        if !lower {
+            return Err(InvalidNonce);
+        }
+        Self::try_from(bytes.as_slice())
+    }
 }
 
 /// What the appraisals of one answer's evidence share.

@@ -51,7 +51,7 @@ pub use check::{Check, Outcome, Refusal};
 pub use claims::{Claims, CpuClaims, Root};
 pub use collateral::{Collateral, CollateralKind};
 pub use digest::{InvalidHex, Nonce, StatementDigest};
-pub use input::Expected;
+pub use input::{Expected, InvalidNonce, ReportNonce};
 pub use json::JsonError;
 pub use policy::{Policy, PolicyError};
 pub use proposal::{Proposal, propose, propose_item};

@@ -279,10 +279,10 @@ impl Changed {
 impl Question {
     fn expected(self) -> Option<Expected> {
         let report_data = self.report_data.map(from_hex).transpose();
-        let nonce = self.nonce.map(from_hex).transpose();
+        let nonce = self.nonce.map(from_hex::<32>).transpose();
         Some(Expected {
             report_data: report_data.ok()?,
-            nonce: nonce.ok()?,
+            nonce: nonce.ok()?.map(Into::into),
         })
     }
 }

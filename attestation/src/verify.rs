@@ -9,6 +9,7 @@ use crate::claims::{Claims, Root};
 use crate::digest::{Nonce, StatementDigest};
 use crate::evidence;
 use crate::input::{Context, Expected};
+use crate::nvidia::{self, NvidiaPolicy};
 use crate::policy::Policy;
 use crate::statement::{ClaimedKey, EngineLocation, Statement, Suite};
 use crate::time::to_rfc3339;
@@ -60,7 +61,11 @@ pub struct Appraisal {
     checks: Vec<Check>,
     refusal: Option<Refusal>,
     root: Option<Root>,
+    policy_digest: Option<[u8; 32]>,
     bundle_digest: Option<[u8; 32]>,
+    appraised_at: SystemTime,
+    /// Of what was accepted.
+    not_after: Option<SystemTime>,
     node: Option<Box<VerifiedNode>>,
 }
 
@@ -126,27 +131,35 @@ fn appraise_asked(
 
     let refusal = checks.refusal();
     let root = claims.as_ref().map(Claims::root);
-    let proven = refusal.is_none() && nonce.is_some();
-    let node = statement.zip(claims).zip(key).filter(|_| proven);
-    let node = node.and_then(|((statement, claims), key)| {
+    let passed = statement.zip(claims).zip(key);
+    let passed = passed.filter(|_| refusal.is_none());
+    let passed = passed.and_then(|((statement, claims), key)| {
         let not_after = unix(key.not_after)?;
         let by_policy = now.checked_add(policy.appraisal_max_age)?;
         let by_claims = claims.not_after().min(not_after);
         let by_bundle = bundle.not_after(now).unwrap_or(by_claims);
-        Some(Box::new(VerifiedNode {
-            expires_at: by_policy.min(by_claims).min(by_bundle),
+        Some((statement, claims, by_policy.min(by_claims).min(by_bundle)))
+    });
+    let not_after = passed.as_ref().map(|(_, _, not_after)| *not_after);
+    let proven = passed.filter(|_| nonce.is_some());
+    let node = proven.map(|(statement, claims, expires_at)| {
+        Box::new(VerifiedNode {
+            expires_at,
             verified_at: now,
             policy_digest: *policy.digest(),
             bundle_digest: bundle.digest().copied(),
             statement,
             claims,
-        }))
+        })
     });
     Appraisal {
         checks: checks.into_vec(),
         refusal,
         root,
+        policy_digest: Some(*policy.digest()),
         bundle_digest: bundle.digest().copied(),
+        appraised_at: now,
+        not_after,
         node,
     }
 }
@@ -199,15 +212,18 @@ fn check_suites(checks: &mut Checks, statement: &Statement, policy: &Policy, now
         .filter(|suite| !has(suite))
         .copied()
         .collect();
-    checks.record(
-        "suites",
-        missing.is_empty(),
-        format!(
-            "a key in its life for each of {}",
-            names(&mut required.iter())
-        ),
-        format!("none for {}", names(&mut missing.iter())),
-    );
+    let expected = match required.as_slice() {
+        [] => "any: the policy requires none".to_owned(),
+        _ => {
+            let required = names(&mut required.iter());
+            format!("a key in its life for each of {required}")
+        }
+    };
+    let seen = match missing.as_slice() {
+        [] => "none is missing".to_owned(),
+        _ => format!("none for {}", names(&mut missing.iter())),
+    };
+    checks.record("suites", missing.is_empty(), expected, seen);
 }
 
 /// Checks the sealing keys, and gives the one to seal to at `now`.
@@ -278,18 +294,30 @@ pub fn appraise_item(
 ) -> Appraisal {
     let mut checks = Checks::default();
     bundle.check(&mut checks, now);
+    let in_force = bundle.in_force(now);
     let context = Context {
         policy,
-        bundle: &bundle.in_force(now),
+        bundle: &in_force,
         now,
         asked: now,
     };
-    let root = evidence::check_item(&mut checks, item, expected, &context);
+    let shown = evidence::check_item(&mut checks, item, expected, &context);
+    let refusal = checks.refusal();
+    let by_policy = policy.and_then(|policy| now.checked_add(policy.appraisal_max_age));
+    let ends = [
+        by_policy,
+        shown.map(|(_, end)| end),
+        in_force.not_after(now),
+    ];
+    let not_after = ends.into_iter().flatten().min();
     Appraisal {
-        refusal: checks.refusal(),
+        not_after: not_after.filter(|_| refusal.is_none()),
+        refusal,
         checks: checks.into_vec(),
-        root,
+        root: shown.map(|(root, _)| root),
+        policy_digest: policy.map(|policy| *policy.digest()),
         bundle_digest: bundle.digest().copied(),
+        appraised_at: now,
         node: None,
     }
 }
@@ -310,12 +338,49 @@ impl Appraisal {
         self.refusal.is_none()
     }
 
-    /// Whether a nonce was given to compare with: without one evidence may be old.
-    pub fn shows_freshness(&self) -> bool {
-        !self
-            .checks
-            .iter()
-            .any(|check| check.name == "nonce" && check.expected.starts_with(ANY_NONCE))
+    /// Whether the evidence answers a nonce that was given: without one it may be old. `None` for a
+    /// report that has no nonce of its own, where the report data alone can tell.
+    pub fn shows_freshness(&self) -> Option<bool> {
+        let nonces = || {
+            let names = ["nonce", "report nonce"];
+            self.checks
+                .iter()
+                .filter(move |it| names.contains(&it.name))
+        };
+        nonces().next()?;
+        let any = nonces().any(|check| check.expected.starts_with(ANY_NONCE));
+        Some(!any && nonces().any(Check::passed))
+    }
+
+    /// Adds what the report of one device by itself leaves open: what is asked of the devices of a
+    /// machine together. A node's answer holds all of them.
+    #[must_use]
+    pub fn of_device_alone(self, policy: &NvidiaPolicy) -> Self {
+        let mut checks = Checks::after(self.checks);
+        nvidia::leave_set_open(&mut checks, policy);
+        Self {
+            refusal: checks.refusal(),
+            checks: checks.into_vec(),
+            not_after: None,
+            node: None,
+            ..self
+        }
+    }
+
+    /// The policy it was made under, see [`Policy::digest`]; `None` if there was none.
+    pub fn policy_digest(&self) -> Option<&[u8; 32]> {
+        self.policy_digest.as_ref()
+    }
+
+    /// The time that it was made for.
+    pub fn appraised_at(&self) -> SystemTime {
+        self.appraised_at
+    }
+
+    /// When it ends: the earliest end of policy, certificates, collateral, bundle and sealing key;
+    /// `None` for what was not accepted.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.not_after
     }
 
     /// Where the certificates chain to, if they chain to a trusted root at all.

@@ -90,7 +90,7 @@ fn at(time: &str) -> SystemTime {
 fn appraise(capture: &Value, policy: Option<&Policy>, nonce: Option<[u8; 32]>) -> Appraisal {
     let expected = Expected {
         report_data: None,
-        nonce,
+        nonce: nonce.map(Into::into),
     };
     let item = item(capture, Vec::new());
     appraise_item(&item, policy, &Bundle::empty(), expected, at(NOW))
@@ -400,7 +400,7 @@ fn one_flaw_fails_its_check_alone() {
         let (capture, authority) = draft.capture();
         let expected_values = Expected {
             report_data: None,
-            nonce: Some(NONCE),
+            nonce: Some(NONCE.into()),
         };
         let item = item(&capture, authority);
         let bundle = Bundle::empty();
@@ -419,7 +419,7 @@ fn what_is_left_out_is_not_taken_for_good() {
     let appraise = |capture: &Value, authority: &[Vec<u8>], report_data| {
         let expected = Expected {
             report_data,
-            nonce: Some(NONCE),
+            nonce: Some(NONCE.into()),
         };
         let item = item(capture, authority.to_vec());
         appraise_item(&item, Some(&policy), &bundle, expected, at(NOW))

@@ -99,7 +99,7 @@ fn a_genuine_document_passes_every_check_but_that_of_its_freshness() {
 
     let asked = Expected {
         report_data: None,
-        nonce: Some([7; 32]),
+        nonce: Some([7; 32].into()),
     };
     let appraisal = appraise(&report, Some(&policy), asked, at(EU_CENTRAL));
     assert_eq!(failed(&appraisal), ["nonce"]);

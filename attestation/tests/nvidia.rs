@@ -94,7 +94,7 @@ fn nvidia_policy(settings: &str) -> Policy {
 
 fn appraise_sample(item: &EvidenceItem, policy: &Policy, nonce: &str) -> Appraisal {
     let expected = Expected {
-        nonce: Some(hex::decode(nonce).unwrap().try_into().unwrap()),
+        nonce: Some(nonce.parse().unwrap()),
         report_data: None,
     };
     let now = from_rfc3339("2025-08-21T12:00:00Z").unwrap();
@@ -212,20 +212,20 @@ fn manifests_are_asked_for_by_the_ids_of_nvidia() {
         (
             hopper(),
             vec![
-                "as in NV_GPU_DRIVER_GH100_550.90.07",
-                "as in NV_GPU_VBIOS_1010_0200_882_96009F0001",
+                "golden measurements as in NV_GPU_DRIVER_GH100_550.90.07",
+                "golden measurements as in NV_GPU_VBIOS_1010_0200_882_96009F0001",
             ],
         ),
         (
             blackwell(),
             vec![
-                "as in NV_GPU_CC_DRIVER_GB100_575.32",
-                "as in NV_GPU_VBIOS_G525_0220_886_970088000F",
+                "golden measurements as in NV_GPU_CC_DRIVER_GB100_575.32",
+                "golden measurements as in NV_GPU_VBIOS_G525_0220_886_970088000F",
             ],
         ),
         (
             switch_ls10(),
-            vec!["as in NV_SWITCH_BIOS_5612_0002_890_9610550001"],
+            vec!["golden measurements as in NV_SWITCH_BIOS_5612_0002_890_9610550001"],
         ),
     ];
     for (item, expected) in cases {

@@ -10,10 +10,11 @@ use std::{
 };
 
 use attestation::{
-    Appraisal, Bundle, Collateral, EvidenceKind, Expected, Nonce, Policy, appraise, appraise_item,
-    time::from_rfc3339,
+    Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Nonce, Policy,
+    ReportNonce, appraise, appraise_item, time::from_rfc3339,
 };
 use clap::{Args, ValueEnum};
+use sha2::{Digest as _, Sha256};
 
 use super::terminal;
 use crate::clock::{self, Clock};
@@ -25,6 +26,8 @@ mod raw;
 
 /// Exit code for evidence that was refused.
 const REFUSED: u8 = 1;
+/// 9999-12-31T23:59:59Z, the last time that has a text (RFC 3339).
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// What the command line says.
 #[derive(Args, Debug)]
@@ -40,10 +43,11 @@ pub(super) struct VerifyArgs {
     /// A bundle's folder (`sealgate bundle`), if one of the policy's `bundle_signers` signed it.
     #[arg(long, value_name = "DIR", requires = "policy")]
     bundle: Option<PathBuf>,
-    /// The nonce that was asked with, 64 lower-case hex digits: an answer's, or with --tee that of a
-    /// GPU's report or a Nitro document. Without it, evidence is not shown to be fresh.
+    /// The nonce that was asked with, in lower-case hex: of an answer 64 digits; with --tee that of a
+    /// GPU's report, a Nitro document or Azure's quote, as long as it is. Without it, evidence is not
+    /// shown to be fresh.
     #[arg(long, value_name = "HEX")]
-    nonce: Option<Nonce>,
+    nonce: Option<ReportNonce>,
     /// The time to appraise at: RFC 3339 in UTC (2026-06-01T00:00:00Z) or Unix seconds. Now, if
     /// left out.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -51,8 +55,9 @@ pub(super) struct VerifyArgs {
     /// Read raw reports of this kind instead of answers.
     #[arg(long, value_enum, value_name = "TEE")]
     tee: Option<Tee>,
-    /// Certificates of the key that signed: PEM or DER, one or several. What is built in or stands
-    /// in the report may be left out.
+    /// Certificates of the key that signed: PEM or DER, one or several. What is built in, stands in
+    /// the report or is among --collateral may be left out. For several GPUs' reports one file each,
+    /// in the same order; of several chips' certificates each report gets its own.
     #[arg(long, value_name = "FILE", requires = "tee")]
     certs: Vec<PathBuf>,
     /// What vendors sign beside the evidence: Intel's collateral (JSON), OCSP responses, AMD's
@@ -99,135 +104,210 @@ impl Tee {
 
 /// What is asked of every file.
 struct Question {
-    policy: Option<Policy>,
     bundle: Bundle,
     collateral: Collateral,
-    nonce: Option<Nonce>,
-    raw: Option<Raw>,
+    of: Of,
 }
 
-/// What is asked of raw reports.
-struct Raw {
-    kind: EvidenceKind,
-    certificates: Vec<Vec<u8>>,
-    report_data: Option<[u8; 64]>,
+/// What is asked about.
+enum Of {
+    Answers {
+        policy: Box<Policy>,
+        nonce: Option<Nonce>,
+    },
+    Reports {
+        policy: Option<Box<Policy>>,
+        kind: EvidenceKind,
+        certificates: raw::Certificates,
+        expected: Expected,
+    },
+}
+
+/// A piece of evidence, judged.
+pub(super) struct Judged {
+    /// Its file, and its number there if it is one of several.
+    name: PathBuf,
+    /// SHA-256 of the file.
+    sha256: [u8; 32],
+    /// The certificate that stays with an NVIDIA device.
+    device: Option<Vec<u8>>,
+    appraisal: Appraisal,
 }
 
 /// Runs the command.
 pub(super) fn run(args: VerifyArgs) -> ExitCode {
     let now = args.at.unwrap_or_else(|| Clock::system().now());
-    let appraised = match appraise_all(&args, now) {
-        Ok(appraised) => appraised,
+    let (judged, unusable) = match judge_all(&args, now) {
+        Ok(judged) => judged,
         Err(unusable) => return terminal::fail(unusable),
     };
-    if args.json {
-        terminal::say(output::json(&appraised));
+    if args.json && !judged.is_empty() {
+        terminal::say(output::json(&judged));
     } else {
         let style = output::Style::of_stdout();
-        for (path, appraisal) in &appraised {
-            terminal::say(output::text(path, appraisal, style));
+        for one in &judged {
+            terminal::say(output::text(one, style));
         }
+    }
+    for (one, other) in same_devices(&judged) {
+        terminal::note(format_args!(
+            "{} and {} are reports of one device, which counts once",
+            one.display(),
+            other.display()
+        ));
     }
     if args.tee.is_none() && args.nonce.is_none() {
         terminal::note("without --nonce nothing shows that the evidence is fresh");
     }
-    if appraised.iter().all(|(_, appraisal)| appraisal.accepted()) {
-        ExitCode::SUCCESS
-    } else {
+    let refused = judged.iter().any(|it| !it.appraisal.accepted());
+    let code = if refused {
         ExitCode::from(REFUSED)
-    }
+    } else {
+        ExitCode::SUCCESS
+    };
+    unusable
+        .into_iter()
+        .map(terminal::fail)
+        .last()
+        .unwrap_or(code)
 }
 
-/// Appraises every file. One that cannot be used ends the command before anything is printed, so
-/// that no verdict is taken for one over all of them.
-fn appraise_all(args: &VerifyArgs, now: SystemTime) -> Result<Vec<(PathBuf, Appraisal)>, Unusable> {
-    let question = Question::from_args(args)?;
-    let mut appraised = Vec::new();
-    for path in &args.files {
-        appraised.extend(question.appraise(path, now)?);
+/// Judges every file, and says which ones cannot be used.
+fn judge_all(args: &VerifyArgs, now: SystemTime) -> Result<(Vec<Judged>, Vec<Unusable>), Unusable> {
+    // Who misspelt a file wants to know that first.
+    let absent = || args.files.iter().find_map(|path| input::absent(path));
+    let question = Question::from_args(args).map_err(|wrong| absent().unwrap_or(wrong))?;
+    let (mut judged, mut unusable) = (Vec::new(), Vec::new());
+    for (number, path) in args.files.iter().enumerate() {
+        match question.judge(path, number, now) {
+            Ok(of_file) => judged.extend(of_file),
+            Err(wrong) => unusable.push(wrong),
+        }
     }
-    Ok(appraised)
+    Ok((judged, unusable))
+}
+
+/// Each report of an NVIDIA device with the one before that is of the same device.
+fn same_devices(judged: &[Judged]) -> Vec<(&Path, &Path)> {
+    let mut same = Vec::new();
+    for (at, one) in judged.iter().enumerate() {
+        let mut before = judged.iter().take(at);
+        let twin = before.find(|it| it.device.is_some() && it.device == one.device);
+        same.extend(twin.map(|twin| (twin.name.as_path(), one.name.as_path())));
+    }
+    same
 }
 
 impl Question {
     fn from_args(args: &VerifyArgs) -> Result<Self, Unusable> {
         let policy = args.policy.as_deref().map(input::policy).transpose()?;
-        let raw = match args.tee {
+        let bundle = input::bundle(args.bundle.as_deref(), policy.as_ref())?;
+        let collateral = input::collateral(&args.collateral)?;
+        let policy = policy.map(Box::new);
+        let of = match args.tee {
             Some(tee) => {
                 let kind = tee.kind();
                 raw::check_arguments(kind, args.nonce.is_some(), args.report_data.is_some())?;
-                Some(Raw {
+                let kept = [&collateral, bundle.collateral()];
+                let has_kept = kept.iter().any(|it| !it.amd_certificates.is_empty());
+                let reports = args.files.len();
+                Of::Reports {
+                    policy,
                     kind,
-                    certificates: raw::certificates(kind, &args.certs)?,
-                    report_data: args.report_data,
-                })
+                    certificates: raw::Certificates::read(kind, &args.certs, reports, has_kept)?,
+                    expected: Expected {
+                        report_data: args.report_data,
+                        nonce: args.nonce,
+                    },
+                }
             }
-            None if policy.is_none() => return Err(Unusable::NoPolicy),
-            None => None,
+            None => Of::Answers {
+                policy: policy.ok_or(Unusable::NoPolicy)?,
+                nonce: args.nonce.as_ref().map(of_answer).transpose()?,
+            },
         };
         Ok(Self {
-            bundle: input::bundle(args.bundle.as_deref(), policy.as_ref())?,
-            policy,
-            collateral: input::collateral(&args.collateral)?,
-            nonce: args.nonce,
-            raw,
+            bundle,
+            collateral,
+            of,
         })
     }
 
-    /// Appraises a file, which can hold several devices.
-    fn appraise(
-        &self,
-        path: &Path,
-        now: SystemTime,
-    ) -> Result<Vec<(PathBuf, Appraisal)>, Unusable> {
-        match (&self.raw, &self.policy) {
-            (Some(raw), _) => self.appraise_raw(raw, path, now),
-            (None, None) => Err(Unusable::NoPolicy),
-            (None, Some(policy)) => {
-                let mut answer = input::answer(path)?;
+    /// Judges file `number`, counted from 0, which can hold several devices.
+    fn judge(&self, path: &Path, number: usize, now: SystemTime) -> Result<Vec<Judged>, Unusable> {
+        let bytes = input::evidence(path)?;
+        let sha256 = Sha256::digest(&bytes).into();
+        match &self.of {
+            Of::Answers { policy, nonce } => {
+                let mut answer =
+                    input::parse_answer(path, &bytes).map_err(|wrong| wrong.hint_at_tee(&bytes))?;
                 for item in &mut answer.evidence {
                     input::add(&mut item.collateral, &self.collateral);
                 }
-                let nonce = self.nonce.as_ref();
-                let appraisal = appraise(&answer, policy, &self.bundle, nonce, now);
-                Ok(vec![(path.to_owned(), appraisal)])
+                Ok(vec![Judged {
+                    name: path.to_owned(),
+                    sha256,
+                    device: None,
+                    appraisal: appraise(&answer, policy, &self.bundle, nonce.as_ref(), now),
+                }])
+            }
+            Of::Reports {
+                policy,
+                kind,
+                certificates,
+                expected,
+            } => {
+                let items = raw::items(*kind, path, bytes, number, certificates)?;
+                let several = items.len() > 1;
+                let judged = items.into_iter().zip(1..).map(|(mut item, number)| {
+                    input::add(&mut item.collateral, &self.collateral);
+                    Judged {
+                        name: if several {
+                            format!("{}, number {number}", path.display()).into()
+                        } else {
+                            path.to_owned()
+                        },
+                        sha256,
+                        appraisal: self.judge_item(&item, policy.as_deref(), *expected, now),
+                        device: item
+                            .certificates
+                            .get(1)
+                            .filter(|_| !item.kind.is_cpu())
+                            .cloned(),
+                    }
+                });
+                Ok(judged.collect())
             }
         }
     }
 
-    fn appraise_raw(
+    fn judge_item(
         &self,
-        raw: &Raw,
-        path: &Path,
+        item: &EvidenceItem,
+        policy: Option<&Policy>,
+        expected: Expected,
         now: SystemTime,
-    ) -> Result<Vec<(PathBuf, Appraisal)>, Unusable> {
-        let policy = self.policy.as_ref();
-        if let Some(table) = policy.and_then(|policy| raw::missing_table(raw.kind, policy)) {
-            return Err(Unusable::NoSection { table });
+    ) -> Appraisal {
+        let appraisal = appraise_item(item, policy, &self.bundle, expected, now);
+        match policy.and_then(Policy::nvidia) {
+            Some(nvidia) if !item.kind.is_cpu() => appraisal.of_device_alone(nvidia),
+            _ => appraisal,
         }
-        let expected = Expected {
-            report_data: raw.report_data,
-            nonce: self.nonce.map(|nonce| *nonce.as_bytes()),
-        };
-        let items = raw::items(raw.kind, path, &raw.certificates)?;
-        let several = items.len() > 1;
-        let appraised = items.into_iter().zip(1..).map(|(mut item, number)| {
-            input::add(&mut item.collateral, &self.collateral);
-            let appraisal = appraise_item(&item, policy, &self.bundle, expected, now);
-            let name = if several {
-                format!("{}, number {number}", path.display()).into()
-            } else {
-                path.to_owned()
-            };
-            (name, appraisal)
-        });
-        Ok(appraised.collect())
     }
 }
 
+fn of_answer(nonce: &ReportNonce) -> Result<Nonce, Unusable> {
+    let bytes = <[u8; 32]>::try_from(nonce.as_bytes());
+    bytes.map(Nonce::from).map_err(|_| Unusable::NonceLength)
+}
+
 pub(super) fn parse_time(text: &str) -> Result<SystemTime, &'static str> {
-    let unix = text.parse().ok().and_then(clock::from_unix_seconds);
-    unix.or_else(|| from_rfc3339(text))
+    let unix = text.parse().ok();
+    if unix.is_some_and(|seconds| seconds > LAST_SECOND) {
+        return Err("after the year 9999: give Unix seconds, not milliseconds");
+    }
+    unix.and_then(clock::from_unix_seconds)
+        .or_else(|| from_rfc3339(text))
         .ok_or("neither a time such as 2026-06-01T00:00:00Z nor Unix seconds")
 }
 

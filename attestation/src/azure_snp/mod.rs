@@ -75,6 +75,11 @@ fn check_report(
         .chain(input.certificates)
         .cloned()
         .collect();
+    // The authority and root of a whole chain beside it are no leaves.
+    let certificates = match sev_snp::certificates_of(hcl.report, &certificates) {
+        ordered if ordered.is_empty() => certificates,
+        ordered => ordered,
+    };
     let of_report = Input {
         report: hcl.report,
         certificates: &certificates,
@@ -131,8 +136,8 @@ fn check_quote(checks: &mut Checks, input: &Input<'_>, capture: &Capture, key: O
     let nonce = input.expected.nonce;
     let seen = hex::encode(quote.extra_data);
     checks.against("nonce", nonce, "a nonce to compare with", seen, |nonce| {
-        let equal = quote.extra_data.ct_eq(&nonce);
-        (equal.into(), hex::encode(nonce))
+        let equal = quote.extra_data.ct_eq(nonce.as_bytes());
+        (equal.into(), hex::encode(nonce.as_bytes()))
     });
     if let Some(report_data) = input.expected.report_data {
         checks.record(

@@ -309,7 +309,7 @@ fn item(report: Vec<u8>) -> EvidenceItem {
 fn appraise_bytes(report: Vec<u8>, policy: &Policy, now: SystemTime) -> Appraisal {
     let expected = Expected {
         report_data: Some(REPORT_DATA),
-        nonce: Some(NONCE),
+        nonce: Some(NONCE.into()),
     };
     appraise_item(&item(report), Some(policy), &Bundle::empty(), expected, now)
 }
@@ -540,7 +540,7 @@ fn certificates_beside_a_document_are_refused() {
     item.certificates = vec![ROOT_DER.clone()];
     let given = Expected {
         report_data: Some(REPORT_DATA),
-        nonce: Some(NONCE),
+        nonce: Some(NONCE.into()),
     };
     let now = from_rfc3339(NOW).unwrap();
     let appraisal = appraise_item(&item, Some(&policy("")), &Bundle::empty(), given, now);
@@ -577,7 +577,10 @@ fn without_expected_values_nothing_is_accepted() {
         (None, None, vec!["report data", "nonce"]),
     ];
     for (report_data, nonce, expected) in cases {
-        let given = Expected { report_data, nonce };
+        let given = Expected {
+            report_data,
+            nonce: nonce.map(Into::into),
+        };
         let item = item(report.clone());
         let appraisal = appraise_item(&item, Some(&policy), &bundle, given, now);
         assert_eq!(failed(&appraisal), expected);

@@ -30,12 +30,12 @@ pub use policy::NvidiaPolicy;
 pub(crate) use policy::Section;
 pub(crate) use propose::propose;
 pub use report::{Report, ReportError};
-pub(crate) use set::check_set;
+pub(crate) use set::{check_set, leave_set_open};
 
 use crate::answer::EvidenceKind;
 use crate::check::Checks;
 use crate::claims::Root;
-use crate::input::Input;
+use crate::input::{Input, ReportNonce};
 use crate::nvidia::chain::{Chain, TrustedRoot};
 use crate::nvidia::device::Device;
 
@@ -128,11 +128,12 @@ fn check_signature(checks: &mut Checks, report: &Report<'_>, chain: &Chain) {
     checks.record("report signature", passed, "verifies", seen);
 }
 
-fn check_nonce(checks: &mut Checks, report: &Report<'_>, expected: Option<[u8; 32]>) {
+fn check_nonce(checks: &mut Checks, report: &Report<'_>, expected: Option<ReportNonce>) {
     let seen = hex::encode(report.nonce);
     let needed = "a nonce to compare with";
     checks.against("report nonce", expected, needed, seen, |expected| {
-        let equal = report.nonce.ct_eq(&expected);
+        let expected = expected.as_bytes();
+        let equal = report.nonce.as_slice().ct_eq(expected);
         (equal.into(), hex::encode(expected))
     });
 }

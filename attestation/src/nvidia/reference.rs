@@ -12,9 +12,11 @@ use crate::nvidia::policy::Requirement;
 use crate::nvidia::report::Report;
 use crate::nvidia::version::VbiosVersion;
 use crate::nvidia::{GoldenMeasurements, NvidiaPolicy};
-use crate::ocsp;
+use crate::ocsp::{self, OcspError};
 use crate::time::to_rfc3339;
 
+/// What is seen of golden measurements where there is no bundle to hold them.
+const NO_BUNDLE: &str = "no bundle was given";
 /// How the names of switches' chips begin; all others are GPUs'.
 const SWITCH: &str = "LS";
 
@@ -132,7 +134,18 @@ pub(super) fn check_revocation(
     let mut first_end = None;
     for (certificate, issuer) in chain.revocable() {
         let responses = input.collateral(|collateral| &collateral.ocsp);
-        let good = ocsp::status(responses, certificate, issuer, input.now).map(|good| {
+        let good = ocsp::status(responses, certificate, issuer, input.now);
+        // What nobody asks for and nobody gave is open, as all that needs a policy.
+        if let (None, Err(OcspError::Missing)) = (policy, &good) {
+            let name = certificate.common_name();
+            checks.open(
+                "revocation",
+                "an OCSP response to look at",
+                format!("none about {name}"),
+            );
+            continue;
+        }
+        let good = good.map(|good| {
             let from = to_rfc3339(good.this_update);
             let seen = format!("good, {from} to {}", to_rfc3339(good.not_after));
             (good.not_after, seen)
@@ -181,10 +194,15 @@ pub(super) fn check_measurements(
             (None, of_vbios)
         }
     };
+    let is_asked = policy.is_some();
+    let absent = match input.bundle.manifest() {
+        Some(_) => "none in the bundle",
+        None => NO_BUNDLE,
+    };
     if let Some(of_driver) = &of_driver {
-        of_driver.check("driver measurements", checks, report);
+        of_driver.check("driver measurements", checks, report, is_asked, absent);
     }
-    of_vbios.check("VBIOS measurements", checks, report);
+    of_vbios.check("VBIOS measurements", checks, report, is_asked, absent);
     if let Some(of_driver) = of_driver {
         let shared = of_driver
             .indexes()
@@ -220,10 +238,22 @@ impl<'a> Manifest<'a> {
         measurements.iter().map(|it| it.index)
     }
 
-    fn check(&self, name: &'static str, checks: &mut Checks, report: &Report<'_>) {
+    /// `absent` is what to say where there are none; who asks for them gets a refusal then.
+    fn check(
+        &self,
+        name: &'static str,
+        checks: &mut Checks,
+        report: &Report<'_>,
+        is_asked: bool,
+        absent: &str,
+    ) {
         let Self { id, version, found } = self;
         let Some(golden) = found else {
-            checks.record(name, false, format!("as in {id}"), "none in the bundle");
+            let needed = format!("golden measurements as in {id}");
+            match is_asked {
+                true => _ = checks.record(name, false, needed, absent),
+                false => checks.open(name, &needed, absent),
+            }
             return;
         };
         let unmet = golden.measurements.iter().find(|expected| {

@@ -59,6 +59,26 @@ pub(crate) fn check_set(
     check_switches(checks, devices);
 }
 
+/// Leaves open what [`check_set`] would ask of the devices of a machine together.
+pub(crate) fn leave_set_open(checks: &mut Checks, policy: &NvidiaPolicy) {
+    let needed = "the devices of a machine together, as a node's answer holds them";
+    let mut open = |asked: bool, name, seen: String| {
+        if asked {
+            checks.open(name, needed, seen);
+        }
+    };
+    let minimum = policy.minimum_gpus;
+    open(
+        minimum > 0,
+        "GPU count",
+        format!("one report alone; the policy asks for {minimum}"),
+    );
+    let alone = || "one report alone".to_owned();
+    open(true, "distinct devices", alone());
+    open(policy.require_uniform_gpus, "uniform GPUs", alone());
+    open(policy.modes.contains(&Mode::Ppcie), "switches", alone());
+}
+
 fn describe(gpu: &Claims) -> String {
     let driver = gpu.driver.as_deref().unwrap_or_default();
     let mode = gpu.mode.map_or("", Mode::as_str);

@@ -64,7 +64,7 @@ impl Case {
         let policy = Policy::from_toml(&text, &mut |_| Ok(root.clone())).unwrap();
         let bundle = Bundle::of_golden(self.golden.clone());
         let expected = Expected {
-            nonce: self.nonce,
+            nonce: self.nonce.map(Into::into),
             report_data: None,
         };
         appraise_item(&self.item(), Some(&policy), &bundle, expected, self.now)
@@ -846,7 +846,7 @@ fn without_a_policy_what_needs_one_is_not_checked() {
     let item = GPU.item();
     let bundle = Bundle::of_golden(Device::golden());
     let expected = Expected {
-        nonce: Some(NONCE),
+        nonce: Some(NONCE.into()),
         report_data: None,
     };
     let appraisal = appraise_item(&item, None, &bundle, expected, at(NOW));
@@ -927,7 +927,7 @@ fn genuine_bundle() -> Bundle {
 fn genuine_nonce() -> Expected {
     let nonce = hex::decode("931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb");
     Expected {
-        nonce: Some(nonce.unwrap().try_into().unwrap()),
+        nonce: Some(nonce.unwrap().as_slice().try_into().unwrap()),
         report_data: None,
     }
 }

@@ -6,8 +6,8 @@ use crate::certificate::{Certificate, CertificateError, Scheme};
 use crate::check::Checks;
 use crate::claims::Root;
 use crate::digest::sha256;
-use crate::sev_snp::Product;
 use crate::sev_snp::roots::{AMD_ROOTS, ARK_SHA256};
+use crate::sev_snp::{Product, Report, endorsement};
 use crate::time::to_rfc3339;
 
 /// A root that a policy trusts.
@@ -192,11 +192,30 @@ fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) 
 ///
 /// Nothing is verified here, and what is left out is never trusted.
 pub fn order_certificates(certificates: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    order(certificates, |_| true)
+}
+
+/// As [`order_certificates`], where there may be several leaves: of the one that the report names by
+/// hardware id and TCB, or of the first where none fits.
+pub fn certificates_of(report: &[u8], certificates: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let report = Report::parse(report).ok();
+    let fits = |leaf: &Certificate| {
+        let mut report = report.iter();
+        report.any(|report| endorsement::fits(leaf, report))
+    };
+    match order(certificates, fits) {
+        none if none.is_empty() => order_certificates(certificates),
+        fitting => fitting,
+    }
+}
+
+fn order(certificates: &[Vec<u8>], is_wanted: impl Fn(&Certificate) -> bool) -> Vec<Vec<u8>> {
     let parsed: Vec<_> = certificates
         .iter()
         .filter_map(|der| Some((der, Certificate::parse(der).ok()?)))
         .collect();
-    let Some((leaf_der, leaf)) = parsed.iter().find(|(_, cert)| cert.check_leaf().is_ok()) else {
+    let mut leaves = parsed.iter().filter(|(_, it)| it.check_leaf().is_ok());
+    let Some((leaf_der, leaf)) = leaves.find(|(_, leaf)| is_wanted(leaf)) else {
         return Vec::new();
     };
     let authority = parsed
@@ -213,7 +232,6 @@ mod tests {
     use x509_cert::der::Decode;
 
     use super::*;
-    use crate::sev_snp::{Report, endorsement};
     use crate::time::from_rfc3339;
 
     /// There is no public Turin report: one of Milan's is bent to what the certificate says, and

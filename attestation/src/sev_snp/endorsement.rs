@@ -99,14 +99,14 @@ pub(crate) fn verify(
     })
 }
 
-/// Whether a chip's certificate is the one for the key that the report's chip derives from the
-/// reported TCB.
+/// Whether a certificate is the one for the key that the report's chip derives from the reported
+/// TCB, or for a lent key of that TCB.
 pub(crate) fn fits(leaf: &Certificate, report: &Report) -> bool {
     let name = ia5(leaf, PRODUCT_NAME);
     let product = name.as_deref().and_then(Product::from_certificate_name);
     product.is_some_and(|product| {
         tcb_agrees(leaf, product, report)
-            && hwid_agrees(leaf, product, Some(SigningKey::Vcek), report)
+            && hwid_agrees(leaf, product, SigningKey::of(leaf), report)
     })
 }
 

@@ -20,8 +20,8 @@ use std::time::SystemTime;
 
 use subtle::ConstantTimeEq;
 
-pub use chain::order_certificates;
 pub(crate) use chain::{TrustedRoot, verify as verify_chain};
+pub use chain::{certificates_of, order_certificates};
 pub use endorsement::SigningKey;
 pub use policy::SnpPolicy;
 pub(crate) use policy::{Section, read_root};

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::check::Checks;
 use crate::sev_snp::endorsement::{Endorsement, SigningKey};
+use crate::sev_snp::policy::PlatformFeature;
 use crate::sev_snp::report::{
     POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_RESERVED_ONE, POLICY_RESERVED_ZERO,
     POLICY_SINGLE_SOCKET, POLICY_SMT, Report,
@@ -123,7 +124,10 @@ fn check_settings(checks: &mut Checks, policy: Option<&SnpPolicy>, report: &Repo
             (report.guest_svn >= minimum, format!("at least {minimum}"))
         },
     );
-    let seen = format!("{:#x}", report.platform_info);
+    let features = PlatformFeature::ALL.into_iter();
+    let on = features.filter(|feature| report.platform_info & feature.bit() != 0);
+    let on: Vec<_> = on.map(PlatformFeature::as_str).collect();
+    let seen = format!("[{}] ({:#x})", on.join(", "), report.platform_info);
     checks.against("platform info", policy, NEEDS_POLICY, seen, |policy| {
         let required = &policy.required_platform_info;
         let passed = required

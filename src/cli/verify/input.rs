@@ -22,8 +22,9 @@ use crate::config::{self, bundle::BundleFolderError};
 const MAX_CERTIFICATE_FILES: usize = 16;
 /// Longest file of certificates, in bytes: AMD's whole chain in PEM has under 8 KiB.
 const MAX_CERTIFICATE_FILE: usize = 64 * 1024;
-/// Longest file with reports, in bytes: a list of 32 devices' in base64 has under 512 KiB.
-const MAX_REPORT_FILE: usize = 1024 * 1024;
+/// Longest file with an answer or reports, in bytes: a list of 32 devices' in base64 has under
+/// 512 KiB.
+const MAX_EVIDENCE_FILE: usize = MAX_ANSWER;
 /// Most files of collateral.
 const MAX_COLLATERAL_FILES: usize = 64;
 /// Longest file of collateral, in bytes: Intel's has under 32 KiB.
@@ -53,8 +54,12 @@ pub(in crate::cli) enum Unusable {
         path.display()
     )]
     Unconfirmed { path: PathBuf, source: PolicyError },
-    #[error("{}: not a node's answer: {source} (for a raw report give --tee)", path.display())]
-    Answer { path: PathBuf, source: AnswerError },
+    #[error("{}: not a node's answer: {source}{hint}", path.display())]
+    Answer {
+        path: PathBuf,
+        source: AnswerError,
+        hint: &'static str,
+    },
     #[error("{}: no {kind} evidence: that is {form}", path.display())]
     Report {
         path: PathBuf,
@@ -67,12 +72,24 @@ pub(in crate::cli) enum Unusable {
     TooManyFiles(usize),
     #[error("a raw report needs the certificate of the key that signed it: give --certs FILE")]
     NoCertificates,
+    #[error(
+        "a raw report needs the certificate of the chip's key: give it with --certs, --collateral or \
+         --bundle"
+    )]
+    NoChipCertificate,
     #[error("none of the certificates holds a P-384 key, as the one that signs reports does")]
     NoLeaf,
     #[error("an answer is appraised against a policy: give --policy FILE (docs/policy.md)")]
     NoPolicy,
-    #[error("the policy has no [{table}] table, so it accepts no report")]
-    NoSection { table: &'static str },
+    #[error(
+        "{certificates} files of certificates for {reports} reports: give one --certs for each \
+         report, in the same order"
+    )]
+    Unpaired { certificates: usize, reports: usize },
+    #[error(
+        "the nonce of an answer is 64 lower-case hex digits; with --tee it can have another length"
+    )]
+    NonceLength,
     #[error("{kind} evidence carries its certificates: leave --certs out")]
     CertificatesInside { kind: EvidenceKind },
     #[error("{kind} evidence has no nonce of its own: leave --nonce out, or give --report-data")]
@@ -95,6 +112,25 @@ pub(in crate::cli) enum Unusable {
     TooMuchCollateral(usize),
 }
 
+impl Unusable {
+    /// Says of what is no answer, but could be a report, how reports are read.
+    pub(in crate::cli) fn hint_at_tee(self, bytes: &[u8]) -> Self {
+        let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+        let is_capture = bytes.windows(CAPTURE.len()).any(|window| window == CAPTURE);
+        match self {
+            Self::Answer { path, source, .. } if !is_object || is_capture => Self::Answer {
+                path,
+                source,
+                hint: " (for a raw report give --tee)",
+            },
+            other => other,
+        }
+    }
+}
+
+/// A member that captures of Azure's have, and no answer.
+const CAPTURE: &[u8] = b"\"hcl_report\"";
+
 /// Reads a policy; files that it names are sought from its own folder.
 pub(in crate::cli) fn policy(path: &Path) -> Result<Policy, Unusable> {
     let text = String::from_utf8(read(path, MAX_POLICY)?);
@@ -112,16 +148,31 @@ pub(in crate::cli) fn policy(path: &Path) -> Result<Policy, Unusable> {
 }
 
 pub(in crate::cli) fn answer(path: &Path) -> Result<Answer, Unusable> {
+    parse_answer(path, &evidence(path)?)
+}
+
+/// What stands in the file at `path`, as an answer.
+pub(in crate::cli) fn parse_answer(path: &Path, bytes: &[u8]) -> Result<Answer, Unusable> {
     // A line end after the JSON, as editors write it, is white space to the reader.
-    let bytes = read(path, MAX_ANSWER)?;
-    Answer::from_json(&bytes).map_err(|source| Unusable::Answer {
+    Answer::from_json(bytes).map_err(|source| Unusable::Answer {
         path: path.into(),
         source,
+        hint: "",
     })
 }
 
-pub(in crate::cli) fn report(path: &Path) -> Result<Vec<u8>, Unusable> {
-    read(path, MAX_REPORT_FILE)
+/// Reads a file with an answer or with reports.
+pub(in crate::cli) fn evidence(path: &Path) -> Result<Vec<u8>, Unusable> {
+    read(path, MAX_EVIDENCE_FILE)
+}
+
+/// Why a file cannot be opened, if it cannot.
+pub(in crate::cli) fn absent(path: &Path) -> Option<Unusable> {
+    let source = File::open(path).err()?;
+    Some(Unusable::Read {
+        path: path.into(),
+        source,
+    })
 }
 
 /// Reads answers, each with the collateral beside it. A folder is a gateway's archive.
@@ -225,8 +276,8 @@ pub(in crate::cli) fn add(to: &mut Collateral, more: &Collateral) {
     to.ocsp.extend_from_slice(&more.ocsp);
 }
 
-/// Reads every certificate in the files, in their order.
-pub(in crate::cli) fn certificates(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Unusable> {
+/// Reads every certificate in the files, in their order, by file.
+pub(in crate::cli) fn certificates(paths: &[PathBuf]) -> Result<Vec<Vec<Vec<u8>>>, Unusable> {
     if paths.len() > MAX_CERTIFICATE_FILES {
         return Err(Unusable::TooManyFiles(paths.len()));
     }
@@ -236,7 +287,7 @@ pub(in crate::cli) fn certificates(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Un
         if in_file.is_empty() {
             return Err(Unusable::Certificate { path: path.clone() });
         }
-        found.extend(in_file);
+        found.push(in_file);
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use attestation::{Collateral, EvidenceItem, EvidenceKind, Policy, sev_snp};
+use attestation::{Collateral, EvidenceItem, EvidenceKind, sev_snp};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
@@ -34,46 +34,74 @@ pub(super) fn check_arguments(
     Ok(())
 }
 
-/// The table that `policy` would need for this kind and has not.
-pub(super) fn missing_table(kind: EvidenceKind, policy: &Policy) -> Option<&'static str> {
-    let (there, table) = match kind {
-        EvidenceKind::SevSnp | EvidenceKind::AzureSnp => (policy.sev_snp().is_some(), "sev_snp"),
-        EvidenceKind::Tdx => (policy.tdx().is_some(), "tdx"),
-        EvidenceKind::Nitro => (policy.nitro().is_some(), "nitro"),
-        EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch => {
-            (policy.nvidia().is_some(), "nvidia")
-        }
-    };
-    (!there).then_some(table)
+/// The certificates that go with the reports of one kind.
+pub(super) struct Certificates {
+    kind: EvidenceKind,
+    by_file: Vec<Vec<Vec<u8>>>,
+    /// How many files of reports there are.
+    reports: usize,
 }
 
-/// Reads the certificates that go with every report of this kind.
-pub(super) fn certificates(
-    kind: EvidenceKind,
-    paths: &[PathBuf],
-) -> Result<Vec<Vec<u8>>, Unusable> {
-    let found = input::certificates(paths)?;
-    match kind {
-        EvidenceKind::SevSnp if found.is_empty() => Err(Unusable::NoCertificates),
-        EvidenceKind::SevSnp => match sev_snp::order_certificates(&found) {
-            ordered if ordered.is_empty() => Err(Unusable::NoLeaf),
-            ordered => Ok(ordered),
-        },
-        EvidenceKind::Tdx | EvidenceKind::Nitro if !found.is_empty() => {
-            Err(Unusable::CertificatesInside { kind })
+impl Certificates {
+    /// Reads them. `has_kept` says that certificates of chips came another way.
+    pub(super) fn read(
+        kind: EvidenceKind,
+        paths: &[PathBuf],
+        reports: usize,
+        has_kept: bool,
+    ) -> Result<Self, Unusable> {
+        let by_file = input::certificates(paths)?;
+        match kind {
+            EvidenceKind::SevSnp if by_file.is_empty() && !has_kept => {
+                return Err(Unusable::NoChipCertificate);
+            }
+            EvidenceKind::SevSnp if !by_file.is_empty() => {
+                if sev_snp::order_certificates(&by_file.concat()).is_empty() {
+                    return Err(Unusable::NoLeaf);
+                }
+            }
+            EvidenceKind::Tdx | EvidenceKind::Nitro if !by_file.is_empty() => {
+                return Err(Unusable::CertificatesInside { kind });
+            }
+            _ => {}
         }
-        // A device's file is in order, and the JSON of NVIDIA's tools has its own.
-        _ => Ok(found),
+        Ok(Self {
+            kind,
+            by_file,
+            reports,
+        })
+    }
+
+    /// Those of the report in file `number`, counted from 0. A chip's name their chip; a device's are
+    /// told apart by their order alone.
+    fn of(&self, number: usize, report: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
+        let all = self.by_file.concat();
+        match self.kind {
+            EvidenceKind::SevSnp => Ok(sev_snp::certificates_of(report, &all)),
+            EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch if all.is_empty() => {
+                Err(Unusable::NoCertificates)
+            }
+            EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch if self.reports > 1 => {
+                let paired = self.by_file.len() == self.reports;
+                let own = self.by_file.get(number).filter(|_| paired).cloned();
+                own.ok_or(Unusable::Unpaired {
+                    certificates: self.by_file.len(),
+                    reports: self.reports,
+                })
+            }
+            _ => Ok(all),
+        }
     }
 }
 
-/// Reads the reports of this kind in a file; one, but for NVIDIA's JSON.
+/// The reports of this kind in file `number`, counted from 0; one, but for NVIDIA's JSON.
 pub(super) fn items(
     kind: EvidenceKind,
     path: &Path,
-    certificates: &[Vec<u8>],
+    bytes: Vec<u8>,
+    number: usize,
+    certificates: &Certificates,
 ) -> Result<Vec<EvidenceItem>, Unusable> {
-    let bytes = input::report(path)?;
     let is_device = matches!(kind, EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch);
     if is_device && bytes.trim_ascii_start().first() == Some(&b'[') {
         return devices(kind, path, &bytes);
@@ -85,13 +113,10 @@ pub(super) fn items(
         kind,
         form: form(kind),
     })?;
-    if is_device && certificates.is_empty() {
-        return Err(Unusable::NoCertificates);
-    }
     Ok(vec![EvidenceItem {
         kind,
+        certificates: certificates.of(number, &report)?,
         report,
-        certificates: certificates.to_vec(),
         collateral: Collateral::default(),
     }])
 }

@@ -30,10 +30,21 @@ fn parse(words: &[&str]) -> Result<VerifyArgs, clap::Error> {
     Command::try_parse_from(words).map(|command| command.args)
 }
 
-fn appraise_one(words: &[&str]) -> Result<Appraisal, Unusable> {
+fn judge(words: &[&str]) -> Result<(Vec<Judged>, Vec<Unusable>), Unusable> {
     let args = parse(words).unwrap();
-    let mut appraised = appraise_all(&args, args.at.unwrap())?;
-    Ok(appraised.remove(0).1)
+    judge_all(&args, args.at.unwrap())
+}
+
+fn judge_one(words: &[&str]) -> Result<Judged, Unusable> {
+    let (mut judged, mut unusable) = judge(words)?;
+    match unusable.pop() {
+        Some(unusable) => Err(unusable),
+        None => Ok(judged.remove(0)),
+    }
+}
+
+fn appraise_one(words: &[&str]) -> Result<Appraisal, Unusable> {
+    judge_one(words).map(|judged| judged.appraisal)
 }
 
 /// A folder that goes away with the test.
@@ -128,15 +139,18 @@ fn certificate_der(pem: &str) -> Vec<u8> {
 fn without_a_policy_nothing_is_accepted_and_what_is_needed_is_said() {
     let (report, vcek) = (data("genoa/report.bin"), data("genoa/vcek.pem"));
     let words = ["--tee", "sev-snp", &report, "--certs", &vcek, "--at", AT];
-    let appraisal = appraise_one(&words).unwrap();
-    assert!(!appraisal.accepted());
-    let text = output::text(Path::new("r"), &appraisal, output::Style::Plain);
+    let judged = judge_one(&words).unwrap();
+    assert!(!judged.appraisal.accepted());
+    let text = output::text(&judged, output::Style::Plain);
     let verdict = text.lines().last().unwrap();
     assert_eq!(
         verdict,
-        "refused (root amd): no check failed, but some need a policy to compare with and \
-         report data to compare with (--policy, --report-data)"
+        "not judged (root amd): no check failed, but some could not be made: give --policy, \
+         --report-data"
     );
+    let json: serde_json::Value = serde_json::from_str(&output::json(&[judged])).unwrap();
+    assert_eq!(json[0]["verdict"], "not-judged");
+    assert_eq!(json[0]["policy"], serde_json::Value::Null);
     assert!(text.contains("  passed      report signature: expected verifies; seen verifies\n"));
     assert!(text.contains("  not checked measurement: expected a policy to compare with; seen "));
 }
@@ -148,21 +162,25 @@ fn what_cannot_be_used_says_what_to_do() {
     let long = folder.write("long", vec![b' '; 1024 * 1024 + 1]);
     let bad_policy = folder.write("bad.toml", "version = 1\nallow_debug = true\n");
     let policy = folder.write("policy.toml", genoa_policy());
-    let none = folder.write("none.toml", "version = 1\n");
     let (report, vcek, ask) = (
         data("genoa/report.bin"),
         data("genoa/vcek.pem"),
         data("genoa/ask.pem"),
     );
     let raw = ["--tee", "sev-snp", "--at", "0"];
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
+        (&["/nowhere", "--at", "0"], "/nowhere: "),
+        (
+            &[&report, "--at", "0", "--policy", &policy, "--nonce", "00"],
+            "the nonce of an answer is 64",
+        ),
         (
             &[&report, "--at", "0"],
             "an answer is appraised against a policy: give --policy FILE",
         ),
         (
             &[&report, "--at", "0", "--policy", &policy],
-            "not a node's answer: invalid JSON",
+            "(for a raw report give --tee)",
         ),
         (
             &[&long, "--at", "0", "--policy", &policy],
@@ -178,7 +196,7 @@ fn what_cannot_be_used_says_what_to_do() {
         ),
         (
             &[&report],
-            "a raw report needs the certificate of the key that signed it",
+            "needs the certificate of the chip's key: give it with --certs, --collateral",
         ),
         (&[&report, "--certs", &empty], "holds no certificate"),
         (
@@ -188,10 +206,6 @@ fn what_cannot_be_used_says_what_to_do() {
         (
             &[&empty, "--certs", &vcek],
             "no sev-snp evidence: that is 1184 bytes",
-        ),
-        (
-            &[&report, "--certs", &vcek, "--policy", &none],
-            "the policy has no [sev_snp] table",
         ),
     ];
     for (words, expected) in cases {
@@ -212,9 +226,11 @@ fn what_cannot_be_used_says_what_to_do() {
 
 #[test]
 fn arguments_are_checked_before_anything_is_read() {
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 9] = [
         &[],
-        &["f", "--nonce", "00"],
+        &["f", "--nonce", ""],
+        &["f", "--nonce", "0A"],
+        &["f", "--at", "1780000000000"],
         &["f", "--at", "yesterday"],
         &["f", "--tee", "sgx"],
         &["f", "--certs", "c"],
@@ -254,18 +270,28 @@ fn an_answer_under_a_software_root_says_so() {
         "--nonce",
         &nonce,
     ];
-    let appraisal = appraise_one(&good).unwrap();
-    assert_eq!(appraisal.refusal(), None);
-    assert_eq!(appraisal.root(), Some(Root::Software));
-    let text = output::text(Path::new("a"), &appraisal, output::Style::Plain);
+    let judged = judge_one(&good).unwrap();
+    assert_eq!(judged.appraisal.refusal(), None);
+    assert_eq!(judged.appraisal.root(), Some(Root::Software));
+    let text = output::text(&judged, output::Style::Plain);
     assert!(
         text.ends_with("accepted (software root: no hardware stands behind it)"),
         "{text}"
     );
-    let colour = output::text(Path::new("a"), &appraisal, output::Style::Colour);
+    let colour = output::text(&judged, output::Style::Colour);
     assert!(colour.contains("\u{1b}[1;33msoftware root\u{1b}[0m"));
-    let json: serde_json::Value =
-        serde_json::from_str(&output::json(&[(PathBuf::from("a"), appraisal)])).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&output::json(&[judged])).unwrap();
+    let digest = hex::encode(Sha256::digest(fs::read(&file).unwrap()));
+    assert!(
+        text.contains(&format!("evidence sha256 {digest}, policy ")),
+        "{text}"
+    );
+    assert_eq!(json[0]["evidence_sha256"], digest);
+    assert_eq!(json[0]["appraised_at"], AT);
+    assert_eq!(json[0]["fresh"], true);
+    assert_eq!(json[0]["not_after"], "2026-06-01T01:00:00Z");
+    assert_eq!(json[0]["policy"].as_str().unwrap().len(), 64);
+    assert_eq!(json[0]["sealgate"], env!("CARGO_PKG_VERSION"));
     assert_eq!(json[0]["accepted"], true);
     assert_eq!(json[0]["root"], "software root");
 
@@ -321,4 +347,192 @@ fn answer_of(root: &SoftwareRoot, measurement: [u8; 48]) -> Answer {
         nonce,
         evidence: vec![item],
     }
+}
+
+const OF_GPU: &str = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb";
+
+/// What a policy asks of the devices of a machine together no report of one device shows.
+#[test]
+fn a_device_alone_is_not_judged_as_a_machine_of_them() {
+    let folder = Folder::new("gpu");
+    let policy = folder.write(
+        "policy.toml",
+        "version = 1\n[nvidia]\nnvidia_root = true\narchitectures = [\"GH100\"]\n\
+         minimum_gpus = 8\nrevocation = \"off\"\nmeasurements = \"off\"\n",
+    );
+    let none = folder.write("none.toml", "version = 1\n");
+    let report = data("nvidia/hopper/report.bin");
+    let chain = data("nvidia/hopper/cert_chain.pem");
+    let words = |policy| {
+        let at = "2025-08-21T12:00:00Z";
+        let given = ["--certs", &chain, "--nonce", OF_GPU, "--policy", policy];
+        let words = ["--tee", "nvidia-gpu", "--at", at, &report];
+        [&words[..], &given[..]]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let judge_words = |words: &[String]| {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        judge(&words)
+    };
+    let (judged, _) = judge_words(&words(&policy)).unwrap();
+    let text = output::text(&judged[0], output::Style::Plain);
+    for open in ["GPU count", "distinct devices", "uniform GPUs"] {
+        assert!(text.contains(&format!("not checked {open}: ")), "{text}");
+    }
+    assert!(
+        text.ends_with(
+            "not judged (root nvidia): no check failed, but some need the devices of a machine \
+             together, as a node's answer holds them"
+        ),
+        "{text}"
+    );
+    let (refused, _) = judge_words(&words(&none)).unwrap();
+    assert_eq!(
+        refused[0].appraisal.refusal().unwrap().check,
+        "policy section"
+    );
+    assert_eq!(refused[0].appraisal.checks().len(), 1, "one thing is said");
+
+    let twice = [words(&policy), vec![report.clone()]].concat();
+    let (_, unusable) = judge_words(&twice).unwrap();
+    assert!(
+        unusable[0]
+            .to_string()
+            .contains("1 files of certificates for 2 reports")
+    );
+    let paired = [twice, vec!["--certs".to_owned(), chain.clone()]].concat();
+    let (judged, unusable) = judge_words(&paired).unwrap();
+    assert_eq!((judged.len(), unusable.len()), (2, 0));
+    assert_eq!(same_devices(&judged).len(), 1);
+}
+
+#[test]
+fn without_a_policy_what_a_gpu_lacks_is_open() {
+    let (report, chain) = (
+        data("nvidia/hopper/report.bin"),
+        data("nvidia/hopper/cert_chain.pem"),
+    );
+    let at = "2025-08-21T12:00:00Z";
+    let words = [
+        "--tee",
+        "nvidia-gpu",
+        &report,
+        "--certs",
+        &chain,
+        "--at",
+        at,
+    ];
+    let judged = judge_one(&words).unwrap();
+    let text = output::text(&judged, output::Style::Plain);
+    for open in [
+        "revocation: ",
+        "driver measurements: expected golden measurements as in ",
+    ] {
+        assert!(text.contains(&format!("not checked {open}")), "{text}");
+    }
+    assert!(text.contains("seen no bundle was given\n"), "{text}");
+    let verdict = text.lines().last().unwrap();
+    let options = "give --policy, --nonce, --collateral, --bundle";
+    assert!(
+        verdict.starts_with("not judged (root nvidia)") && verdict.ends_with(options),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_chips_certificate_is_found_wherever_it_was_given() {
+    let folder = Folder::new("chips");
+    let (genoa, milan) = (data("genoa/report.bin"), data("milan/report.bin"));
+    let (of_genoa, of_milan) = (data("genoa/vcek.pem"), data("milan/vcek.pem"));
+    let signed = |judged: &Judged| {
+        let checks = judged.appraisal.checks();
+        checks
+            .iter()
+            .any(|it| it.name == "report signature" && it.passed())
+    };
+    let tee = ["--tee", "sev-snp", "--at", AT];
+    let cases: [(&str, &[&str]); 4] = [
+        ("collateral", &[&genoa, "--collateral", &of_genoa]),
+        (
+            "both, in one order",
+            &[&genoa, &milan, "--certs", &of_genoa, "--certs", &of_milan],
+        ),
+        (
+            "both, in another",
+            &[&genoa, &milan, "--certs", &of_milan, "--certs", &of_genoa],
+        ),
+        (
+            "collateral of both",
+            &[
+                &genoa,
+                &milan,
+                "--collateral",
+                &of_milan,
+                "--collateral",
+                &of_genoa,
+            ],
+        ),
+    ];
+    for (name, words) in cases {
+        let (judged, unusable) = judge(&[&tee, words].concat()).unwrap();
+        assert!(unusable.is_empty() && judged.iter().all(signed), "{name}");
+    }
+
+    // A whole chain beside Azure's capture that has no certificate of its own.
+    let capture = fs::read_to_string(data("azure/evidence-v1.json")).unwrap();
+    let mut capture: serde_json::Value = serde_json::from_str(&capture).unwrap();
+    let vcek = capture.as_object_mut().unwrap().remove("vcek").unwrap();
+    let vcek = base64::engine::general_purpose::URL_SAFE
+        .decode(vcek.as_str().unwrap())
+        .unwrap();
+    let vcek = STANDARD.encode(vcek);
+    let ask = fs::read_to_string(data("milan/ask.pem")).unwrap();
+    let chain =
+        format!("-----BEGIN CERTIFICATE-----\n{vcek}\n-----END CERTIFICATE-----\n{ask}{ask}");
+    let (capture, chain) = (
+        folder.write("capture", capture.to_string()),
+        folder.write("chain", chain),
+    );
+    let words = [
+        "--tee",
+        "azure-snp",
+        "--at",
+        AT,
+        &capture,
+        "--certs",
+        &chain,
+    ];
+    assert!(signed(&judge_one(&words).unwrap()));
+}
+
+#[test]
+fn the_good_files_are_judged_beside_the_bad() {
+    let (report, vcek) = (data("genoa/report.bin"), data("genoa/vcek.pem"));
+    let words = [
+        "--tee", "sev-snp", "--at", AT, &report, "/nowhere", "--certs", &vcek,
+    ];
+    let (judged, unusable) = judge(&words).unwrap();
+    assert_eq!((judged.len(), unusable.len()), (1, 1));
+    assert!(unusable[0].to_string().starts_with("/nowhere: "));
+}
+
+#[test]
+fn raw_evidence_has_nonces_of_any_length() {
+    let document = data("nitro/evervault-zero-pcr.cose");
+    let words = ["--tee", "nitro", "--at", "1695049411", &document];
+    let seen = |judged: Judged, name| {
+        let mut checks = judged.appraisal.checks().iter();
+        checks.find(|it| it.name == name).cloned().unwrap()
+    };
+    let nonce = seen(judge_one(&words).unwrap(), "nonce");
+    assert_ne!(nonce.seen, "none");
+    let asked = [&words[..], &["--nonce", &nonce.seen]].concat();
+    assert!(
+        seen(judge_one(&asked).unwrap(), "nonce").passed(),
+        "{}",
+        nonce.seen
+    );
 }
