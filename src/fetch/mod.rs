@@ -3,12 +3,14 @@
 //! Nothing that comes back is believed here: `bundle create` looks at it. Neither role uses this
 //! module; a machine that serves requests never asks a vendor for anything.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT},
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, InvalidHeaderValue, RETRY_AFTER, USER_AGENT,
+    },
     uri::{Authority, Scheme},
 };
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -26,6 +28,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 pub mod amd;
 pub mod intel;
@@ -80,6 +83,23 @@ pub enum FetchError {
         address: String,
         /// Why.
         reason: String,
+    },
+    /// No connection to the proxy.
+    #[error("the proxy {proxy}: connect: {reason}")]
+    ProxyConnect {
+        /// The proxy.
+        proxy: String,
+        /// Why.
+        reason: String,
+    },
+    /// A key would travel in the clear.
+    #[error(
+        "{address}: a key for a service is not sent over plain http, but to this machine: give an \
+         https address"
+    )]
+    PlainKey {
+        /// The service.
+        address: String,
     },
     /// The proxy lets nothing through.
     #[error("{address}: the proxy answered {status}")]
@@ -136,13 +156,36 @@ fn tried(tries: u32) -> String {
     }
 }
 
+/// A key for a service, sent as a bearer token (RFC 6750 section 2.1), over TLS or to this machine.
+pub struct Bearer(Zeroizing<String>);
+
+impl Bearer {
+    /// The key, without the blanks around it; `None` if a header field cannot carry it.
+    pub fn try_new(key: &str) -> Option<Self> {
+        let bearer = Self(Zeroizing::new(format!("Bearer {}", key.trim())));
+        bearer.value().is_ok().then_some(bearer)
+    }
+
+    fn value(&self) -> Result<HeaderValue, InvalidHeaderValue> {
+        let mut value = HeaderValue::from_str(&self.0)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(..)")
+    }
+}
+
 /// What is asked of a service.
 struct Ask<'a> {
     method: Method,
     address: &'a str,
     /// Content and its type.
     content: Option<(Bytes, &'static str)>,
-    bearer: Option<&'a HeaderValue>,
+    bearer: Option<&'a Bearer>,
 }
 
 /// An answer of status 200.
@@ -199,6 +242,11 @@ impl Client {
 
     /// Asks until there is an answer, as long as another try can help.
     async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
+        if ask.bearer.is_some() && !self.hides(&parse(ask.address)?) {
+            return Err(FetchError::PlainKey {
+                address: ask.address.to_owned(),
+            });
+        }
         let mut pause = self.first_pause;
         let mut tries = 1;
         loop {
@@ -223,6 +271,12 @@ impl Client {
             pause = pause.saturating_mul(2);
             tries += 1;
         }
+    }
+
+    /// Whether nobody on the way reads what is sent.
+    fn hides(&self, target: &Target) -> bool {
+        let hops = self.proxy.iter().chain([&target.authority]);
+        target.https || hops.into_iter().all(is_loopback)
     }
 
     async fn ask_once(&self, ask: &Ask<'_>) -> Result<(StatusCode, HeaderMap, Bytes), FetchError> {
@@ -254,9 +308,14 @@ impl Client {
             80
         };
         let port = hop.port_u16().unwrap_or(default);
-        let tcp = TcpStream::connect((bare(hop.host()), port))
-            .await
-            .map_err(failed)?;
+        let tcp = TcpStream::connect((bare(hop.host()), port)).await;
+        let tcp = tcp.map_err(|error| match &self.proxy {
+            Some(proxy) => FetchError::ProxyConnect {
+                proxy: proxy.to_string(),
+                reason: error.to_string(),
+            },
+            None => failed(error),
+        })?;
         if !target.https {
             return Ok(Box::new(tcp));
         }
@@ -311,7 +370,9 @@ impl Client {
             .header(ACCEPT, "*/*")
             .header(USER_AGENT, concat!("sealgate/", env!("CARGO_PKG_VERSION")));
         if let Some(bearer) = ask.bearer {
-            request = request.header(AUTHORIZATION, bearer);
+            let value = bearer.value();
+            let value = value.map_err(|_| FetchError::Address(ask.address.to_owned()))?;
+            request = request.header(AUTHORIZATION, value);
         }
         let mut content = Bytes::new();
         if let Some((bytes, kind)) = &ask.content {
@@ -386,6 +447,12 @@ fn parse(address: &str) -> Result<Target, FetchError> {
 /// A host without the brackets of an IPv6 address.
 fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn is_loopback(authority: &Authority) -> bool {
+    let host = bare(authority.host());
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|it| it.is_loopback())
 }
 
 /// `Retry-After` in its form of seconds.

@@ -2,11 +2,11 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::Method;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Ask, Client, FetchError, File, below, named};
+use super::{Ask, Bearer, Client, FetchError, File, below, named};
 
 /// The address of the service for manifests.
 pub const RIM_BASE: &str = "https://rim.attestation.nvidia.com";
@@ -19,8 +19,8 @@ struct RimAnswer {
     rim: String,
 }
 
-/// The manifest of an id, such as `NV_GPU_DRIVER_GH100_550.90.07`; `bearer` is the value of
-/// `Authorization`, for those who have a key.
+/// The manifest of an id, such as `NV_GPU_DRIVER_GH100_550.90.07`; `bearer` is for
+/// those who have a key.
 ///
 /// # Errors
 /// [`FetchError`] if it cannot be had.
@@ -28,7 +28,7 @@ pub async fn fetch_rim(
     client: &Client,
     base: &str,
     id: &str,
-    bearer: Option<&HeaderValue>,
+    bearer: Option<&Bearer>,
 ) -> Result<File, FetchError> {
     let address = below(base, &format!("/v1/rim/{id}"));
     let answer = client

@@ -416,7 +416,7 @@ async fn nvidias_manifest_comes_out_of_its_answer() {
     let rim = BASE64_STANDARD.encode(RIM);
     let service = Service::default().gives(&line, rim_answer(ID, &rim));
     let base = service.start().await;
-    let key = HeaderValue::from_static("Bearer key");
+    let key = Bearer::try_new(" key\n").unwrap();
     let fetch = |key| {
         let (base, client) = (base.clone(), client(None, None));
         async move { nvidia::fetch_rim(&client, &base, ID, key).await.unwrap() }
@@ -444,6 +444,27 @@ async fn nvidias_manifest_comes_out_of_its_answer() {
         let fetched = nvidia::fetch_rim(&client(None, None), &base, ID, None).await;
         let error = fetched.unwrap_err().to_string();
         assert!(error.ends_with(expected), "{error}");
+    }
+}
+
+/// The proxy would read it, and so would everybody between here and a service.
+#[tokio::test]
+async fn a_key_does_not_travel_in_the_clear() {
+    let key = Bearer::try_new("key").unwrap();
+    assert_eq!(format!("{key:?}"), "Bearer(..)");
+    assert!(Bearer::try_new("two\nlines").is_none());
+    let cases = [
+        (None, "http://rim.test"),
+        (None, "http://127.0.0.1.test"),
+        (Some("http://proxy.test:3128"), "http://localhost:1"),
+    ];
+    for (proxy, base) in cases {
+        let fetched = nvidia::fetch_rim(&client(proxy, None), base, ID, Some(&key)).await;
+        let error = fetched.unwrap_err();
+        assert!(
+            matches!(error, FetchError::PlainKey { .. }),
+            "{base}: {error}"
+        );
     }
 }
 
@@ -595,4 +616,12 @@ async fn arguments_that_lead_nowhere_are_named() {
         .await
         .unwrap_err();
     assert!(matches!(error, FetchError::Connect { .. }), "{error}");
+    let through = client(Some(&base), None);
+    let fetched = amd::fetch(&through, "https://kds.test", "Milan", &[]).await;
+    let error = fetched.unwrap_err().to_string();
+    let proxy = base.trim_start_matches("http://");
+    assert!(
+        error.starts_with(&format!("the proxy {proxy}: connect: ")),
+        "{error}"
+    );
 }

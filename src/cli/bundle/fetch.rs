@@ -8,13 +8,13 @@ use std::{
 
 use attestation::ocsp;
 use clap::Subcommand;
-use http::HeaderValue;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use zeroize::Zeroizing;
 
 use super::{Error, create, read};
 use crate::{
     cli::terminal,
-    fetch::{Client, FetchError, File, amd, intel, nvidia},
+    fetch::{Bearer, Client, FetchError, File, amd, intel, nvidia},
 };
 
 /// Longest chain or manifest that OCSP requests are made of, in bytes.
@@ -92,7 +92,8 @@ enum What {
         /// given several times.
         #[arg(long, value_name = "FILE")]
         ocsp: Vec<PathBuf>,
-        /// A file with a key for the service, sent as a bearer token.
+        /// A file with a key for the service, sent as a bearer token, and never over plain http but to
+        /// this machine.
         #[arg(long, value_name = "FILE")]
         api_key: Option<PathBuf>,
         /// The service for manifests, or a mirror of it.
@@ -245,13 +246,10 @@ fn requests(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
     Ok(requests)
 }
 
-fn read_bearer(path: &Path) -> Result<HeaderValue, Error> {
-    let wrong = || FetchFailed::ApiKey(path.to_owned());
-    let key = String::from_utf8(read(path, MAX_BEARER)?).map_err(|_| wrong())?;
-    let value = HeaderValue::try_from(format!("Bearer {}", key.trim()));
-    let mut value = value.map_err(|_| wrong())?;
-    value.set_sensitive(true);
-    Ok(value)
+fn read_bearer(path: &Path) -> Result<Bearer, Error> {
+    let key = Zeroizing::new(read(path, MAX_BEARER)?);
+    let key = std::str::from_utf8(&key).ok().and_then(Bearer::try_new);
+    key.ok_or_else(|| FetchFailed::ApiKey(path.to_owned()).into())
 }
 
 /// What goes into an address is made of these alone.
