@@ -7,10 +7,12 @@ use std::{
 };
 
 use attestation::{
-    Bundle,
     bundle::{BundleItem, ItemKind, MANIFEST, MAX_FILE, MAX_MANIFEST, Manifest},
+    nvidia::GoldenMeasurements,
     time::to_rfc3339,
 };
+use clap::ArgGroup;
+use sha2::{Digest as _, Sha256};
 
 use super::{Error, REFUSED, parse_time, piece::PieceError, read};
 use crate::{
@@ -19,11 +21,12 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("believed").required(true).args(["signer", "policy"])))]
 pub(in crate::cli) struct CheckArgs {
     /// The bundle's folder.
     folder: PathBuf,
     /// The public key that must have signed it, 64 hex digits; may be given several times.
-    #[arg(long, value_name = "HEX", value_parser = parse_key, required_unless_present = "policy")]
+    #[arg(long, value_name = "HEX", value_parser = parse_key)]
     signer: Vec<[u8; 32]>,
     /// The policy whose `bundle_signers` may have signed it.
     #[arg(long, value_name = "FILE", conflicts_with = "signer")]
@@ -39,18 +42,37 @@ pub(super) fn run(args: &CheckArgs, now: SystemTime) -> Result<ExitCode, Error> 
         Some(policy) => config::bundle::load(&args.folder, &input::policy(policy)?)?,
         None => config::bundle::load_signed(&args.folder, &args.signer)?,
     };
-    let mut holds = true;
+    let mut complaints = 0_usize;
     let mut complain = |line: String| {
-        holds = false;
+        complaints += 1;
         terminal::say(line);
     };
+    let mut backed = Vec::new();
     for item in bundle.items() {
         if now >= item.valid_until {
             let end = to_rfc3339(item.valid_until);
             complain(format!("{}: ended at {end}", item.path));
         }
-        if let Err(error) = check_manifest_of_nvidia(&args.folder, &bundle, item, now)? {
-            complain(format!("{}: {error}", item.path));
+        if item.kind == ItemKind::GpuRim {
+            match read_rim(&args.folder, item, now)? {
+                Ok(golden) => backed.push((item, golden)),
+                Err(error) => complain(format!("{}: {error}", item.path)),
+            }
+        }
+    }
+    let golden = bundle.golden_measurements();
+    for (item, signed) in &backed {
+        if !golden.contains(signed) {
+            complain(format!("{}: {}", item.path, Mismatch::Golden));
+        }
+    }
+    for of_bundle in golden {
+        if !backed.iter().any(|(_, signed)| signed == of_bundle) {
+            let id = &of_bundle.id;
+            complain(format!(
+                "golden measurements of {id}: {}",
+                Mismatch::Unbacked
+            ));
         }
     }
     if let Some(manifest) = bundle.manifest() {
@@ -74,34 +96,35 @@ pub(super) fn run(args: &CheckArgs, now: SystemTime) -> Result<ExitCode, Error> 
         hex(bundle.digest()),
         hex(bundle.signer())
     ));
-    Ok(if holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(REFUSED)
+    Ok(match complaints {
+        0 => ExitCode::SUCCESS,
+        _ => {
+            terminal::say("not all of it is in force and as it must be: see above");
+            ExitCode::from(REFUSED)
+        }
     })
 }
 
-/// Verifies a manifest of NVIDIA's again, and that the golden measurements beside it are its own.
-fn check_manifest_of_nvidia(
+/// Verifies a manifest of NVIDIA's again, and gives the golden measurements that it signs.
+fn read_rim(
     folder: &Path,
-    bundle: &Bundle,
     item: &BundleItem,
     now: SystemTime,
-) -> Result<Result<(), Mismatch>, Error> {
+) -> Result<Result<GoldenMeasurements, Mismatch>, Error> {
     let path = item.path.as_str();
-    let id = path
-        .strip_prefix("nvidia/")
-        .and_then(|name| name.strip_suffix(".xml"));
-    let Some(id) = id.filter(|_| item.kind == ItemKind::GpuRim) else {
-        return Ok(Ok(()));
+    let name = path.strip_prefix("nvidia/");
+    let Some(id) = name.and_then(|name| name.strip_suffix(".xml")) else {
+        return Ok(Err(Mismatch::Place));
     };
     let xml = read(&folder.join(path), MAX_FILE)?;
-    let rim = match rim::verify(&xml, id, now) {
-        Ok(rim) => rim,
-        Err(error) => return Ok(Err(Mismatch::Rim(error.into()))),
-    };
-    let same = bundle.golden_measurements().contains(&rim.golden);
-    Ok(same.then_some(()).ok_or(Mismatch::Golden))
+    // The file may have changed since the bundle was loaded.
+    if Sha256::digest(&xml).as_slice() != item.sha256 {
+        return Ok(Err(Mismatch::Digest));
+    }
+    let rim = rim::verify(&xml, id, now);
+    Ok(rim
+        .map(|rim| rim.golden)
+        .map_err(|error| Mismatch::Rim(error.into())))
 }
 
 /// What a manifest of NVIDIA's shows.
@@ -109,8 +132,14 @@ fn check_manifest_of_nvidia(
 enum Mismatch {
     #[error(transparent)]
     Rim(PieceError),
+    #[error("not at nvidia/ID.xml, where NVIDIA's manifests lie")]
+    Place,
+    #[error("not the file whose digest was signed")]
+    Digest,
     #[error("the bundle's golden measurements are not this manifest's")]
     Golden,
+    #[error("no manifest of NVIDIA's in the bundle has them")]
+    Unbacked,
 }
 
 /// Lists a manifest. Nothing is verified: no key is asked for.

@@ -273,25 +273,47 @@ fn a_changed_bundle_is_refused() {
 /// A signer can sign what NVIDIA did not: `check` finds it.
 #[test]
 fn golden_measurements_are_held_against_their_manifest() {
-    use attestation::bundle::{MANIFEST, Manifest, SIGNATURE};
+    use attestation::bundle::{ItemKind, MANIFEST, Manifest, SIGNATURE};
     use sha2::{Digest as _, Sha256};
-    let bench = Bench::new();
-    bench.put(&format!("in/{DRIVER_NAME}"), DRIVER);
-    bench.create(THEN).unwrap();
-    let golden = "out/nvidia/NV_GPU_DRIVER_GH100_550.90.07.json";
-    let text = fs::read_to_string(bench.path(golden)).unwrap();
-    let forged = text.replacen("80161a", "90161a", 1);
-    assert_ne!(forged, text);
-    bench.put(golden, forged.as_bytes());
-    let manifest = format!("out/{MANIFEST}");
-    let mut signed = Manifest::from_json(&fs::read(bench.path(&manifest)).unwrap()).unwrap();
-    signed.items[0].sha256 = Sha256::digest(&forged).into();
-    let signed = signed.to_json().unwrap();
-    let signature = read_key(&bench.path("key.pem")).unwrap().sign(&signed);
-    bench
-        .put(&manifest, &signed)
-        .put(&format!("out/{SIGNATURE}"), signature.as_bytes());
-    assert_eq!(bench.check(&bench.signer(), THEN), Ok(false));
+    const GOLDEN: &str = "nvidia/NV_GPU_DRIVER_GH100_550.90.07.json";
+    const RIM: &str = "nvidia/NV_GPU_DRIVER_GH100_550.90.07.xml";
+    let forge = |change: &dyn Fn(&Bench, &mut Manifest)| {
+        let bench = Bench::new();
+        bench.put(&format!("in/{DRIVER_NAME}"), DRIVER);
+        bench.create(THEN).unwrap();
+        let manifest = format!("out/{MANIFEST}");
+        let mut signed = Manifest::from_json(&fs::read(bench.path(&manifest)).unwrap()).unwrap();
+        change(&bench, &mut signed);
+        let signed = signed.to_json().unwrap();
+        let signature = read_key(&bench.path("key.pem")).unwrap().sign(&signed);
+        bench
+            .put(&manifest, &signed)
+            .put(&format!("out/{SIGNATURE}"), signature.as_bytes());
+        bench.check(&bench.signer(), THEN)
+    };
+    assert_eq!(forge(&|_, _| {}), Ok(true));
+    let other_values = forge(&|bench, signed| {
+        let path = format!("out/{GOLDEN}");
+        let text = fs::read_to_string(bench.path(&path)).unwrap();
+        let forged = text.replacen("80161a", "90161a", 1);
+        assert_ne!(forged, text);
+        bench.put(&path, forged.as_bytes());
+        signed.items[0].sha256 = Sha256::digest(&forged).into();
+    });
+    assert_eq!(other_values, Ok(false));
+    let no_rim = forge(&|_, signed| signed.items.retain(|item| item.kind != ItemKind::GpuRim));
+    assert_eq!(no_rim, Ok(false));
+    let elsewhere = forge(&|bench, signed| {
+        fs::create_dir(bench.path("out/other")).unwrap();
+        bench.put("out/other/rim.xml", DRIVER);
+        signed
+            .items
+            .iter_mut()
+            .find(|item| item.path == RIM)
+            .unwrap()
+            .path = "other/rim.xml".to_owned();
+    });
+    assert_eq!(elsewhere, Ok(false));
 }
 
 #[test]
