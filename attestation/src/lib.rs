@@ -35,6 +35,7 @@ pub mod nvidia;
 pub mod ocsp;
 pub mod policy;
 pub mod proposal;
+mod review;
 pub mod self_test;
 pub mod sev_snp;
 pub mod software_root;
@@ -42,6 +43,7 @@ pub mod statement;
 pub mod tdx;
 pub mod text;
 pub mod time;
+pub mod toml_error;
 mod verify;
 
 pub use answer::{Answer, AnswerError, EvidenceItem, EvidenceKind};
@@ -55,6 +57,7 @@ pub use input::{Expected, InvalidNonce, ReportNonce};
 pub use json::JsonError;
 pub use policy::{Policy, PolicyError};
 pub use proposal::{Proposal, propose, propose_item};
+pub use review::Review;
 pub use self_test::{SelfTest, SelfTestFailure, self_test};
 pub use statement::{Statement, StatementError};
 pub use verify::{

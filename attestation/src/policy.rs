@@ -12,10 +12,11 @@ use serde::de::{Deserializer, Error as _};
 use crate::certificate::CertificateError;
 use crate::digest::{from_hex, sha256};
 use crate::nitro::{self, NitroPolicy};
-use crate::nvidia::{self, NvidiaPolicy};
+use crate::nvidia::{self, ARCHITECTURES, NvidiaPolicy};
 use crate::sev_snp::{self, Product, SnpPolicy};
 use crate::statement::Suite;
 use crate::tdx::{self, TdxPolicy};
+use crate::toml_error::TomlError;
 
 /// Longest policy, in bytes.
 pub const MAX_POLICY: usize = 1024 * 1024;
@@ -25,6 +26,8 @@ const MAX_BUNDLE_SIGNERS: usize = 16;
 pub const MAX_APPRAISAL_AGE_S: u64 = 7 * 24 * 60 * 60;
 
 const VERSION: u64 = 1;
+/// The tables of a policy.
+const TABLES: [&str; 4] = ["sev_snp", "tdx", "nitro", "nvidia"];
 
 /// An appraisal policy, complete.
 #[derive(Clone, Debug)]
@@ -52,7 +55,18 @@ pub enum PolicyError {
     },
     /// Not the TOML that a policy is.
     #[error("{0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(TomlError),
+    /// A table or key that no policy has.
+    #[error("`{0}` is no key of a policy: its tables are sev_snp, tdx, nitro and nvidia")]
+    UnknownKey(String),
+    /// A chip that is not known.
+    #[error("`nvidia.{key}` names `{name}`, which is none of {}", ARCHITECTURES.join(", "))]
+    Architecture {
+        /// The key.
+        key: &'static str,
+        /// The name.
+        name: String,
+    },
     /// Another version than 1.
     #[error("policy version {0} is unknown")]
     Version(u64),
@@ -144,6 +158,21 @@ struct File {
 }
 
 impl File {
+    /// Where a key at the top is unknown too, that is what is wrong: a misspelt table lacks nothing.
+    fn parse(text: &str) -> Result<Self, PolicyError> {
+        toml::from_str(text).map_err(|error| {
+            let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
+            let unknown = table.iter().find(|(key, value)| {
+                let is_known = TABLES.contains(&key.as_str());
+                value.is_table() && !is_known
+            });
+            match unknown {
+                Some((key, _)) => PolicyError::UnknownKey(key.clone()),
+                None => PolicyError::Toml(TomlError::of(text, &error)),
+            }
+        })
+    }
+
     /// An hour.
     fn default_appraisal_max_age_s() -> u64 {
         60 * 60
@@ -162,7 +191,7 @@ impl Policy {
         if text.len() > MAX_POLICY {
             return Err(PolicyError::TooLong { len: text.len() });
         }
-        let file: File = toml::from_str(text)?;
+        let file = File::parse(text)?;
         if file.version != VERSION {
             return Err(PolicyError::Version(file.version));
         }
@@ -267,6 +296,11 @@ impl<const N: usize> Hex<N> {
 impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        from_hex(&text).map(Self).map_err(D::Error::custom)
+        from_hex(&text)
+            .map(Self)
+            .map_err(|error| match from_hex::<N>(&text.to_ascii_lowercase()) {
+                Ok(_) => D::Error::custom(format_args!("{error}: write it in lower case")),
+                Err(_) => D::Error::custom(error),
+            })
     }
 }

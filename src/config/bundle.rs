@@ -15,7 +15,7 @@ use attestation::{
 #[derive(Debug, thiserror::Error)]
 pub enum BundleFolderError {
     /// Manifest or signature cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), super::in_words(source))]
     Read {
         /// The file.
         path: PathBuf,

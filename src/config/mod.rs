@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use attestation::toml_error::{TomlError, in_words as in_words_of};
 use serde::de::DeserializeOwned;
 
 pub mod archive;
@@ -30,7 +31,7 @@ const ENV_OF_THE_COMMAND: [&str; 2] = ["SEALGATE_LOG", "SEALGATE_LOG_FORMAT"];
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), in_words(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -136,22 +137,32 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
 fn explained(text: &str, error: &toml::de::Error) -> Box<str> {
     let start = error.span().map_or(0, |span| span.start);
     let newlines = text.bytes().take(start).filter(|byte| *byte == b'\n');
-    let number = newlines.count();
-    let line = text.lines().nth(number).unwrap_or_default();
+    let line = text.lines().nth(newlines.count()).unwrap_or_default();
+    let said = TomlError::of(text, error);
     if line.contains("sha256") {
         let key = line.split('=').next().unwrap_or_default().trim();
-        let message = error.message();
-        return format!("line {}: `{key}`: {message}", number.saturating_add(1)).into();
+        return said.showing(key).to_string().into();
     }
-    let shown = error.to_string();
-    let shown = shown.trim_end();
     let is_list = error
         .message()
         .starts_with("invalid type: map, expected a sequence");
     if is_list && line.starts_with('[') {
-        return format!("{shown}: write [{}]", line.trim()).into();
+        return format!("{said}: write [{}]", line.trim()).into();
     }
-    shown.into()
+    said.to_string().into()
+}
+
+/// What the system says of a file, in words that tell what to do where that is plain.
+pub fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not open it".to_owned(),
+        io::ErrorKind::IsADirectory => "a folder, where a file is wanted".to_owned(),
+        io::ErrorKind::NotADirectory => "a part of the path is a file, and no folder".to_owned(),
+        io::ErrorKind::InvalidData => "not text (UTF-8)".to_owned(),
+        io::ErrorKind::StorageFull => "the disk is full".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// The configuration in `text`, with `variables` over it.
@@ -192,7 +203,7 @@ pub fn parse<T: DeserializeOwned>(
         .try_into()
         .map_err(|e: toml::de::Error| ConfigError::Environment {
             variables,
-            message: e.to_string().trim_end().into(),
+            message: in_words_of(&e.to_string()).into(),
         })?;
     Ok(Loaded {
         value,

@@ -21,8 +21,8 @@ const MAX_AGE_S: u64 = 7 * 24 * 60 * 60;
 pub struct NitroPolicy {
     pub(super) roots: Vec<TrustedRoot>,
     /// By number of the register; `None` allows any value.
-    pub(super) pcrs: [(u64, Option<Vec<Pcr>>); 6],
-    pub(super) module_ids: Option<Vec<String>>,
+    pub(crate) pcrs: [(u64, Option<Vec<Pcr>>); 6],
+    pub(crate) module_ids: Option<Vec<String>>,
     pub(super) maximum_age: Duration,
 }
 

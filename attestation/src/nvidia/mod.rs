@@ -27,7 +27,7 @@ use subtle::ConstantTimeEq;
 pub use device::{Mode, SwitchId};
 pub use golden::{GoldenError, GoldenMeasurement, GoldenMeasurements};
 pub use policy::NvidiaPolicy;
-pub(crate) use policy::Section;
+pub(crate) use policy::{ARCHITECTURES, Requirement, Section};
 pub(crate) use propose::propose;
 pub use report::{Report, ReportError};
 pub(crate) use set::{check_set, leave_set_open};

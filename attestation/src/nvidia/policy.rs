@@ -15,6 +15,11 @@ use crate::sev_snp::read_root;
 /// Most software roots that one policy can name.
 const MAX_SOFTWARE_ROOTS: usize = 16;
 
+/// The chips that a policy can name, as their certificates do: Hopper, Blackwell, and the switch.
+pub(crate) const ARCHITECTURES: [&str; 7] = [
+    "GH100", "GB100", "GB102", "GB110", "GB112", "GB202", "LS_10",
+];
+
 /// Reference values for devices' evidence.
 #[derive(Clone, Debug)]
 pub struct NvidiaPolicy {
@@ -110,6 +115,19 @@ impl Section {
         read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
         digests: &mut Vec<[u8; 32]>,
     ) -> Result<NvidiaPolicy, PolicyError> {
+        let named = self
+            .architectures
+            .iter()
+            .map(|name| ("architectures", name));
+        let minimum = self
+            .minimum_vbios
+            .keys()
+            .map(|name| ("minimum_vbios", name));
+        let is_known = |name: &String| ARCHITECTURES.contains(&name.as_str());
+        if let Some((key, name)) = named.chain(minimum).find(|(_, name)| !is_known(name)) {
+            let name = name.clone();
+            return Err(PolicyError::Architecture { key, name });
+        }
         let mut roots = Vec::new();
         if self.nvidia_root {
             roots.extend(TrustedRoot::nvidia());

@@ -405,7 +405,7 @@ fn identities_with_one_flaw() {
             case.settings = "architectures = [\"GH100\"]\n".to_owned();
         }),
         ("architecture not listed", &["architecture"], |case| {
-            case.settings = "architectures = [\"GB100\", \"GH1000\"]\n".to_owned();
+            case.settings = "architectures = [\"GB100\", \"LS_10\"]\n".to_owned();
         }),
         ("another firmware id", &["firmware id"], |case| {
             case.device.set_record(20, &[0xf2; 48]);

@@ -64,7 +64,7 @@ pub(super) enum Command {
 /// What can be wrong with a bundle or its files.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), config::in_words(source))]
     File { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
     Key {
@@ -124,8 +124,11 @@ fn keygen(out: &Path) -> Result<(), Error> {
         path: out.to_owned(),
         source,
     })?;
-    terminal::say(hex::encode(key.public_key()));
-    terminal::note("list this public key in the policy: bundle_signers = [\"…\"]");
+    let public_key = hex::encode(key.public_key());
+    terminal::say(&public_key);
+    terminal::note(format_args!(
+        "list this public key at the top of the policy:\nbundle_signers = [\"{public_key}\"]"
+    ));
     Ok(())
 }
 

@@ -38,7 +38,7 @@ const DER_SEQUENCE: u8 = 0x30;
 /// Why an input cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum Unusable {
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), config::in_words(source))]
     Read { path: PathBuf, source: io::Error },
     #[error("{}: larger than {limit} bytes", path.display())]
     TooLong { path: PathBuf, limit: usize },

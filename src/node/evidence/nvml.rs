@@ -28,9 +28,9 @@ const NONCE_AT: usize = 4;
 pub enum GpuError {
     /// The library is not there, or finds no driver.
     #[error(
-        "{}: {source}: the NVIDIA driver's library is needed; with it in another place, set \
-         `library`",
-        library.display()
+        "{}: {}: the NVIDIA driver's library is needed; with it in another place, set `library`",
+        library.display(),
+        of_library(source)
     )]
     Library {
         /// The library.
@@ -122,6 +122,14 @@ impl GpuSource {
     /// [`GpuError`] says what is missing.
     pub(super) fn open(library: &Path) -> Result<Self, GpuError> {
         Self::new(load(library)?)
+    }
+}
+
+/// A loader's own words name the library again, and again.
+fn of_library(error: &NvmlError) -> String {
+    match error {
+        NvmlError::LibloadingError(_) => "cannot be loaded".to_owned(),
+        other => other.to_string(),
     }
 }
 
