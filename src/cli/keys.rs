@@ -75,8 +75,10 @@ enum KeysError {
         path.display()
     )]
     Form { path: PathBuf },
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), config::in_words(source))]
     Write { path: PathBuf, source: io::Error },
+    #[error("the key could not be shown, so none is stored: {0}")]
+    Unshown(io::Error),
     #[error("a key named {0:?} exists already: choose another name, or revoke it first")]
     Taken(String),
     #[error("no key is named {0:?}: see `sealgate keys list`")]
@@ -118,11 +120,15 @@ fn create(file: &File, name: &str, json: bool) -> Result<(), KeysError> {
     entry.insert("name", value(name));
     entry.insert("sha256", value(digest(&key)));
     keys.entries().push(entry);
-    keys.save()?;
-    if json {
-        terminal::say(serde_json::json!({ "key": key.as_str() }));
+    // Shown first: nobody can use a key that was stored and never seen.
+    let shown = if json {
+        terminal::show(serde_json::json!({ "key": key.as_str() }))
     } else {
-        terminal::say(key.as_str());
+        terminal::show(key.as_str())
+    };
+    shown.map_err(KeysError::Unshown)?;
+    keys.save()?;
+    if !json {
         terminal::note(
             "this is the only time the key is shown; a running gateway takes it when restarted",
         );

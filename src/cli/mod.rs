@@ -60,7 +60,7 @@ enum Command {
     /// Open sealed requests inside the TEE, beside the engine.
     Node(RoleArgs),
     /// Appraise attestation evidence offline: every check, what it expects and what it sees.
-    Verify(verify::VerifyArgs),
+    Verify(Box<verify::VerifyArgs>),
     /// Check, explain, compare and propose appraisal policies.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -96,11 +96,15 @@ pub fn main() -> ExitCode {
     if telemetry::init(cli.log, cli.log_format).is_err() {
         return terminal::fail("logging was started twice in this process");
     }
-    match cli.command {
+    terminal::ended(run(cli.command))
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Demo(args) => demo::run(args),
         Command::Gateway(args) => role::gateway(&args.config),
         Command::Node(args) => role::node(&args.config),
-        Command::Verify(args) => verify::run(args),
+        Command::Verify(args) => verify::run(&args),
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
         Command::Doctor(args) => doctor::run(&args),

@@ -4,22 +4,31 @@ use std::{
     fmt::Display,
     io::{self, Write as _},
     process::ExitCode,
+    sync::OnceLock,
 };
 
 /// Exit code for input that cannot be used, as clap has it.
 pub(super) const UNUSABLE: u8 = 2;
 
-/// Prints one line; a closed pipe is nobody's error.
+/// Why a result did not get out, the first time.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints one line. That it could not be written is said at the end, by [`ended`].
 pub(super) fn say(line: impl Display) {
-    let _ = writeln!(io::stdout(), "{line}");
+    keep(writeln!(io::stdout(), "{line}"));
+}
+
+/// Prints one line, and whether it got out.
+pub(super) fn show(line: impl Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
 }
 
 /// Prints `bytes` as they are.
 pub(super) fn print_bytes(bytes: &[u8]) -> ExitCode {
-    match io::stdout().write_all(bytes) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    keep(io::stdout().write_all(bytes));
+    ExitCode::SUCCESS
 }
 
 /// Says something beside the result, on standard error.
@@ -31,4 +40,21 @@ pub(super) fn note(line: impl Display) {
 pub(super) fn fail(error: impl Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "sealgate: {error}");
     ExitCode::from(UNUSABLE)
+}
+
+/// The exit code of a command that ended with `code`: another one if its result was lost.
+pub(super) fn ended(code: ExitCode) -> ExitCode {
+    keep(io::stdout().flush());
+    match LOST.get() {
+        Some(error) => fail(format_args!("standard output: {error}")),
+        None => code,
+    }
+}
+
+/// A closed pipe is nobody's error: whoever read it had enough.
+fn keep(written: io::Result<()>) {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => _ = LOST.set(error),
+        Ok(()) | Err(_) => {}
+    }
 }

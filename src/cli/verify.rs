@@ -119,7 +119,7 @@ enum Of {
         policy: Option<Box<Policy>>,
         kind: EvidenceKind,
         certificates: raw::Certificates,
-        expected: Expected,
+        expected: Box<Expected>,
     },
 }
 
@@ -135,9 +135,9 @@ pub(super) struct Judged {
 }
 
 /// Runs the command.
-pub(super) fn run(args: VerifyArgs) -> ExitCode {
+pub(super) fn run(args: &VerifyArgs) -> ExitCode {
     let now = args.at.unwrap_or_else(|| Clock::system().now());
-    let (judged, unusable) = match judge_all(&args, now) {
+    let (judged, unusable) = match judge_all(args, now) {
         Ok(judged) => judged,
         Err(unusable) => return terminal::fail(unusable),
     };
@@ -156,7 +156,7 @@ pub(super) fn run(args: VerifyArgs) -> ExitCode {
             other.display()
         ));
     }
-    if args.tee.is_none() && args.nonce.is_none() {
+    if args.tee.is_none() && args.nonce.is_none() && !judged.is_empty() {
         terminal::note("without --nonce nothing shows that the evidence is fresh");
     }
     let refused = judged.iter().any(|it| !it.appraisal.accepted());
@@ -215,10 +215,10 @@ impl Question {
                     policy,
                     kind,
                     certificates: raw::Certificates::read(kind, &args.certs, reports, has_kept)?,
-                    expected: Expected {
+                    expected: Box::new(Expected {
                         report_data: args.report_data,
                         nonce: args.nonce,
-                    },
+                    }),
                 }
             }
             None => Of::Answers {
@@ -268,7 +268,7 @@ impl Question {
                             path.to_owned()
                         },
                         sha256,
-                        appraisal: self.judge_item(&item, policy.as_deref(), *expected, now),
+                        appraisal: self.judge_item(&item, policy.as_deref(), **expected, now),
                         device: item
                             .certificates
                             .get(1)

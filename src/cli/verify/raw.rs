@@ -51,20 +51,15 @@ impl Certificates {
         has_kept: bool,
     ) -> Result<Self, Unusable> {
         let by_file = input::certificates(paths)?;
-        match kind {
-            EvidenceKind::SevSnp if by_file.is_empty() && !has_kept => {
-                return Err(Unusable::NoChipCertificate);
+        let has_leaf = || !sev_snp::order_certificates(&by_file.concat()).is_empty();
+        match (kind, by_file.is_empty()) {
+            (EvidenceKind::SevSnp, true) if !has_kept => Err(Unusable::NoChipCertificate),
+            (EvidenceKind::SevSnp, false) if !has_leaf() => Err(Unusable::NoLeaf),
+            (EvidenceKind::Tdx | EvidenceKind::Nitro, false) => {
+                Err(Unusable::CertificatesInside { kind })
             }
-            EvidenceKind::SevSnp if !by_file.is_empty() => {
-                if sev_snp::order_certificates(&by_file.concat()).is_empty() {
-                    return Err(Unusable::NoLeaf);
-                }
-            }
-            EvidenceKind::Tdx | EvidenceKind::Nitro if !by_file.is_empty() => {
-                return Err(Unusable::CertificatesInside { kind });
-            }
-            _ => {}
-        }
+            _ => Ok(()),
+        }?;
         Ok(Self {
             kind,
             by_file,
