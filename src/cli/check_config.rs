@@ -8,11 +8,14 @@ use std::{
 
 use attestation::Policy;
 
-use super::terminal;
-use crate::config::{
-    self, ConfigError, Loaded,
-    gateway::{self, GatewayConfig, KeysFile},
-    node::{self, NodeConfig},
+use super::{policy::warnings::software_roots, terminal, verify::input};
+use crate::{
+    config::{
+        self, ConfigError, Loaded,
+        gateway::{self, GatewayConfig, KeysFile},
+        node::{self, EvidenceConfig, NodeConfig},
+    },
+    gateway::StartError,
 };
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +37,7 @@ enum Kind {
 }
 
 /// Keys that only one kind of file has, in the order in which they are looked for.
-const SIGNS: [(&str, Kind); 11] = [
+const SIGNS: [(&str, Kind); 12] = [
     ("node_id", Kind::Node),
     ("engine", Kind::Node),
     ("evidence", Kind::Node),
@@ -46,22 +49,28 @@ const SIGNS: [(&str, Kind); 11] = [
     ("policy", Kind::Gateway),
     ("node", Kind::Gateway),
     ("key", Kind::Keys),
+    // Only a policy has one; the least has nothing else.
+    ("version", Kind::Policy),
 ];
 
 pub(super) fn run(args: &Args) -> ExitCode {
     match check(&args.file, args.syntax_only) {
-        Ok(what) => {
+        Ok((what, notes)) => {
             terminal::say(format_args!(
                 "{}: a {what}, nothing wrong",
                 args.file.display()
             ));
+            notes.iter().for_each(terminal::say);
             ExitCode::SUCCESS
         }
         Err(error) => terminal::fail(error),
     }
 }
 
-fn check(path: &Path, syntax_only: bool) -> Result<&'static str, Box<dyn std::error::Error>> {
+/// What a file is, and what is to be known of it.
+type Checked = (&'static str, Vec<String>);
+
+fn check(path: &Path, syntax_only: bool) -> Result<Checked, Box<dyn std::error::Error>> {
     let table: Loaded<toml::Table> =
         config::parse(path, &config::read_text(path)?, std::iter::empty())?;
     let kind = SIGNS.iter().find(|(key, _)| table.value.contains_key(*key));
@@ -69,10 +78,12 @@ fn check(path: &Path, syntax_only: bool) -> Result<&'static str, Box<dyn std::er
         Some(Kind::Gateway) => {
             let config: Loaded<GatewayConfig> = config::load(path)?;
             gateway::check(&config)?;
+            let mut notes = Vec::new();
             if !syntax_only {
-                crate::gateway::check_files(&config)?;
+                crate::gateway::check_files(&config).map_err(|error| named(&config, &error))?;
+                notes = of_policy(&input::policy(&config.resolve(&config.value.policy))?);
             }
-            Ok("gateway configuration")
+            Ok(("gateway configuration", notes))
         }
         Some(Kind::Node) => {
             let config: Loaded<NodeConfig> = config::load(path)?;
@@ -80,23 +91,65 @@ fn check(path: &Path, syntax_only: bool) -> Result<&'static str, Box<dyn std::er
             if !syntax_only {
                 crate::node::check_files(&config)?;
             }
-            Ok("node configuration")
+            let is_software = matches!(config.value.evidence, EvidenceConfig::SoftwareRoot { .. });
+            let note = format!("evidence.source: {SOFTWARE_ROOT}");
+            let notes = is_software.then_some(note).into_iter().collect();
+            Ok(("node configuration", notes))
         }
         Some(Kind::Policy) => {
-            let text = config::read_text(path)?;
-            let mut read = |name: &str| std::fs::read(table.resolve(Path::new(name)));
-            Policy::from_toml(&text, &mut read)
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok("policy")
+            let policy = input::policy(path)?;
+            Ok(("policy", of_policy(&policy)))
         }
         Some(Kind::Keys) => {
             // As the gateway reads it: variables of the environment are not for this file.
             let file: Loaded<KeysFile> =
                 config::parse(path, &config::read_text(path)?, std::iter::empty())?;
             each_once(&file)?;
-            Ok("key file")
+            Ok(("key file", Vec::new()))
         }
-        None => Err(Box::new(unknown(&table))),
+        None => Err(unknown(&table).into()),
+    }
+}
+
+/// What has to be said of whatever rests on one.
+const SOFTWARE_ROOT: &str = "a software root: no hardware stands behind it";
+
+fn of_policy(policy: &Policy) -> Vec<String> {
+    let roots = software_roots(policy).into_iter();
+    let mut notes: Vec<_> = roots
+        .filter(|(_, trusts)| *trusts)
+        .map(|(table, _)| format!("{table}.software_roots: {SOFTWARE_ROOT}"))
+        .collect();
+    if policy.review().accepts_no_node {
+        notes.push("the policy accepts no node: `sealgate policy check` says why".to_owned());
+    }
+    notes
+}
+
+/// An error of a gateway's start, with the key of the configuration that names the file.
+pub(super) fn named(config: &Loaded<GatewayConfig>, error: &StartError) -> String {
+    let value = &config.value;
+    let files = [
+        ("policy", Some(&value.policy)),
+        ("keys_file", value.keys_file.as_ref()),
+    ];
+    let path = match error {
+        StartError::Policy { path, .. } => Some(path),
+        StartError::Config(
+            ConfigError::Read { path, .. }
+            | ConfigError::TooLong { path }
+            | ConfigError::Parse { path, .. },
+        ) => Some(path),
+        _ => None,
+    };
+    let is_it = |file: &PathBuf| path == Some(&config.resolve(file));
+    let mut keys = files.iter().filter(|(_, file)| file.is_some_and(is_it));
+    match keys.next() {
+        Some((key, _)) => format!("{}: {key}: {error}", config.path.display()),
+        None if matches!(error, StartError::Bundle(_)) => {
+            format!("{}: {error}", config.path.display())
+        }
+        None => error.to_string(),
     }
 }
 
@@ -111,9 +164,15 @@ fn each_once(file: &Loaded<KeysFile>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn unknown(table: &Loaded<toml::Table>) -> ConfigError {
-    let message = "no file of sealgate begins so: a gateway has `policy` and [[node]], a node \
-                   has `node_id` and [[engine]], a policy has [sev_snp], [tdx] or [nitro], a key file \
-                   has [[key]]";
-    table.invalid("(top)", message)
+fn unknown(table: &Loaded<toml::Table>) -> String {
+    let path = table.path.display();
+    let what = if table.value.is_empty() {
+        "empty"
+    } else {
+        "no file of sealgate's"
+    };
+    format!(
+        "{path}: {what}: a gateway has `policy` and [[node]], a node has `node_id` and [[engine]], a \
+         policy has `version` and [sev_snp], [tdx], [nitro] or [nvidia], a key file has [[key]]"
+    )
 }

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     config::{
         self, Loaded,
-        node::{self as node_config, NodeConfig},
+        node::{self as node_config, EvidenceConfig, NodeConfig},
     },
     node::probe,
 };
@@ -99,7 +99,14 @@ fn configured(
     let evidence = match probe::evidence(&config) {
         Ok(kinds) => {
             let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
-            Finding::new("evidence", Status::Ok, &shown, kinds.join(", "))
+            let kinds = kinds.join(", ");
+            let found = match config.value.evidence {
+                EvidenceConfig::SoftwareRoot { .. } => {
+                    format!("{kinds} under a software root: no hardware stands behind it")
+                }
+                _ => kinds,
+            };
+            Finding::new("evidence", Status::Ok, &shown, found)
         }
         Err(error) => Finding::new("evidence", Status::Problem, &shown, error.to_string())
             .todo("mend what is named; a node of this configuration does not start"),

@@ -5,7 +5,7 @@ use std::{io, path::Path, process::ExitCode, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::terminal;
+use super::{check_config, terminal};
 use crate::{
     clock::Clock,
     config,
@@ -25,7 +25,9 @@ pub(super) fn gateway(path: &Path) -> ExitCode {
         // Before anything that takes time: unhandled, the signal ends the process.
         let hangup = signal(SignalKind::hangup())?;
         let config = config::load(path)?;
-        let gateway = Gateway::bind(config, Clock::system()).await?;
+        let read = Clone::clone(&config);
+        let gateway = Gateway::bind(config, Clock::system()).await;
+        let gateway = gateway.map_err(|error| check_config::named(&read, &error))?;
         reload_on_signal(hangup, gateway.reload());
         ready("gateway", gateway.address());
         gateway.serve(shutdown_on_signal()?).await;

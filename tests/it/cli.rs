@@ -37,7 +37,17 @@ async fn a_bad_configuration_names_its_key_and_opens_no_port() {
         (
             "gateway",
             good_gateway.replace("policy.toml", "absent.toml"),
-            "absent.toml",
+            ".toml: policy: ",
+        ),
+        (
+            "gateway",
+            good_gateway.replace("keys.toml", "absent.toml"),
+            ".toml: keys_file: ",
+        ),
+        (
+            "gateway",
+            good_gateway.replace("127.0.0.1:0", "localhost:1"),
+            "not an IP address and port, such as 127.0.0.1:8080",
         ),
         (
             "gateway",
@@ -99,6 +109,30 @@ async fn check_config_approves_what_is_right() {
     ] {
         let output = run(&["check-config", path.to_str().unwrap()]).await;
         assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let policy = files.dir.path().join("policy.toml");
+    let said = |path: std::path::PathBuf| async move {
+        let output = run(&["check-config", path.to_str().unwrap()]).await;
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    for path in [
+        policy,
+        files.gateway(&["http://127.0.0.1:1"], ""),
+        files.node("node-a", &engine, ""),
+    ] {
+        let shown = said(path).await;
+        assert!(
+            shown.contains("software root: no hardware stands behind it"),
+            "{shown}"
+        );
+    }
+    for (content, expected) in [
+        ("", "empty: a gateway has"),
+        ("a = 1", "[nitro] or [nvidia]"),
+        ("version = 1", "a policy, nothing wrong"),
+    ] {
+        let shown = said(files.write("least.toml", content)).await;
+        assert!(shown.contains(expected), "{shown}");
     }
     for name in ["policy.toml", "keys.toml"] {
         // A variable for the gateway is nothing to a policy or a key file.
@@ -247,6 +281,52 @@ async fn keys_are_shown_once_and_stored_as_hashes() {
         !stored.contains("alice") && stored.contains("tests"),
         "{stored}"
     );
+}
+
+/// A result that nobody got is no success, and a key that nobody saw is not stored.
+#[tokio::test]
+async fn a_lost_result_is_an_error() {
+    let files = Files::new();
+    let config = files.gateway(&["http://127.0.0.1:1"], "");
+    let config = config.to_str().unwrap();
+    let policy = files.dir.path().join("policy.toml");
+    let policy = policy.to_str().unwrap();
+    let stored = std::fs::read_to_string(files.dir.path().join("keys.toml")).unwrap();
+    let create = ["keys", "create", "--config", config, "--name", "alice"];
+    for args in [
+        &["policy", "check", policy][..],
+        &["check-config", policy],
+        &["man"],
+        &["keys", "list", "--config", config],
+        &create,
+    ] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let lost = sealgate()
+            .args(args)
+            .stdout(full)
+            .stderr(std::process::Stdio::piped())
+            .spawn();
+        let lost = lost.unwrap().wait_with_output();
+        let output = soon(&args.join(" "), lost).await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+    let mut closed = sealgate();
+    let mut list = closed
+        .args(["man"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(list.stdout.take());
+    assert!(
+        soon("man", list.wait()).await.unwrap().success(),
+        "who reads no more had enough"
+    );
+    let after = std::fs::read_to_string(files.dir.path().join("keys.toml")).unwrap();
+    assert_eq!(after, stored);
 }
 
 #[tokio::test]

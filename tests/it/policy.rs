@@ -65,6 +65,18 @@ async fn a_policy_is_proposed_confirmed_and_explained() {
     assert_eq!(proposed.code, 0, "{}{}", proposed.out, proposed.err);
     kept.files.write("proposed.toml", &proposed.out);
 
+    for command in [&["policy", "check"][..], &["check-config"]] {
+        let mut run = sealgate();
+        run.current_dir(kept.files.dir.path());
+        let said = run.args(command).arg("proposed.toml").output();
+        let said = Said::from(soon("check", said).await.unwrap());
+        assert_eq!(said.code, 2, "{command:?}");
+        assert!(
+            said.err.contains("lines that begin with `#? `"),
+            "{command:?}: {}",
+            said.err
+        );
+    }
     let unconfirmed = kept
         .policy(&["explain", "proposed.toml", "answer.json"])
         .await;
@@ -84,10 +96,28 @@ async fn a_policy_is_proposed_confirmed_and_explained() {
     let accepted = kept.policy(&args).await;
     assert_eq!(accepted.code, 0, "{}", accepted.out);
     assert!(
-        accepted.out.contains("answer.json: accepted, "),
+        accepted
+            .out
+            .contains("answer.json: accepted (software root: "),
         "{}",
         accepted.out
     );
+
+    let kept_alone = kept.policy(&args[..3]).await;
+    assert!(
+        kept_alone.out.ends_with("that it is fresh is not shown\n"),
+        "{}",
+        kept_alone.out
+    );
+    let other_nonce = "00".repeat(32);
+    let other = [&args[..3], &["--nonce", &other_nonce]].concat();
+    let other = kept.policy(&other).await;
+    assert!(
+        other.out.contains("follows from the nonce"),
+        "{}",
+        other.out
+    );
+    assert!(!other.out.contains("altered"), "{}", other.out);
 
     let measured = hex::encode(sealgate::node::SOFTWARE_MEASUREMENT);
     let stricter = confirmed.replace(&measured, &"0".repeat(96));
@@ -105,6 +135,21 @@ async fn a_policy_is_proposed_confirmed_and_explained() {
     assert!(refused.out.contains(&remedy), "{}", refused.out);
 }
 
+/// Evidence does not name the file of its root.
+#[tokio::test]
+async fn a_guess_is_called_one() {
+    let kept = Kept::new().await;
+    let elsewhere = kept.files.dir.path().join("software-root");
+    let mut command = sealgate();
+    command.current_dir(elsewhere);
+    let run = command
+        .args(["policy", "from-evidence", "../answer.json"])
+        .output();
+    let said = Said::from(soon("policy", run).await.unwrap());
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("ark.pem` is a guess"), "{}", said.err);
+}
+
 #[tokio::test]
 async fn a_new_policy_is_compared_before_it_is_in_force() {
     let kept = Kept::new().await;
@@ -119,7 +164,11 @@ async fn a_new_policy_is_compared_before_it_is_in_force() {
         let said = kept.policy(&["diff", old, new, "answer.json"]).await;
         assert_eq!(said.code, code, "{old} {new}: {}{}", said.out, said.err);
         assert!(said.out.starts_with(word), "{old} {new}: {}", said.out);
-        assert!(said.out.contains("node-a (answer.json)"), "{}", said.out);
+        assert!(
+            said.out.contains("node-a (answer.json) (software root: "),
+            "{}",
+            said.out
+        );
     }
     let said = kept
         .policy(&["diff", "policy.toml", "new.toml", "answer.json"])
@@ -157,6 +206,27 @@ async fn a_check_says_what_is_accepted_and_what_deserves_a_second_look() {
         assert!(said.err.contains(named), "{file}: {}", said.err);
         assert!(said.out.is_empty(), "{file}: {}", said.out);
     }
+    // What no policy accepts without the table is said once.
+    let none = "version = 1\nbundle_signers = []\n";
+    kept.files.write("none.toml", none);
+    let checked = kept.policy(&["check", "none.toml"]).await;
+    assert_eq!(checked.code, 1, "{}", checked.out);
+    assert!(
+        checked
+            .out
+            .contains("none.toml: a policy, accepts no node\n"),
+        "{}",
+        checked.out
+    );
+    let explained = kept.policy(&["explain", "none.toml", "answer.json"]).await;
+    assert_eq!(explained.code, 1);
+    assert!(
+        explained
+            .out
+            .contains("refused by 1 check\n  policy section\n"),
+        "{}",
+        explained.out
+    );
     let two = ["from-evidence", "answer.json", "answer.json"];
     assert!(kept.policy(&two).await.err.contains("proposed from one"));
     let none = ["explain", "policy.toml", "software-root"];

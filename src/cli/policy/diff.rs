@@ -7,7 +7,10 @@ use attestation::{Appraisal, Bundle, Policy, Refusal, appraise};
 use super::{Evidence, REFUSED, count};
 use crate::cli::{
     terminal,
-    verify::input::{self, Unusable},
+    verify::{
+        input::{self, Unusable},
+        output::{Style, root},
+    },
 };
 
 /// What becomes of one piece of evidence.
@@ -62,7 +65,12 @@ pub(super) fn run(
             Change::Dropped | Change::StillRefused => because("", after.refusal()),
         };
         let name = input::name_of(&path, &answer);
-        terminal::say(format_args!("{:15} {name}{why}", change.as_str()));
+        // Under either policy: what rests on a software root says so.
+        let root = match root(&after, Style::Plain) {
+            none if none.is_empty() => root(&before, Style::Plain),
+            of_new => of_new,
+        };
+        terminal::say(format_args!("{:15} {name}{root}{why}", change.as_str()));
         changes.push(change);
     }
     let number = |of: Change| changes.iter().filter(|change| **change == of).count();

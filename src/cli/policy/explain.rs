@@ -2,14 +2,17 @@
 
 use std::{path::Path, process::ExitCode};
 
-use attestation::{Appraisal, appraise, text::printable};
+use attestation::{Answer, Appraisal, EvidenceKind, appraise, text::printable};
 
-use super::{Evidence, REFUSED, count, remedy};
+use super::{
+    Evidence, REFUSED, count,
+    remedy::{self, Doubts},
+};
 use crate::cli::{
     terminal,
     verify::{
         input::{self, Unusable},
-        output::of_device,
+        output::{Style, of_device, root, unfresh},
     },
 };
 
@@ -27,7 +30,7 @@ pub(super) fn run(
         let nonce = evidence.nonce.as_ref();
         let appraisal = appraise(&answer, &policy, &bundle, nonce, now);
         all_accepted &= appraisal.accepted();
-        terminal::say(explanation(&path, &appraisal));
+        terminal::say(explanation(&path, &answer, &appraisal));
     }
     Ok(if all_accepted {
         ExitCode::SUCCESS
@@ -36,7 +39,8 @@ pub(super) fn run(
     })
 }
 
-fn explanation(path: &Path, appraisal: &Appraisal) -> String {
+fn explanation(path: &Path, answer: &Answer, appraisal: &Appraisal) -> String {
+    let root = root(appraisal, Style::Plain);
     let failed: Vec<_> = appraisal
         .checks()
         .iter()
@@ -44,13 +48,15 @@ fn explanation(path: &Path, appraisal: &Appraisal) -> String {
         .collect();
     if failed.is_empty() {
         let made = count(appraisal.checks().len(), "check");
-        return format!("{}: accepted, {made} passed", path.display());
+        let fresh = unfresh(appraisal);
+        return format!("{}: accepted{root}, {made} passed{fresh}", path.display());
     }
     let mut lines = vec![format!(
-        "{}: refused by {}",
+        "{}: refused by {}{root}",
         path.display(),
         count(failed.len(), "check")
     )];
+    let doubts = Doubts::of(appraisal);
     for check in failed {
         lines.push(format!(
             "  {}{}\n    expected {}\n    seen {}\n    {}",
@@ -58,8 +64,14 @@ fn explanation(path: &Path, appraisal: &Appraisal) -> String {
             check.name,
             printable(&check.expected),
             printable(&check.seen),
-            remedy::of(check.name, &printable(&check.seen)),
+            remedy::of(check, kind_of(answer, check.device), &doubts),
         ));
     }
     lines.join("\n")
+}
+
+/// What kind of evidence a check is about: the CPU's, or that of a device, counted from 1.
+fn kind_of(answer: &Answer, device: Option<usize>) -> Option<EvidenceKind> {
+    let item = answer.evidence.get(device.unwrap_or(0))?;
+    Some(item.kind)
 }

@@ -23,7 +23,7 @@ mod diff;
 mod explain;
 mod propose;
 mod remedy;
-mod warnings;
+pub(super) mod warnings;
 
 /// Exit code for a policy or evidence that does not pass.
 const REFUSED: u8 = 1;
@@ -111,15 +111,28 @@ pub(super) fn run(command: Command) -> ExitCode {
 
 fn check(path: &Path) -> Result<ExitCode, Unusable> {
     let policy = input::policy(path)?;
-    terminal::say(format_args!("{}: a policy, nothing wrong", path.display()));
+    let review = policy.review();
+    let verdict = match (review.accepts_no_node, review.reasons.is_empty()) {
+        (true, _) => "accepts no node",
+        (false, true) => "nothing wrong",
+        (false, false) => "a part of it accepts nothing",
+    };
+    terminal::say(format_args!("{}: a policy, {verdict}", path.display()));
     terminal::say(format_args!("digest {}", hex::encode(policy.digest())));
     for line in accepted(&policy) {
         terminal::say(format_args!("accepts {line}"));
     }
+    for reason in &review.reasons {
+        terminal::say(format_args!("wrong: {reason}"));
+    }
     for warning in warnings::of(&policy) {
         terminal::say(format_args!("look again: {warning}"));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if review.accepts_no_node {
+        ExitCode::from(REFUSED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The kinds of evidence that a policy has a table for.

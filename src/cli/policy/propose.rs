@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use attestation::{Answer, Bundle, Policy, appraise, propose, text::printable};
+use attestation::{Answer, Bundle, Policy, PolicyError, appraise, propose, text::printable};
 
 use super::{Evidence, REFUSED};
 use crate::cli::{
@@ -12,7 +12,7 @@ use crate::cli::{
 
 const HEAD: &str = "\
 # A proposal, read off evidence that was not verified. Confirm each line from a second source, then
-# remove the \"#? \" before it. Until then the policy accepts nothing.";
+# remove the \"#? \" before it. Until then this is no whole policy, and no command takes it.";
 
 pub(super) fn run(evidence: &Evidence) -> Result<ExitCode, Unusable> {
     let answers = input::answers(&evidence.files, &evidence.collateral)?;
@@ -27,23 +27,35 @@ pub(super) fn run(evidence: &Evidence) -> Result<ExitCode, Unusable> {
     terminal::say(proposal.to_unconfirmed_toml().trim_end());
     // What remains when a person said yes to everything.
     match refusal(&proposal.to_confirmed_toml(), answer, evidence) {
-        None => Ok(ExitCode::SUCCESS),
-        Some(reason) => {
+        Ok(None) => Ok(ExitCode::SUCCESS),
+        Err(PolicyError::Read { path, .. }) => {
             terminal::note(format_args!(
-                "even with every line confirmed the evidence would be refused: {reason}"
+                "`{path}` is a guess: evidence does not name the file of its root. Put the right \
+                 name in; the proposal was not tried"
             ));
-            Ok(ExitCode::from(REFUSED))
+            Ok(ExitCode::SUCCESS)
         }
+        Ok(Some(reason)) => refused(&reason),
+        Err(error) => refused(&error.to_string()),
     }
 }
 
-fn refusal(policy: &str, answer: &Answer, evidence: &Evidence) -> Option<String> {
+fn refused(reason: &str) -> Result<ExitCode, Unusable> {
+    terminal::note(format_args!(
+        "even with every line confirmed the evidence would be refused: {reason}"
+    ));
+    Ok(ExitCode::from(REFUSED))
+}
+
+/// What refuses the evidence under a policy.
+fn refusal(
+    policy: &str,
+    answer: &Answer,
+    evidence: &Evidence,
+) -> Result<Option<String>, PolicyError> {
     let mut read = |name: &str| std::fs::read(name);
-    let policy = match Policy::from_toml(policy, &mut read) {
-        Ok(policy) => policy,
-        Err(error) => return Some(error.to_string()),
-    };
+    let policy = Policy::from_toml(policy, &mut read)?;
     let nonce = evidence.nonce.as_ref();
     let appraisal = appraise(answer, &policy, &Bundle::empty(), nonce, evidence.now());
-    appraisal.refusal().map(ToString::to_string)
+    Ok(appraisal.refusal().map(ToString::to_string))
 }

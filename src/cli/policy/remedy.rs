@@ -1,4 +1,9 @@
 //! What would satisfy a check: the key of the policy that decides it, or what to do elsewhere.
+//!
+//! Nothing out of evidence that is not shown to be genuine is offered for a policy: whoever altered
+//! it would be admitted.
+
+use attestation::{Appraisal, Check, EvidenceKind, text::printable};
 
 /// How a check that failed can be made to pass.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +35,7 @@ const REMEDIES: &[(&[&str], Remedy)] = &[
     (&["suites"], Key("required_suites")),
     (&["key life"], Elsewhere("set keys.life_s in the node's configuration to a week or less")),
     (&["sealing key", "certificate validity", "evidence age"], ASK_ANEW),
-    (&["policy section"], Elsewhere("add the table that is named to the policy")),
+    (&["policy section"], Elsewhere("add this table to the policy: `sealgate policy from-evidence` proposes one, and docs/policy.md tells what stands in it")),
     (&["bundle"], Elsewhere("make the bundle anew (sealgate bundle create)")),
     (&["statement", "TEE", "report data", "user data"], FORGED),
     (&["root"], Key("amd_roots, intel_root, aws_root, nvidia_root or software_roots, in the table of the TEE")),
@@ -114,14 +119,84 @@ const REMEDIES: &[(&[&str], Remedy)] = &[
     (&["capture", "HCL report", "attestation key", "quote signature", "PCR digest"], FORGED),
 ];
 
-/// In words, what would satisfy the check `name`, of which `seen` was seen.
-pub(super) fn of(name: &str, seen: &str) -> String {
-    match find(name) {
-        Some(List(key)) => format!("to accept it, add \"{seen}\" to `{key}`"),
-        Some(Key(key)) => format!("to accept it, change {key}"),
-        Some(Elsewhere(words)) => words.to_owned(),
-        None => "see docs/policy.md".to_owned(),
+/// Checks beside those of [`FORGED`] without which nothing shows that what a report says is so.
+const GENUINE: [&str; 8] = [
+    "root",
+    "certificates",
+    "certified TCB",
+    "hardware id",
+    "collateral",
+    "endorsements",
+    "policy section",
+    "certificate validity",
+];
+
+/// What an appraisal leaves in doubt.
+pub(super) struct Doubts {
+    /// Checks that show the evidence to be genuine and did not pass, with their devices.
+    open: Vec<(Option<usize>, &'static str)>,
+    /// Whether the nonce that was given is another one than the evidence's.
+    is_other_nonce: bool,
+}
+
+impl Doubts {
+    pub(super) fn of(appraisal: &Appraisal) -> Self {
+        let failed = || appraisal.checks().iter().filter(|check| !check.passed());
+        let open = failed().filter(|check| shows_genuine(check.name));
+        Self {
+            open: open.map(|check| (check.device, check.name)).collect(),
+            is_other_nonce: failed().any(|check| check.name == "nonce"),
+        }
     }
+
+    /// What casts doubt on a check's value. The CPU's report vouches for the devices too.
+    fn on(&self, check: &Check) -> Option<&'static str> {
+        let mut open = self.open.iter();
+        let found = open.find(|(device, _)| device.is_none() || *device == check.device);
+        found.map(|(_, name)| *name)
+    }
+}
+
+fn shows_genuine(name: &str) -> bool {
+    find(name) == Some(FORGED) || GENUINE.contains(&name)
+}
+
+/// In words, what would satisfy a check that did not pass.
+pub(super) fn of(check: &Check, kind: Option<EvidenceKind>, doubts: &Doubts) -> String {
+    let follows = ["report data", "report nonce", "user data"].contains(&check.name);
+    if follows && doubts.is_other_nonce {
+        return "follows from the nonce: ask with the right one before this is judged".to_owned();
+    }
+    if check.name == "root" {
+        return root(kind);
+    }
+    match (find(check.name), doubts.on(check)) {
+        (Some(List(_) | Key(_)), Some(doubt)) => format!(
+            "nothing of this evidence belongs into a policy: `{doubt}` does not show it to be genuine"
+        ),
+        (Some(List(key)), None) => {
+            let seen = printable(&check.seen);
+            format!("to accept it, add \"{seen}\" to `{key}`")
+        }
+        (Some(Key(key)), None) => format!("to accept it, change {key}"),
+        (Some(Elsewhere(words)), _) => words.to_owned(),
+        (None, _) => "see docs/policy.md".to_owned(),
+    }
+}
+
+/// Roots are trusted by the vendor's key, or by the file of a root of one's own.
+fn root(kind: Option<EvidenceKind>) -> String {
+    let (key, table) = match kind {
+        Some(EvidenceKind::SevSnp | EvidenceKind::AzureSnp) => ("amd_roots", "sev_snp"),
+        Some(EvidenceKind::Tdx) => ("intel_root", "tdx"),
+        Some(EvidenceKind::Nitro) => ("aws_root", "nitro"),
+        Some(EvidenceKind::NvidiaGpu | EvidenceKind::NvidiaNvswitch) => ("nvidia_root", "nvidia"),
+        None => return "see docs/policy.md".to_owned(),
+    };
+    format!(
+        "hardware hangs from the vendor's root: `{key} = true` in [{table}] trusts it; no policy \
+         should trust another, but a software root of your own in `software_roots`"
+    )
 }
 
 fn find(name: &str) -> Option<Remedy> {
@@ -134,7 +209,66 @@ fn find(name: &str) -> Option<Remedy> {
 mod tests {
     use super::*;
 
+    use attestation::Outcome;
+
     const PAGE: &str = include_str!("../../../docs/policy.md");
+
+    fn check(name: &'static str, device: Option<usize>) -> Check {
+        Check {
+            name,
+            device,
+            expected: String::new(),
+            seen: "ab".to_owned(),
+            outcome: Outcome::Failed,
+        }
+    }
+
+    /// Whoever altered evidence must not be let in by the advice.
+    #[test]
+    fn nothing_of_doubtful_evidence_is_offered() {
+        let doubts = |open: &[(Option<usize>, &'static str)], is_other_nonce| Doubts {
+            open: open.to_vec(),
+            is_other_nonce,
+        };
+        let snp = Some(EvidenceKind::SevSnp);
+        let measurement = check("measurement", None);
+        let offered = of(&measurement, snp, &doubts(&[], false));
+        assert_eq!(offered, "to accept it, add \"ab\" to `measurements`");
+        let alone = of(
+            &measurement,
+            snp,
+            &doubts(&[(Some(1), "report signature")], false),
+        );
+        assert_eq!(alone, offered, "a device's is not the CPU's");
+        for doubt in [
+            "report signature",
+            "root",
+            "report data",
+            "certified TCB",
+            "policy section",
+        ] {
+            assert!(shows_genuine(doubt), "{doubt}");
+            for (name, device) in [
+                ("measurement", None),
+                ("VMPL", None),
+                ("driver version", Some(1)),
+            ] {
+                let words = of(&check(name, device), snp, &doubts(&[(None, doubt)], false));
+                assert!(
+                    words.contains(&format!("`{doubt}` does not show it")),
+                    "{name}: {words}"
+                );
+                assert!(!words.contains("ab\""), "{name}: {words}");
+            }
+        }
+        let words = of(&check("report data", None), snp, &doubts(&[], true));
+        assert!(words.starts_with("follows from the nonce"), "{words}");
+        let root = of(&check("root", None), snp, &doubts(&[(None, "root")], false));
+        assert!(
+            root.contains("amd_roots") && !root.contains("intel_root"),
+            "{root}"
+        );
+    }
 
     /// The page names the check behind each key in brackets: here stands the same.
     #[test]

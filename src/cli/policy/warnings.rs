@@ -23,6 +23,12 @@ pub(super) fn of(policy: &Policy) -> Vec<String> {
         let words = "whoever has a software root's files can make any evidence";
         warn(trusts, &format!("{table}.software_roots: {words}"));
     }
+    for key in policy.denied_and_accepted() {
+        warn(
+            true,
+            &format!("{key}: something in it is denied by another list, which counts"),
+        );
+    }
     if let Some(snp) = policy.sev_snp() {
         of_snp(snp, &mut warn);
     }
@@ -35,7 +41,8 @@ pub(super) fn of(policy: &Policy) -> Vec<String> {
     warnings
 }
 
-fn software_roots(policy: &Policy) -> [(&'static str, bool); 4] {
+/// By table, whether it trusts a software root.
+pub(in crate::cli) fn software_roots(policy: &Policy) -> [(&'static str, bool); 4] {
     [
         (
             "sev_snp",
@@ -60,10 +67,6 @@ fn of_snp(snp: &SnpPolicy, warn: &mut impl FnMut(bool, &str)) {
          be forged; list chip_ids of machines whose owner you trust",
     );
     warn(
-        snp.accepts_no_measurement(),
-        "sev_snp.measurements is empty: every report is refused",
-    );
-    warn(
         !snp.demands_alias_check(),
         "sev_snp.required_platform_info: without alias-check-complete memory can be aliased (BadRAM)",
     );
@@ -81,6 +84,11 @@ fn of_tdx(tdx: &TdxPolicy, warn: &mut impl FnMut(bool, &str)) {
     warn(
         tdx.accepts_any_software(),
         "tdx.rtmr1, tdx.rtmr2: any kernel or any software passes under the firmware that is listed",
+    );
+    warn(
+        tdx.accepts_any_firmware_configuration(),
+        "tdx.rtmr0 is left open: what the host tells the firmware passes, ACPI tables included, and \
+         is measured there alone",
     );
     warn(
         tdx.accepts_less_than_up_to_date(),
