@@ -311,7 +311,7 @@ mod tests {
         archive::Archive,
         attest::Settings,
         rules::Sources,
-        tests::fake::{self, FakeNode},
+        tests::fake::{self, FakeNode, Keys},
         tls::Roots,
         trust::Trust,
     };
@@ -373,17 +373,18 @@ mod tests {
         }
 
         async fn verified(&self) -> Arc<Verified> {
-            let verified = tokio::time::timeout(PATIENCE, self.node.until_verified());
-            verified.await.unwrap().unwrap()
+            let verified = in_time("it is verified", self.node.until_verified());
+            verified.await.unwrap()
         }
 
-        async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-            let looking = async {
-                while !is_so() {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, looking).await.expect(what);
+        /// Has the node appraised again, and waits for what is then in force. Once for each node:
+        /// the next one would have to rest.
+        async fn verified_again(&self) -> Arc<Verified> {
+            let before = self.node.verified().unwrap();
+            self.node.wanted.notify_one();
+            let other = |it: Option<&Arc<Verified>>| it.is_some_and(|it| !Arc::ptr_eq(it, &before));
+            in_time("another is in force", self.node.until(other)).await;
+            self.node.verified().unwrap()
         }
 
         /// Time until the appraisal in force ends.
@@ -392,6 +393,19 @@ mod tests {
             let now = self.attester.settings.clock.now();
             end.duration_since(now).unwrap()
         }
+    }
+
+    /// Waits for something, but not for ever. Time must not stand still: then it would run on while
+    /// the network is waited for.
+    async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+        tokio::time::timeout(PATIENCE, work).await.expect(what)
+    }
+
+    /// Winds the clock on.
+    async fn pass(time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
     }
 
     fn has_ended(trust: &Trust) -> bool {
@@ -418,8 +432,7 @@ mod tests {
             turns.push(turn);
         }
         kept.node.wanted.notify_one();
-        kept.until("it is asked again", || kept.fake.attested() == 2)
-            .await;
+        in_time("it is asked again", kept.fake.until_attested(2)).await;
         settle().await;
         kept.rules.send_replace(rules(true));
         idle().await;
@@ -467,18 +480,42 @@ mod tests {
         let kept = Kept::start(None).await;
         let first = kept.verified().await;
         kept.fake.restart();
-        kept.node.wanted.notify_one();
-        kept.until("another is in force", || {
-            kept.node
-                .verified()
-                .is_some_and(|it| !it.trust.is(&first.trust))
-        })
-        .await;
+        let second = kept.verified_again().await;
         assert!(!has_ended(&first.trust));
         kept.rules.send_replace(rules(false));
-        kept.until("both are ended", || kept.node.held().is_empty())
-            .await;
-        assert!(has_ended(&first.trust));
+        in_time("the second ends", second.trust.ended()).await;
+        in_time("the first ends", first.trust.ended()).await;
+        assert!(kept.node.held().is_empty());
+    }
+
+    #[tokio::test]
+    async fn trust_goes_on_only_with_the_same_id_and_a_key_that_was_verified_before() {
+        for (name, id, keys, goes_on) in [
+            ("the same machine", "one", Keys::Same, true),
+            ("a further key", "one", Keys::Rotated, true),
+            ("other keys", "one", Keys::New, false),
+            ("another id", "two", Keys::Same, false),
+            ("another id and key", "two", Keys::New, false),
+        ] {
+            let kept = Kept::start(None).await;
+            let first = kept.verified().await;
+            // Long before it would be renewed.
+            pass(MAX_AGE / 3).await;
+            kept.fake.replace(id, keys);
+            let second = kept.verified_again().await;
+            assert_eq!(&*second.id, id, "{name}");
+            assert_eq!(second.trust.is(&first.trust), goes_on, "{name}");
+            let held = kept.node.held();
+            assert_eq!(held.len(), if goes_on { 1 } else { 2 }, "{name}");
+            // Past the first's end, and long before the second's.
+            pass(MAX_AGE - MAX_AGE / 3 + Duration::from_secs(1)).await;
+            if !goes_on {
+                in_time(name, first.trust.ended()).await;
+            }
+            assert_eq!(has_ended(&first.trust), !goes_on, "{name}");
+            assert!(!has_ended(&second.trust), "{name}");
+            assert!(kept.node.verified().is_some(), "{name}");
+        }
     }
 
     #[tokio::test]
