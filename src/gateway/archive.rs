@@ -17,6 +17,7 @@ use self::store::Store;
 use super::rules::Rules;
 use crate::config::archive::ArchiveConfig;
 
+mod files;
 mod shelf;
 mod store;
 
@@ -80,7 +81,7 @@ impl Archive {
     /// # Errors
     /// If the folder cannot be made or read.
     pub(super) fn open(config: &ArchiveConfig, dir: &Path) -> io::Result<(Self, Ended)> {
-        let store = Store::open(dir, config.max_bytes.get(), config.required)?;
+        let store = Store::open(dir, config)?;
         let (orders, waiting) = mpsc::channel(QUEUE);
         let (ending, ended) = oneshot::channel();
         // A thread of its own: a disk that hangs must not keep the process from ending.

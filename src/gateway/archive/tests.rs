@@ -1,6 +1,7 @@
 use std::{fs, num::NonZeroU64, path::PathBuf};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::*;
@@ -14,7 +15,6 @@ fn rules() -> Arc<Rules> {
 }
 
 fn entry(evidence: &'static str, refused: Option<&'static str>) -> Entry {
-    use sha2::{Digest as _, Sha256};
     Entry {
         at: "2026-06-01T00:00:00Z".to_owned(),
         node: "http://127.0.0.1:1".to_owned(),
@@ -27,8 +27,17 @@ fn entry(evidence: &'static str, refused: Option<&'static str>) -> Entry {
     }
 }
 
+fn config(dir: &TempDir) -> ArchiveConfig {
+    ArchiveConfig {
+        dir: dir.path().to_owned(),
+        max_bytes: NonZeroU64::new(ROOM).unwrap(),
+        max_bytes_per_node: None,
+        required: true,
+    }
+}
+
 fn store(dir: &TempDir) -> Store {
-    Store::open(dir.path(), ROOM, true).unwrap()
+    Store::open(dir.path(), &config(dir)).unwrap()
 }
 
 fn file(dir: &TempDir, entry: &Entry) -> PathBuf {
@@ -185,9 +194,8 @@ async fn a_disk_that_fails_stops_appraisals_only_where_the_archive_is_required()
     for required in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let config = ArchiveConfig {
-            dir: dir.path().to_owned(),
-            max_bytes: NonZeroU64::new(ROOM).unwrap(),
             required,
+            ..config(&dir)
         };
         let (archive, ended) = Archive::open(&config, dir.path()).unwrap();
         archive.keep(entry("good", None)).await.unwrap();
@@ -204,5 +212,73 @@ fn a_folder_that_cannot_be_made_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let taken = dir.path().join("taken");
     fs::write(&taken, "a file").unwrap();
-    assert!(Store::open(&taken, ROOM, false).is_err());
+    assert!(Store::open(&taken, &config(&dir)).is_err());
+}
+
+fn long(byte: &str) -> &'static str {
+    byte.repeat(400).leak()
+}
+
+#[test]
+fn a_node_pushes_out_its_own_evidence_alone_after_a_restart_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let loud = |evidence| Entry {
+        node: "http://127.0.0.1:2".to_owned(),
+        ..entry(evidence, None)
+    };
+    let quiet = entry("quiet", None);
+    let mut first = store(&dir);
+    for entry in [&quiet, &loud(long("a")), &loud(long("b"))] {
+        first.keep(entry).unwrap();
+    }
+    drop(first);
+    let mut second = store(&dir);
+    for evidence in [long("c"), long("d")] {
+        second.keep(&loud(evidence)).unwrap();
+    }
+    assert!(file(&dir, &quiet).exists());
+    assert!(!file(&dir, &loud(long("a"))).exists());
+    assert!(file(&dir, &loud(long("d"))).exists());
+    drop(second);
+
+    let max_bytes_per_node = NonZeroU64::new(500);
+    let bounded = ArchiveConfig {
+        max_bytes_per_node,
+        ..config(&dir)
+    };
+    let mut third = Store::open(dir.path(), &bounded).unwrap();
+    third.keep(&loud(long("e"))).unwrap();
+    let left = fs::read_dir(dir.path().join("evidence")).unwrap().count();
+    assert_eq!(left, 2, "the quiet one's and one of 400 bytes");
+}
+
+#[test]
+fn evidence_that_cannot_be_removed_counts_on_and_nothing_is_added_while_none_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store(&dir);
+    let all = ["a", "b", "c", "d", "e"].map(|byte| entry(long(byte), None));
+    let [stuck, second, ..] = &all;
+    for entry in [stuck, second] {
+        store.keep(entry).unwrap();
+    }
+    // A folder in a file's place is not removed.
+    let in_place = |entry: &Entry| {
+        fs::remove_file(file(&dir, entry)).unwrap();
+        fs::create_dir(file(&dir, entry)).unwrap();
+    };
+    in_place(stuck);
+    assert!(store.keep(&all[2]).is_err());
+    assert!(file(&dir, &all[2]).exists());
+    store.keep(&all[3]).unwrap();
+    let there = all.each_ref().map(|entry| file(&dir, entry).exists());
+    assert_eq!(
+        there,
+        [true, false, false, true, false],
+        "what is stuck holds its 400 of 1000 bytes"
+    );
+    in_place(&all[3]);
+    assert!(store.keep(&all[4]).is_err());
+    let more = entry(long("f"), None);
+    assert!(store.keep(&more).is_err());
+    assert!(!file(&dir, &more).exists());
 }
