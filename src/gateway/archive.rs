@@ -76,10 +76,10 @@ pub(super) struct Order {
 pub(super) type Ended = oneshot::Receiver<()>;
 
 impl Archive {
-    /// Makes the folder and starts the writer, which ends when the archive is dropped.
+    /// Makes the folder, locks it and starts the writer, which ends when the archive is dropped.
     ///
     /// # Errors
-    /// If the folder cannot be made or read.
+    /// If the folder cannot be made or read, or another gateway has it.
     pub(super) fn open(config: &ArchiveConfig, dir: &Path) -> io::Result<(Self, Ended)> {
         let store = Store::open(dir, config)?;
         let (orders, waiting) = mpsc::channel(QUEUE);

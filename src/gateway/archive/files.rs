@@ -6,10 +6,34 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::{FlockOperation, flock};
 use tempfile::{NamedTempFile, TempDir};
 
 /// How the names of unfinished files begin.
 const UNFINISHED: &str = ".tmp";
+/// What is locked while a gateway uses a folder.
+const LOCK: &str = "lock";
+
+/// Keeps others out of a folder until it is dropped, or the process ends.
+///
+/// # Errors
+/// [`ErrorKind::ResourceBusy`] if somebody else has it, or the system's.
+pub(super) fn lock(folder: &Path) -> io::Result<File> {
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(LOCK))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::Error::new(
+            ErrorKind::ResourceBusy,
+            "another gateway that runs keeps its archive here: give each a folder of its own, \
+             or stop the other",
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// A file that its `persist` makes whole: everything in it is on the disk.
 pub(super) fn unfinished_file(folder: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Entry,
-    files::{clear, finish, remove, sync_folder, unfinished_folder, write_inside, write_whole},
+    files::{
+        clear, finish, lock, remove, sync_folder, unfinished_folder, write_inside, write_whole,
+    },
     shelf::{Piece, Room, Shelf},
 };
 use crate::{config::archive::ArchiveConfig, gateway::rules::Rules};
@@ -25,10 +27,12 @@ const LOG_SHARE: u64 = 4;
 const LOG: &str = "appraisals.jsonl";
 const OLD_LOG: &str = "appraisals.1.jsonl";
 
-/// An archive's folder, of which this process is the only writer.
+/// An archive's folder, of which this is the only writer.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
+    /// Held for as long as it is used.
+    _lock: File,
     shelf: Shelf,
     log: File,
     log_len: u64,
@@ -75,8 +79,10 @@ impl Store {
     /// Makes the folder, or takes in what is there.
     ///
     /// # Errors
-    /// If it cannot be made, read or written.
+    /// If it cannot be made, read or written, or somebody else uses it.
     pub(super) fn open(dir: &Path, config: &ArchiveConfig) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let lock = lock(dir)?;
         for folder in ["evidence", "policies"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)?;
@@ -96,6 +102,7 @@ impl Store {
         }
         Ok(Self {
             dir: dir.to_owned(),
+            _lock: lock,
             shelf,
             log,
             log_len,

@@ -253,6 +253,18 @@ fn a_node_pushes_out_its_own_evidence_alone_after_a_restart_too() {
 }
 
 #[test]
+fn a_folder_is_one_gateways_alone_for_as_long_as_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = store(&dir);
+    let error = Store::open(dir.path(), &config(&dir)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    assert!(error.to_string().contains("another gateway"), "{error}");
+    assert!(error.to_string().contains("folder of its own"), "{error}");
+    drop(first);
+    store(&dir);
+}
+
+#[test]
 fn evidence_that_cannot_be_removed_counts_on_and_nothing_is_added_while_none_can() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = store(&dir);
