@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::StartError;
-use crate::config;
+use crate::config::{self, bundle::BundleFiles};
 
 /// Longest file that a policy names, in bytes.
 const MAX_NAMED_FILE: u64 = 1024 * 1024;
@@ -36,8 +36,9 @@ pub(super) struct Rules {
     pub(super) bundle: Bundle,
     /// The policy's digest in hex.
     pub(super) policy_digest: String,
-    /// The bundle's, where there is one.
+    /// The bundle's, where there is one, and its folder as it was read.
     pub(super) bundle_digest: Option<String>,
+    pub(super) bundle_files: BundleFiles,
     /// The policy as it was read, with the files that it names by their names in it.
     pub(super) text: String,
     pub(super) named: Vec<(String, Vec<u8>)>,
@@ -100,15 +101,16 @@ impl Sources {
                 path: self.policy.clone(),
                 source,
             })?;
-            let bundle = match &self.bundle {
-                Some(folder) => config::bundle::load(folder, &policy)?,
-                None => Bundle::empty(),
+            let (bundle, bundle_files) = match &self.bundle {
+                Some(folder) => config::bundle::load_with_files(folder, &policy)?,
+                None => (Bundle::empty(), BundleFiles::default()),
             };
             Ok(Rules {
                 policy_digest: hex::encode(policy.digest()),
                 policy,
                 bundle_digest: bundle.digest().map(hex::encode),
                 bundle,
+                bundle_files,
                 text,
                 named,
             })

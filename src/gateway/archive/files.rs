@@ -84,6 +84,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     gone(fs::remove_file(path))
 }
 
+/// Removes a folder with all in it, unless somebody did.
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
+    gone(fs::remove_dir_all(path))
+}
+
 fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

@@ -1,7 +1,7 @@
 //! The archive's folder.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
     path::{Component, Path, PathBuf},
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Entry,
+    bundles::Bundles,
     files::{
         clear, finish, lock, remove, sync_folder, unfinished_folder, write_inside, write_whole,
     },
@@ -34,6 +35,7 @@ pub(super) struct Store {
     /// Held for as long as it is used.
     _lock: File,
     shelf: Shelf,
+    bundles: Bundles,
     log: File,
     log_len: u64,
     max_log: u64,
@@ -61,6 +63,7 @@ struct Line<'a> {
 struct Verdict {
     node: String,
     evidence: String,
+    bundle: Option<String>,
     verdict: String,
 }
 
@@ -70,6 +73,7 @@ struct Known {
     node: String,
     /// Whether it was ever accepted.
     accepted: bool,
+    bundles: BTreeSet<String>,
 }
 
 const ACCEPTED: &str = "accepted";
@@ -89,11 +93,12 @@ impl Store {
             clear(&folder)?;
         }
         let max_bytes = config.max_bytes.get();
+        let mut bundles = Bundles::open(dir)?;
         let room = Room {
             all: max_bytes,
             per_node: config.max_bytes_per_node.map_or(max_bytes, Into::into),
         };
-        let shelf = shelve(dir, room)?;
+        let shelf = shelve(dir, room, &mut bundles)?;
         let mut log = open_log(dir)?;
         let mut log_len = log.metadata()?.len();
         if !ends_a_line(&dir.join(LOG), log_len)? {
@@ -104,6 +109,7 @@ impl Store {
             dir: dir.to_owned(),
             _lock: lock,
             shelf,
+            bundles,
             log,
             log_len,
             sync: config.required,
@@ -118,8 +124,9 @@ impl Store {
     pub(super) fn keep(&mut self, entry: &Entry) -> io::Result<()> {
         let evidence = self.keep_evidence(entry);
         let policy = self.keep_policy(&entry.rules);
+        let bundle = self.keep_bundle(entry);
         let line = self.keep_line(entry);
-        evidence.and(policy).and(line)
+        evidence.and(policy).and(bundle).and(line)
     }
 
     fn keep_evidence(&mut self, entry: &Entry) -> io::Result<()> {
@@ -149,7 +156,7 @@ impl Store {
         while let Some(piece) = self.shelf.surplus() {
             let path = self.dir.join("evidence").join(file_of(&piece.digest));
             match remove(&path) {
-                Ok(()) => {}
+                Ok(()) => self.bundles.forget(&piece.digest),
                 Err(error) => {
                     self.shelf.add(piece);
                     return Err(error);
@@ -157,6 +164,21 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    fn keep_bundle(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut kept = Ok(());
+        if let Some(digest) = &entry.rules.bundle_digest
+            && self.shelf.holds(&entry.digest)
+        {
+            self.bundles.note(&entry.digest, digest);
+            kept = self.bundles.keep(digest, &entry.rules.bundle_files);
+        }
+        // What stays too long is no fault of this verdict.
+        if let Err(error) = self.bundles.sweep() {
+            tracing::warn!(%error, "bundle not removed from the archive");
+        }
+        kept
     }
 
     fn keep_policy(&self, rules: &Rules) -> io::Result<()> {
@@ -267,7 +289,7 @@ fn place_of(name: &str, number: usize) -> PathBuf {
 
 /// The evidence that is there. What only lines of refusal name counts as refused; what no line
 /// names, a crash or a hand in the log has left, and it may be the last of its node.
-fn shelve(dir: &Path, room: Room) -> io::Result<Shelf> {
+fn shelve(dir: &Path, room: Room, bundles: &mut Bundles) -> io::Result<Shelf> {
     let mut found: Vec<(SystemTime, String, u64)> = Vec::new();
     for entry in fs::read_dir(dir.join("evidence"))? {
         let entry = entry?;
@@ -289,6 +311,9 @@ fn shelve(dir: &Path, room: Room) -> io::Result<Shelf> {
             accepted: true,
             ..Known::default()
         });
+        for bundle in &known.bundles {
+            bundles.note(&digest, bundle);
+        }
         shelf.add(Piece {
             digest,
             len,
@@ -318,6 +343,7 @@ fn read_verdicts(
             let known = known.get_or_insert_default();
             known.accepted |= line.verdict == ACCEPTED;
             known.node = line.node;
+            known.bundles.extend(line.bundle);
         }
     }
     Ok(())

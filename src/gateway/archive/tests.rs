@@ -1,11 +1,15 @@
-use std::{fs, num::NonZeroU64, path::PathBuf};
+use std::{fs, num::NonZeroU64, path::PathBuf, time::UNIX_EPOCH};
 
+use attestation::bundle::{BundleItem, BundleKey, ItemKind, MANIFEST, Manifest, SIGNATURE};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::*;
-use crate::gateway::{rules::Sources, tests::fake};
+use crate::{
+    config,
+    gateway::{rules::Sources, tests::fake},
+};
 
 const ROOM: u64 = 1000;
 
@@ -293,4 +297,80 @@ fn evidence_that_cannot_be_removed_counts_on_and_nothing_is_added_while_none_can
     let more = entry(long("f"), None);
     assert!(store.keep(&more).is_err());
     assert!(!file(&dir, &more).exists());
+}
+
+/// Signs a bundle of files into a folder, and gives rules that have it beside the tests' policy.
+fn rules_with(dir: &TempDir, key: &BundleKey, files: &[(&str, &str)]) -> Arc<Rules> {
+    let bundle = dir.path().join("bundle");
+    let _ = fs::remove_dir_all(&bundle);
+    let now = UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+    let end = now + Duration::from_secs(3600);
+    let items = files.iter().map(|(path, content)| {
+        let place = bundle.join(path);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(place, content).unwrap();
+        BundleItem {
+            path: (*path).to_owned(),
+            kind: ItemKind::GpuRim,
+            sha256: Sha256::digest(content).into(),
+            source: "a test".to_owned(),
+            fetched_at: now,
+            valid_until: end,
+        }
+    });
+    let manifest = Manifest {
+        created: now,
+        valid_until: end,
+        items: items.collect(),
+    };
+    let manifest = manifest.to_json().unwrap();
+    fs::write(bundle.join(SIGNATURE), key.sign(&manifest)).unwrap();
+    fs::write(bundle.join(MANIFEST), &manifest).unwrap();
+    let text = fs::read_to_string(fake::folder().join("policy.toml")).unwrap();
+    let signer = hex::encode(key.public_key());
+    let signers = format!("version = 1\nbundle_signers = [\"{signer}\"]\n");
+    let policy = dir.path().join("policy.toml");
+    fs::write(&policy, text.replace("version = 1\n", &signers)).unwrap();
+    fs::copy(fake::folder().join("ark.pem"), dir.path().join("ark.pem")).unwrap();
+    Arc::new(Sources::new(policy, Some(bundle)).read().unwrap())
+}
+
+#[test]
+fn bundles_are_kept_for_as_long_as_evidence_that_was_judged_by_them() {
+    let (dir, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = BundleKey::generate().unwrap().0;
+    let common = ("rims/common.xml", "in both");
+    let old = rules_with(&source, &key, &[common, ("old.xml", "old")]);
+    let new = rules_with(&source, &key, &[common, ("new.xml", "new")]);
+    let by = |rules: &Arc<Rules>, evidence| Entry {
+        rules: Arc::clone(rules),
+        ..entry(evidence, None)
+    };
+    let folder = |rules: &Rules| {
+        let bundles = dir.path().join("bundles");
+        bundles.join(rules.bundle_digest.as_deref().unwrap())
+    };
+    let mut first = store(&dir);
+    first.keep(&by(&old, long("a"))).unwrap();
+    first.keep(&by(&new, long("b"))).unwrap();
+    let files = || fs::read_dir(dir.path().join("files")).unwrap().count();
+    assert_eq!(files(), 3, "what both have is stored once");
+    // The operator's folder may be gone.
+    fs::remove_dir_all(source.path().join("bundle")).unwrap();
+    for rules in [&old, &new] {
+        let again = config::bundle::load(&folder(rules), &rules.policy).unwrap();
+        let digest = again.digest().map(hex::encode);
+        assert_eq!(digest, rules.bundle_digest);
+    }
+    drop(first);
+
+    let mut second = store(&dir);
+    second.keep(&by(&new, long("c"))).unwrap();
+    assert!(!folder(&old).exists(), "nothing is left that it judged");
+    assert_eq!(files(), 2);
+    let again = config::bundle::load(&folder(&new), &new.policy).unwrap();
+    assert_eq!(again.items().len(), 2);
+    second.keep(&by(&old, long("c"))).unwrap();
+    assert!(folder(&old).exists(), "the same evidence, judged again");
+    assert_eq!(files(), 3);
 }
