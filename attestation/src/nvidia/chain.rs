@@ -107,6 +107,20 @@ pub(crate) fn names_nvidia(certificates: &[Vec<u8>]) -> bool {
         .is_some_and(|(([.., identity], _), root)| identity.is_issued_by(&root.certificate))
 }
 
+/// A device's certificates, leaf first, with NVIDIA's root behind them where they end below it;
+/// nothing is verified.
+pub fn with_root(mut certificates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let ends_below = |der: &Vec<u8>, root: &TrustedRoot| {
+        Certificate::parse(der)
+            .is_ok_and(|it| !it.is_self_issued() && it.is_issued_by(&root.certificate))
+    };
+    let last = certificates.last().zip(TrustedRoot::nvidia());
+    if last.is_some_and(|(last, root)| ends_below(last, &root)) {
+        certificates.push(DEVICE_ROOT.to_vec());
+    }
+    certificates
+}
+
 /// Verifies leaf, three authorities and root; `None` where a later check has nothing to stand on.
 pub(crate) fn verify(
     checks: &mut Checks,

@@ -24,6 +24,7 @@ use std::time::SystemTime;
 
 use subtle::ConstantTimeEq;
 
+pub use chain::with_root;
 pub use device::{Mode, SwitchId};
 pub use golden::{GoldenError, GoldenMeasurement, GoldenMeasurements};
 pub use policy::NvidiaPolicy;

@@ -112,6 +112,15 @@ impl Form {
     }
 }
 
+/// The XML of a manifest of NVIDIA's, also out of its service's answer; nothing is verified.
+pub(super) fn manifest_xml(bytes: Vec<u8>) -> Option<Vec<u8>> {
+    match Form::of(bytes) {
+        Form::Xml(xml) => Some(xml),
+        Form::RimAnswer(answer) => BASE64_STANDARD.decode(answer.rim).ok(),
+        Form::Authorities | Form::Other(_) => None,
+    }
+}
+
 /// The golden measurements, and the XML that they were taken from.
 fn manifest(id: &str, xml: Vec<u8>, now: SystemTime) -> Result<Vec<Piece>, PieceError> {
     let rim = rim::verify(&xml, id, now)?;
