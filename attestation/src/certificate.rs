@@ -300,8 +300,8 @@ impl Certificate {
         verified.map_err(|_| CertificateError::Signature)
     }
 
-    /// Whether this certificate may sign revocation lists and signed `message` with RSA-PSS, the
-    /// scheme of AMD's.
+    /// Whether this certificate may sign revocation lists and signed `message`: with RSA-PSS as AMD
+    /// does, or with ECDSA on P-256 as Intel does.
     pub(crate) fn signed_list(
         &self,
         algorithm: &ObjectIdentifier,
@@ -310,13 +310,17 @@ impl Certificate {
     ) -> bool {
         let error = CertificateError::Usage("an issuer of revocation lists");
         let usage = self.decode::<KeyUsage>(KEY_USAGE, error).ok().flatten();
-        *algorithm == RSASSA_PSS
-            && usage.is_some_and(|usage| usage.crl_sign())
-            && self.rsa_key().is_ok_and(|key| {
-                UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)
-                    .verify(message, signature)
-                    .is_ok()
-            })
+        let key = match *algorithm {
+            RSASSA_PSS => self
+                .rsa_key()
+                .map(|key| UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)),
+            ECDSA_WITH_SHA256 => self
+                .p256_key()
+                .map(|key| UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)),
+            _ => return false,
+        };
+        usage.is_some_and(|usage| usage.crl_sign())
+            && key.is_ok_and(|key| key.verify(message, signature).is_ok())
     }
 
     /// Whether the key signed `message`; `signature` is r and s, big-endian, 48 bytes each.

@@ -26,6 +26,7 @@ pub mod chain;
 mod check;
 mod claims;
 pub mod collateral;
+mod crl;
 mod digest;
 mod evidence;
 mod input;
