@@ -59,6 +59,10 @@ impl TrustedRoot {
         &self.der
     }
 
+    pub(crate) fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
     fn describe(&self) -> String {
         let name = self.certificate.common_name();
         match self.kind {
@@ -77,7 +81,7 @@ pub(crate) struct Chain<'a> {
 /// The two certificates that are looked at.
 pub(crate) struct Certificates {
     pub(crate) leaf: Certificate,
-    authority: Certificate,
+    pub(crate) authority: Certificate,
     /// The platform's family, by the leaf.
     pub(crate) fmspc: [u8; 6],
     /// Both again, byte for byte.

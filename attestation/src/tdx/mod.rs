@@ -13,6 +13,7 @@ mod propose;
 mod provider;
 pub mod quote;
 mod reference;
+mod revocation;
 mod roots;
 
 use std::fmt;
@@ -244,6 +245,7 @@ fn check_endorsements(
     chain: &Chain<'_>,
 ) -> Option<QuoteClaims> {
     let mut collateral = collateral::choose(checks, input, &chain.certificates)?;
+    let signers = collateral::signers(&collateral);
     collateral.pck_certificate_chain = Some(chain.certificates.pem.clone());
     let now = input.now.duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
@@ -256,11 +258,13 @@ fn check_endorsements(
         );
         (claims, seen)
     });
-    checks.step(
+    let claims = checks.step(
         "endorsements",
         "certificates, revocation lists, TCB info and QE identity vouch for the quote",
         verified,
-    )
+    )?;
+    revocation::check(checks, input, chain, signers.as_ref());
+    Some(claims)
 }
 
 fn check_report_data(checks: &mut Checks, report: &TdReport, expected: Option<[u8; 64]>) {
