@@ -6,6 +6,13 @@ use serde::Deserialize;
 
 use super::{ConfigError, Loaded, gateway::GatewayConfig};
 
+/// The folder of evidence in an archive.
+pub(crate) const EVIDENCE: &str = "evidence";
+/// The log of verdicts, a line of JSON each (docs/architecture.md, "Appraisals").
+pub(crate) const LOG: &str = "appraisals.jsonl";
+/// The log before it.
+pub(crate) const OLD_LOG: &str = "appraisals.1.jsonl";
+
 /// Least room for evidence: a few of the longest answers.
 const MIN_BYTES: u64 = 16 << 20;
 /// Least room for one node's evidence: the longest answer.

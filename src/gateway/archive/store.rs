@@ -18,15 +18,16 @@ use super::{
     },
     shelf::{Piece, Room, Shelf},
 };
-use crate::{config::archive::ArchiveConfig, gateway::rules::Rules};
+use crate::{
+    config::archive::{ArchiveConfig, EVIDENCE, LOG, OLD_LOG},
+    gateway::rules::Rules,
+};
 
 /// Shortest log of verdicts that becomes the old one, in bytes; then the old one goes.
 const MIN_LOG: u64 = 64 << 20;
 /// The log's part of the room for evidence: a line is a tenth of the shortest evidence, and must not
 /// go before what it is about.
 const LOG_SHARE: u64 = 4;
-const LOG: &str = "appraisals.jsonl";
-const OLD_LOG: &str = "appraisals.1.jsonl";
 
 /// An archive's folder, of which this is the only writer.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Store {
     pub(super) fn open(dir: &Path, config: &ArchiveConfig) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let lock = lock(dir)?;
-        for folder in ["evidence", "policies"] {
+        for folder in [EVIDENCE, "policies"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)?;
             clear(&folder)?;
@@ -138,7 +139,7 @@ impl Store {
                 self.shelf.accept(&entry.node, &entry.digest);
             }
         } else {
-            let folder = self.dir.join("evidence");
+            let folder = self.dir.join(EVIDENCE);
             write_whole(&folder, &file_of(&entry.digest), &entry.evidence)?;
             self.shelf.add(Piece {
                 digest: entry.digest.clone(),
@@ -154,7 +155,7 @@ impl Store {
     /// Removes evidence until the rest fits. What cannot be removed is there, and counts.
     fn make_room(&mut self) -> io::Result<()> {
         while let Some(piece) = self.shelf.surplus() {
-            let path = self.dir.join("evidence").join(file_of(&piece.digest));
+            let path = self.dir.join(EVIDENCE).join(file_of(&piece.digest));
             match remove(&path) {
                 Ok(()) => self.bundles.forget(&piece.digest),
                 Err(error) => {
@@ -291,7 +292,7 @@ fn place_of(name: &str, number: usize) -> PathBuf {
 /// names, a crash or a hand in the log has left, and it may be the last of its node.
 fn shelve(dir: &Path, room: Room, bundles: &mut Bundles) -> io::Result<Shelf> {
     let mut found: Vec<(SystemTime, String, u64)> = Vec::new();
-    for entry in fs::read_dir(dir.join("evidence"))? {
+    for entry in fs::read_dir(dir.join(EVIDENCE))? {
         let entry = entry?;
         let name = entry.file_name();
         let digest = name.to_str().and_then(|name| name.strip_suffix(".json"));
