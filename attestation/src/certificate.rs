@@ -17,7 +17,9 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::{Certificate as Parsed, TbsCertificate, Version};
 
+use crate::check::Checks;
 use crate::digest::sha256;
+use crate::time::to_rfc3339;
 
 /// Longest certificate, in bytes; AMD's have under 1,700.
 pub(crate) const MAX_CERTIFICATE: usize = 8 * 1024;
@@ -391,6 +393,30 @@ fn rsa_numbers(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
     })?;
     reader.finish()?;
     Ok(numbers)
+}
+
+/// Checks that each certificate of a chain is valid at `now`; if so, the leaf's dates are shown.
+pub(crate) fn check_validity(
+    checks: &mut Checks,
+    chain: &[&Certificate],
+    leaf: &Certificate,
+    now: SystemTime,
+) {
+    let invalid = chain
+        .iter()
+        .find(|certificate| !certificate.is_valid_at(now));
+    let shown = invalid.copied().unwrap_or(leaf);
+    checks.record(
+        "certificate validity",
+        invalid.is_none(),
+        format!("every certificate valid at {}", to_rfc3339(now)),
+        format!(
+            "{} {} to {}",
+            shown.common_name(),
+            to_rfc3339(shown.not_before()),
+            to_rfc3339(shown.not_after())
+        ),
+    );
 }
 
 /// The first element of the outer sequence, header included: what the issuer signed.

@@ -36,6 +36,7 @@ pub mod nvidia;
 pub mod ocsp;
 pub mod policy;
 pub mod proposal;
+mod root;
 pub mod self_test;
 pub mod sev_snp;
 pub mod software_root;

@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use crate::certificate::Certificate;
-use crate::check::Checks;
+use crate::check::{Checks, NEEDS_POLICY};
 use crate::claims::Root;
 use crate::crl::Crl;
 use crate::input::Input;
@@ -52,23 +52,17 @@ pub(super) fn check(
     let seen = newest
         .or(signed.first())
         .map_or_else(|| "none that this root signed".to_owned(), describe);
-    checks.against(
-        "revocation list",
-        wanted,
-        super::reference::NEEDS_POLICY,
-        seen,
-        |wanted| {
-            let at = to_rfc3339(input.now);
-            match wanted {
-                Revocation::Required => (newest.is_some(), format!("one that is current at {at}")),
-                Revocation::IfPresent => (
-                    newest.is_some() || signed.is_empty(),
-                    format!("none, or one that is current at {at}"),
-                ),
-                Revocation::Off => (true, "any".to_owned()),
-            }
-        },
-    );
+    checks.against("revocation list", wanted, NEEDS_POLICY, seen, |wanted| {
+        let at = to_rfc3339(input.now);
+        match wanted {
+            Revocation::Required => (newest.is_some(), format!("one that is current at {at}")),
+            Revocation::IfPresent => (
+                newest.is_some() || signed.is_empty(),
+                format!("none, or one that is current at {at}"),
+            ),
+            Revocation::Off => (true, "any".to_owned()),
+        }
+    });
     let certificates = [&chain.authority, &chain.leaf];
     let mut revoked = certificates
         .into_iter()
@@ -81,7 +75,7 @@ pub(super) fn check(
     checks.against(
         "revocation",
         wanted,
-        super::reference::NEEDS_POLICY,
+        NEEDS_POLICY,
         seen,
         |wanted| match wanted {
             Revocation::Off => (true, "any".to_owned()),

@@ -33,7 +33,7 @@ pub use quote::{Header, MAX_QUOTE, Quote, QuoteError, TdReport};
 use crate::check::Checks;
 use crate::claims::Root;
 use crate::input::Input;
-use crate::tdx::chain::{Chain, TrustedRoot};
+use crate::tdx::chain::{Chain, intel_root};
 use crate::tdx::quote::{ECDSA_P256, INTEL_QE_VENDOR, TEE_TYPE_TDX};
 
 /// What a quote says, once everything it rests on has been looked at. Worth something only if no
@@ -152,7 +152,7 @@ pub(crate) fn run(
     let roots = match policy {
         Some(policy) => policy.roots.as_slice(),
         None => {
-            built_in = TrustedRoot::intel();
+            built_in = intel_root();
             built_in.as_slice()
         }
     };
