@@ -42,6 +42,9 @@ pub const MAX_FILES: usize = 64 * 1024 * 1024;
 pub struct Bundle {
     signed: Option<Signed>,
     collateral: Collateral,
+    /// Intel's collateral past its date, whose lists go on revoking. Invariant: empty in a bundle as
+    /// it was loaded.
+    past_tdx: Vec<Vec<u8>>,
     golden: Vec<GoldenMeasurements>,
 }
 
@@ -182,6 +185,11 @@ impl Bundle {
         &self.collateral
     }
 
+    /// Intel's collateral that is past its date: good for nothing but to revoke.
+    pub(crate) fn past_tdx(&self) -> &[Vec<u8>] {
+        &self.past_tdx
+    }
+
     /// Golden measurements of GPUs and switches.
     pub fn golden_measurements(&self) -> &[GoldenMeasurements] {
         &self.golden
@@ -226,6 +234,12 @@ impl Bundle {
             let pieces = pieces.iter().zip(kept(kind)).filter(|(_, kept)| *kept);
             pieces.map(|(piece, _)| piece.clone()).collect()
         };
+        let tdx = self
+            .collateral
+            .tdx
+            .iter()
+            .zip(kept(ItemKind::TdxCollateral));
+        let past_tdx = tdx.filter(|(_, kept)| whole && !kept);
         let golden = self
             .golden
             .iter()
@@ -241,6 +255,7 @@ impl Bundle {
                 tdx: pieces(ItemKind::TdxCollateral, &self.collateral.tdx),
                 ocsp: pieces(ItemKind::Ocsp, &self.collateral.ocsp),
             },
+            past_tdx: past_tdx.map(|(piece, _)| piece.clone()).collect(),
             golden: golden
                 .filter(|(_, kept)| *kept)
                 .map(|(it, _)| it.clone())

@@ -17,7 +17,9 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::{Certificate as Parsed, TbsCertificate, Version};
 
+use crate::check::Checks;
 use crate::digest::sha256;
+use crate::time::to_rfc3339;
 
 /// Longest certificate, in bytes; AMD's have under 1,700.
 pub(crate) const MAX_CERTIFICATE: usize = 8 * 1024;
@@ -300,8 +302,8 @@ impl Certificate {
         verified.map_err(|_| CertificateError::Signature)
     }
 
-    /// Whether this certificate may sign revocation lists and signed `message` with RSA-PSS, the
-    /// scheme of AMD's.
+    /// Whether this certificate may sign revocation lists and signed `message`: with RSA-PSS as AMD
+    /// does, or with ECDSA on P-256 as Intel does.
     pub(crate) fn signed_list(
         &self,
         algorithm: &ObjectIdentifier,
@@ -310,13 +312,17 @@ impl Certificate {
     ) -> bool {
         let error = CertificateError::Usage("an issuer of revocation lists");
         let usage = self.decode::<KeyUsage>(KEY_USAGE, error).ok().flatten();
-        *algorithm == RSASSA_PSS
-            && usage.is_some_and(|usage| usage.crl_sign())
-            && self.rsa_key().is_ok_and(|key| {
-                UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)
-                    .verify(message, signature)
-                    .is_ok()
-            })
+        let key = match *algorithm {
+            RSASSA_PSS => self
+                .rsa_key()
+                .map(|key| UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)),
+            ECDSA_WITH_SHA256 => self
+                .p256_key()
+                .map(|key| UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)),
+            _ => return false,
+        };
+        usage.is_some_and(|usage| usage.crl_sign())
+            && key.is_ok_and(|key| key.verify(message, signature).is_ok())
     }
 
     /// Whether the key signed `message`; `signature` is r and s, big-endian, 48 bytes each.
@@ -387,6 +393,30 @@ fn rsa_numbers(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
     })?;
     reader.finish()?;
     Ok(numbers)
+}
+
+/// Checks that each certificate of a chain is valid at `now`; if so, the leaf's dates are shown.
+pub(crate) fn check_validity(
+    checks: &mut Checks,
+    chain: &[&Certificate],
+    leaf: &Certificate,
+    now: SystemTime,
+) {
+    let invalid = chain
+        .iter()
+        .find(|certificate| !certificate.is_valid_at(now));
+    let shown = invalid.copied().unwrap_or(leaf);
+    checks.record(
+        "certificate validity",
+        invalid.is_none(),
+        format!("every certificate valid at {}", to_rfc3339(now)),
+        format!(
+            "{} {} to {}",
+            shown.common_name(),
+            to_rfc3339(shown.not_before()),
+            to_rfc3339(shown.not_after())
+        ),
+    );
 }
 
 /// The first element of the outer sequence, header included: what the issuer signed.

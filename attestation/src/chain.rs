@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use crate::certificate::{Certificate, CertificateError, Scheme};
 use crate::digest::sha256;
+use crate::ocsp::{self, OcspError};
 use crate::time::to_rfc3339;
 
 /// Most certificates of a chain.
@@ -42,6 +43,42 @@ pub enum ChainError {
         /// The time asked about.
         now: SystemTime,
     },
+}
+
+/// A certificate of a chain that no OCSP response calls good.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("certificate {number}, {name}: {source}")]
+pub struct StatusError {
+    /// Which, counted from 1, the leaf.
+    pub number: usize,
+    /// Its common name; empty where it has none.
+    pub name: String,
+    /// What the responses show.
+    pub source: OcspError,
+}
+
+/// Checks that among `responses` each certificate of a chain, leaf first, is called good at `now`.
+///
+/// The last, the root, is not asked about; that it is trusted is for [`ChainKey::verify`] to say.
+///
+/// # Errors
+/// [`StatusError`] names the first certificate that is not.
+pub fn check_status(
+    chain: &[Vec<u8>],
+    responses: &[&[u8]],
+    now: SystemTime,
+) -> Result<(), StatusError> {
+    let pairs = chain.iter().zip(chain.iter().skip(1));
+    for (number, (certificate, issuer)) in (1..).zip(pairs) {
+        let status = ocsp::check(responses.iter().copied(), certificate, issuer, now);
+        status.map_err(|source| StatusError {
+            number,
+            name: Certificate::parse(certificate)
+                .map_or_else(|_| String::new(), |it| it.common_name()),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// The key at the end of a chain that holds.

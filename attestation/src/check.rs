@@ -180,6 +180,29 @@ impl Checks {
     }
 }
 
+/// What stands for a policy in a check that could not be made without one.
+pub(crate) const NEEDS_POLICY: &str = "a policy to compare with";
+
+/// What a list of allowed values expects.
+pub(crate) fn one_of(list: &[impl fmt::Display]) -> String {
+    match list {
+        [] => "nothing: the policy's list is empty".to_owned(),
+        [one] => one.to_string(),
+        several => format!("one of {}", joined(several)),
+    }
+}
+
+/// [`one_of`] for values that are written in hex.
+pub(crate) fn one_of_hex<const N: usize>(list: &[[u8; N]]) -> String {
+    let list: Vec<_> = list.iter().map(hex::encode).collect();
+    one_of(&list)
+}
+
+pub(crate) fn joined(list: &[impl fmt::Display]) -> String {
+    let list: Vec<_> = list.iter().map(ToString::to_string).collect();
+    list.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

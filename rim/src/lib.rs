@@ -45,7 +45,10 @@ pub struct Rim {
     pub golden: GoldenMeasurements,
     /// The product that it is for, as it says: `GH100`.
     pub product: String,
-    /// When the first of the certificates behind its signature ends.
+    /// The certificates behind its signature, leaf first, root last, DER. Whether NVIDIA revoked one
+    /// of them is not known here.
+    pub certificates: Vec<Vec<u8>>,
+    /// When the first of them ends.
     pub not_after: SystemTime,
 }
 
@@ -94,6 +97,7 @@ pub fn verify(xml: &[u8], id: &str, now: SystemTime) -> Result<Rim, RimError> {
     Ok(Rim {
         golden,
         product,
+        certificates: signed.chain().to_vec(),
         not_after: key.not_after(),
     })
 }

@@ -41,24 +41,67 @@ pub fn load(folder: &Path, policy: &Policy) -> Result<Bundle, BundleFolderError>
     load_signed(folder, policy.bundle_signers())
 }
 
+/// A bundle's folder, as it was when it was loaded.
+#[derive(Clone, Debug, Default)]
+pub struct BundleFiles {
+    /// The manifest.
+    pub manifest: Vec<u8>,
+    /// The signature over it.
+    pub signature: Vec<u8>,
+    /// The files that it names, by their paths.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// As [`load`], with everything that was read, for whoever keeps it.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_with_files(
+    folder: &Path,
+    policy: &Policy,
+) -> Result<(Bundle, BundleFiles), BundleFolderError> {
+    let mut files = Vec::new();
+    let mut note = |path: &str, bytes: &[u8]| files.push((path.to_owned(), bytes.to_vec()));
+    let (bundle, manifest, signature) = load_noting(folder, policy.bundle_signers(), &mut note)?;
+    let files = BundleFiles {
+        manifest,
+        signature,
+        files,
+    };
+    Ok((bundle, files))
+}
+
 /// As [`load`], for signers that are named outside of a policy.
 ///
 /// # Errors
 /// As for [`load`].
 pub fn load_signed(folder: &Path, signers: &[[u8; 32]]) -> Result<Bundle, BundleFolderError> {
+    Ok(load_noting(folder, signers, &mut |_, _| {})?.0)
+}
+
+/// The bundle, its manifest and its signature; `note` hears of every file.
+fn load_noting(
+    folder: &Path,
+    signers: &[[u8; 32]],
+    note: &mut dyn FnMut(&str, &[u8]),
+) -> Result<(Bundle, Vec<u8>, Vec<u8>), BundleFolderError> {
     let named = |name: &str, limit| {
         let path = folder.join(name);
         read(&path, limit).map_err(|source| BundleFolderError::Read { path, source })
     };
     let manifest = named(MANIFEST, MAX_MANIFEST)?;
     let signature = named(SIGNATURE, MAX_SIGNATURE)?;
-    let mut read_file = |path: &str| read(&folder.join(path), MAX_FILE);
-    Bundle::load(&manifest, &signature, signers, &mut read_file).map_err(|source| {
-        BundleFolderError::Bundle {
-            path: folder.to_owned(),
-            source,
-        }
-    })
+    let mut read_file = |path: &str| {
+        let bytes = read(&folder.join(path), MAX_FILE)?;
+        note(path, &bytes);
+        Ok(bytes)
+    };
+    let bundle = Bundle::load(&manifest, &signature, signers, &mut read_file);
+    let bundle = bundle.map_err(|source| BundleFolderError::Bundle {
+        path: folder.to_owned(),
+        source,
+    })?;
+    Ok((bundle, manifest, signature))
 }
 
 /// Longest signature file, in bytes: 88 of base64 and line ends.

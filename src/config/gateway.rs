@@ -455,6 +455,11 @@ mod tests {
                 format!("{MINIMAL}[archive]\ndir = \"a\"\nmax_bytes = 1000\n"),
                 "archive.max_bytes",
             ),
+            (
+                "an archive that holds nothing of a node",
+                format!("{MINIMAL}[archive]\ndir = \"a\"\nmax_bytes_per_node = 1000\n"),
+                "archive.max_bytes_per_node",
+            ),
         ];
         for (name, text, named) in cases {
             let error = load(&text).expect_err(name);

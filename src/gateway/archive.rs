@@ -1,8 +1,8 @@
 //! Every piece of evidence that was judged, kept by its digest so that it can be judged again.
 //!
 //! `evidence/DIGEST.json` is an answer exactly as it came, `policies/DIGEST/policy.toml` a policy as
-//! it was in force, and a line of `appraisals.jsonl` says what was judged by what, when, and what
-//! came of it. One thread writes, never a request. None of it holds anything of a request.
+//! it was in force, `bundles/DIGEST` a bundle, and a line of `appraisals.jsonl` says what was judged by
+//! what, when, and what came of it. One thread writes, never a request. None of it holds anything of a request.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -17,6 +17,8 @@ use self::store::Store;
 use super::rules::Rules;
 use crate::config::archive::ArchiveConfig;
 
+mod bundles;
+mod files;
 mod shelf;
 mod store;
 
@@ -75,12 +77,12 @@ pub(super) struct Order {
 pub(super) type Ended = oneshot::Receiver<()>;
 
 impl Archive {
-    /// Makes the folder and starts the writer, which ends when the archive is dropped.
+    /// Makes the folder, locks it and starts the writer, which ends when the archive is dropped.
     ///
     /// # Errors
-    /// If the folder cannot be made or read.
+    /// If the folder cannot be made or read, or another gateway has it.
     pub(super) fn open(config: &ArchiveConfig, dir: &Path) -> io::Result<(Self, Ended)> {
-        let store = Store::open(dir, config.max_bytes.get(), config.required)?;
+        let store = Store::open(dir, config)?;
         let (orders, waiting) = mpsc::channel(QUEUE);
         let (ending, ended) = oneshot::channel();
         // A thread of its own: a disk that hangs must not keep the process from ending.

@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, StatusCode, header::ACCEPT};
 use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::spawn_blocking,
     time::timeout,
 };
@@ -29,7 +29,9 @@ use crate::clock::Clock;
 
 /// Longest answer that is read (docs/wire.md, "What a node says of itself").
 const MAX_ANSWER: usize = 1024 * 1024;
-/// Most appraisals at once: their signature checks are work for the processor.
+/// Most appraisals at once: their signature checks are work for the processor. They have threads of
+/// their own, which tokio keeps for what blocks, so that they share the processor with requests as
+/// the system divides it, and never stand in a request's way in the runtime's own threads.
 const MAX_AT_ONCE: usize = 8;
 /// Most nodes that are asked for evidence at once.
 const MAX_FETCHES: usize = 256;
@@ -100,7 +102,7 @@ pub(super) struct Attester {
     archive: Option<Archive>,
     /// Ends all trust.
     cut: CancellationToken,
-    pub(super) at_once: Semaphore,
+    pub(super) at_once: Arc<Semaphore>,
     fetches: Semaphore,
 }
 
@@ -155,7 +157,7 @@ impl Attester {
             rules,
             archive,
             cut,
-            at_once: Semaphore::new(MAX_AT_ONCE),
+            at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             fetches: Semaphore::new(MAX_FETCHES),
         }
     }
@@ -199,15 +201,14 @@ impl Attester {
     ) -> Verdict {
         // Not before the evidence is there: a node that is slow must not hold up others. The
         // semaphore is never closed; without a permit the work is merely less spread out.
-        let permit = self.at_once.acquire().await.ok();
+        let turn = Arc::clone(&self.at_once).acquire_owned().await.ok();
         let now = self.settings.clock.now();
         let work = (Arc::clone(evidence), Arc::clone(rules), before.cloned());
-        let judging = spawn_blocking(move || {
+        let judging = on_its_own_thread(turn, move || {
             let (evidence, rules, before) = work;
             evidence.judge(&rules, before.as_deref(), now)
         });
         let outcome = judging.await.unwrap_or(Err(AttestError::Panicked));
-        drop(permit);
         Verdict {
             outcome,
             evidence: Arc::clone(evidence),
@@ -338,6 +339,20 @@ impl Attester {
     }
 }
 
+/// Does work for the processor beside the runtime's own threads; nothing if it panicked. It holds its
+/// turn to its end, also when nobody waits for it any more.
+async fn on_its_own_thread<T: Send + 'static>(
+    turn: Option<OwnedSemaphorePermit>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let working = spawn_blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    });
+    working.await.ok()
+}
+
 /// Straight from the system: a generator of this process could repeat itself after its machine was
 /// restored from a snapshot, and with it a nonce.
 fn fresh_nonce() -> Result<Nonce, AttestError> {
@@ -356,4 +371,31 @@ async fn read(mut body: NodeBody) -> Result<Bytes, AttestError> {
         all.extend_from_slice(&data);
     }
     Ok(all.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_holds_its_turn_to_its_end() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).acquire_owned().await.ok();
+        let (end, ended) = std::sync::mpsc::channel();
+        {
+            let working = pin!(on_its_own_thread(turn, move || ended.recv()));
+            assert!(working.now_or_never().is_none());
+        }
+        assert_eq!(turns.available_permits(), 0);
+        end.send(()).unwrap();
+        assert!(turns.acquire().await.is_ok());
+        let turn = Arc::clone(&turns).acquire_owned().await.ok();
+        let panics = on_its_own_thread::<()>(turn, || panic!("on purpose"));
+        assert!(panics.await.is_none());
+        assert_eq!(turns.available_permits(), 1);
+    }
 }

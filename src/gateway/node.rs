@@ -351,6 +351,16 @@ impl Node {
     }
 }
 
+#[cfg(test)]
+impl Node {
+    /// Waits until it is so, which is looked at whenever another appraisal is in force or none.
+    pub(super) async fn until(&self, is_so: impl Fn(Option<&Arc<Verified>>) -> bool) {
+        let mut state = self.state.subscribe();
+        let so = state.wait_for(|state| is_so(state.verified.as_ref()));
+        so.await.unwrap();
+    }
+}
+
 /// What came of asking for another appraisal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reattested {

@@ -185,6 +185,32 @@ async fn a_new_policy_is_compared_before_it_is_in_force() {
 }
 
 #[tokio::test]
+async fn of_an_archive_each_nodes_newest_evidence_is_compared() {
+    let kept = Kept::new().await;
+    kept.files.write("new.toml", &policy(&"0".repeat(96)));
+    let folder = kept.files.dir.path().join("archive");
+    let [older, newer] = ["0", "1"].map(|digit| digit.repeat(64));
+    std::fs::create_dir_all(folder.join("evidence")).unwrap();
+    for digest in [&older, &newer] {
+        let place = folder.join(format!("evidence/{digest}.json"));
+        std::fs::copy(kept.files.dir.path().join("answer.json"), place).unwrap();
+    }
+    let diff = ["diff", "policy.toml", "new.toml", "archive"];
+    let all = kept.policy(&diff).await;
+    let end = "2 dropped, 0 admitted of 2 pieces of evidence\n";
+    assert!(all.out.ends_with(end), "{}{}", all.out, all.err);
+    let lines = [older, newer.clone()]
+        .map(|digest| format!("{{\"node\":\"http://a\",\"evidence\":\"{digest}\"}}\n"));
+    kept.files
+        .write("archive/appraisals.jsonl", &lines.concat());
+    let newest = kept.policy(&diff).await;
+    let end = "1 dropped, 0 admitted of 1 piece of evidence\n";
+    assert!(newest.out.ends_with(end), "{}{}", newest.out, newest.err);
+    assert!(newest.out.contains(&newer), "{}", newest.out);
+    assert!(newest.err.contains("1 node in all"), "{}", newest.err);
+}
+
+#[tokio::test]
 async fn a_check_says_what_is_accepted_and_what_deserves_a_second_look() {
     let kept = Kept::new().await;
     let checked = kept.policy(&["check", "policy.toml"]).await;

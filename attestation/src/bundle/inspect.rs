@@ -15,7 +15,7 @@ use crate::check::Checks;
 use crate::json::{self, JsonError};
 use crate::ocsp;
 use crate::sev_snp::revocation::signed_by_amd;
-use crate::sev_snp::{TrustedRoot, verify_chain};
+use crate::sev_snp::{amd_roots, verify_chain};
 use crate::time::from_rfc3339;
 
 const PEM_END: &str = "-----END CERTIFICATE-----";
@@ -95,7 +95,7 @@ fn amd_certificate(
     now: SystemTime,
 ) -> Result<Inspected, InspectError> {
     let mut checks = Checks::default();
-    let chain = verify_chain(&mut checks, &[der.to_vec()], &TrustedRoot::amd(), now);
+    let chain = verify_chain(&mut checks, &[der.to_vec()], &amd_roots(), now);
     match (chain, checks.refusal()) {
         (Some(chain), None) => Ok(Inspected {
             kind: ItemKind::AmdCertificate,

@@ -3,13 +3,12 @@
 use std::iter;
 use std::time::SystemTime;
 
-use crate::certificate::{Certificate, CertificateError, Scheme};
+use crate::certificate::{Certificate, CertificateError, Scheme, check_validity};
 use crate::check::Checks;
 use crate::claims::Root;
-use crate::digest::sha256;
 use crate::input::Input;
 use crate::nitro::document::Document;
-use crate::time::to_rfc3339;
+use crate::root::{TrustedRoot, has_digest, one_of_trusted};
 
 /// AWS's root for Nitro Enclaves, G1, self-signed. Source: AWS's own download of
 /// `AWS_NitroEnclaves_Root-G1.zip`.
@@ -18,54 +17,14 @@ pub(super) const AWS_ROOT: &[u8] = include_bytes!("roots/aws-nitro-enclaves-g1.d
 pub(super) const AWS_ROOT_SHA256: &str =
     "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b";
 
-/// A root that a policy trusts.
-#[derive(Clone, Debug)]
-pub(super) struct TrustedRoot {
-    kind: Root,
-    der: Vec<u8>,
-    certificate: Certificate,
-}
-
-impl TrustedRoot {
-    /// AWS's root, if its bytes have the pinned digest.
-    pub(super) fn aws() -> Option<Self> {
-        let pinned = is_aws(AWS_ROOT);
-        let root = Self::of(Root::Aws, AWS_ROOT).ok();
-        root.filter(|_| pinned)
-    }
-
-    /// A software root's self-signed certificate.
-    pub(super) fn software(der: &[u8]) -> Result<Self, CertificateError> {
-        Self::of(Root::Software, der)
-    }
-
-    fn of(kind: Root, der: &[u8]) -> Result<Self, CertificateError> {
-        let certificate = Certificate::parse(der)?;
-        certificate.check_authority(0, Scheme::EcdsaP384)?;
-        certificate.check_issued_by(&certificate)?;
-        Ok(Self {
-            kind,
-            der: der.to_vec(),
-            certificate,
-        })
-    }
-
-    pub(super) fn is_software(&self) -> bool {
-        self.kind == Root::Software
-    }
-
-    fn describe(&self) -> String {
-        let name = self.certificate.common_name();
-        match self.kind {
-            Root::Software => format!("{name}, a {}", Root::Software.as_str()),
-            _ => name,
-        }
-    }
+/// AWS's root, if its bytes have the pinned digest.
+pub(super) fn aws_root() -> Option<TrustedRoot> {
+    TrustedRoot::pinned(Root::Aws, AWS_ROOT, AWS_ROOT_SHA256)
 }
 
 /// Whether these bytes are AWS's root.
 pub(super) fn is_aws(der: &[u8]) -> bool {
-    hex::encode(sha256(&[der])) == AWS_ROOT_SHA256
+    has_digest(der, AWS_ROOT_SHA256)
 }
 
 /// A chain that holds: the leaf, and what it hangs from.
@@ -89,12 +48,11 @@ pub(super) fn verify(
         parse(document, input.certificates),
     )?;
     let given = document.cabundle.first().copied();
-    let root = roots.iter().find(|root| given == Some(&root.der));
-    let trusted: Vec<_> = roots.iter().map(TrustedRoot::describe).collect();
+    let root = roots.iter().find(|root| given == Some(root.der()));
     checks.record(
         "root",
         root.is_some(),
-        format!("a root that the policy trusts: {}", trusted.join("; ")),
+        one_of_trusted(roots),
         root.map_or_else(
             || "another certificate first in `cabundle`".to_owned(),
             TrustedRoot::describe,
@@ -103,7 +61,7 @@ pub(super) fn verify(
     let root = root?;
 
     // From the trusted copy of the root down; the one in the document was only compared.
-    let chain: Vec<_> = iter::once(&root.certificate)
+    let chain: Vec<_> = iter::once(root.certificate())
         .chain(&authorities)
         .chain([&leaf])
         .collect();
@@ -113,9 +71,9 @@ pub(super) fn verify(
         "each certificate signed by the one above, which may",
         held,
     )?;
-    check_validity(checks, &chain, input.now);
+    check_validity(checks, &chain, &leaf, input.now);
     Some(Chain {
-        root: root.kind,
+        root: root.kind(),
         not_after: chain
             .iter()
             .map(|certificate| certificate.not_after())
@@ -151,33 +109,18 @@ fn check_links(chain: &[&Certificate]) -> Result<(), CertificateError> {
     chain.last().map_or(Ok(()), |leaf| leaf.check_leaf())
 }
 
-fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {
-    let invalid = chain
-        .iter()
-        .find(|certificate| !certificate.is_valid_at(now));
-    let window = |certificate: &&Certificate| {
-        let from = to_rfc3339(certificate.not_before());
-        let to = to_rfc3339(certificate.not_after());
-        format!("{} {from} to {to}", certificate.common_name())
-    };
-    let seen = invalid.or(chain.last()).map(window);
-    checks.record(
-        "certificate validity",
-        invalid.is_none(),
-        format!("every certificate valid at {}", to_rfc3339(now)),
-        seen.unwrap_or_default(),
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_pinned_root_has_its_digest_and_signs_itself() {
-        let root = TrustedRoot::aws().unwrap();
-        assert_eq!(root.kind, Root::Aws);
-        assert_eq!(hex::encode(sha256(&[&root.der])), AWS_ROOT_SHA256);
+        let root = aws_root().unwrap();
+        assert_eq!(root.kind(), Root::Aws);
+        assert!(is_aws(root.der()));
+        let certificate = root.certificate();
+        assert_eq!(certificate.check_issued_by(certificate), Ok(()));
+        assert_eq!(certificate.check_authority(0, Scheme::EcdsaP384), Ok(()));
         assert_eq!(root.describe(), "aws.nitro-enclaves");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use propose::propose;
 use crate::check::Checks;
 use crate::claims::Root;
 use crate::input::{Expected, Input, ReportNonce};
-use crate::nitro::chain::TrustedRoot;
+use crate::nitro::chain::aws_root;
 use crate::nitro::document::{Document, ES384};
 
 /// What a document says, once everything it rests on has been looked at. Worth something only if no
@@ -83,7 +83,7 @@ pub(crate) fn run(
     let roots = match policy {
         Some(policy) => policy.roots.as_slice(),
         None => {
-            built_in = TrustedRoot::aws().into_iter().collect();
+            built_in = aws_root().into_iter().collect();
             &built_in
         }
     };

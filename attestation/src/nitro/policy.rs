@@ -5,14 +5,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::digest::sha256;
-use crate::nitro::chain::{AWS_ROOT_SHA256, TrustedRoot};
+use crate::certificate::Scheme;
+use crate::nitro::chain::{AWS_ROOT_SHA256, aws_root};
 use crate::nitro::document::Pcr;
 use crate::policy::{Hex, PolicyError};
-use crate::sev_snp::read_root;
+use crate::root::{SoftwareRoots, TrustedRoot};
 
-/// Most software roots that one policy can name.
-const MAX_SOFTWARE_ROOTS: usize = 16;
+const SOFTWARE_ROOTS: SoftwareRoots = SoftwareRoots {
+    key: "nitro.software_roots",
+    below: 0,
+    scheme: Scheme::EcdsaP384,
+    vendors: &[AWS_ROOT_SHA256],
+    vendors_own: |path| PolicyError::AwsAsSoftware { path },
+};
 /// Longest that a document's time may lie away, in seconds: a week, as for appraisals.
 const MAX_AGE_S: u64 = 7 * 24 * 60 * 60;
 
@@ -70,26 +75,11 @@ impl Section {
                 range: "1 to 604800",
             });
         }
-        if self.software_roots.len() > MAX_SOFTWARE_ROOTS {
-            return Err(PolicyError::OutOfRange {
-                key: "nitro.software_roots",
-                range: "at most 16 files",
-            });
-        }
         let mut roots = Vec::new();
         if self.aws_root {
-            roots.extend(TrustedRoot::aws());
+            roots.extend(aws_root());
         }
-        for path in self.software_roots {
-            let der = read_root(&path, read_file)?;
-            let digest = sha256(&[&der]);
-            digests.push(digest);
-            if hex::encode(digest) == AWS_ROOT_SHA256 {
-                return Err(PolicyError::AwsAsSoftware { path });
-            }
-            let root = TrustedRoot::software(&der);
-            roots.push(root.map_err(|source| PolicyError::RootCertificate { path, source })?);
-        }
+        roots.extend(SOFTWARE_ROOTS.read(self.software_roots, read_file, digests)?);
         if roots.is_empty() {
             return Err(PolicyError::NoAwsRoot);
         }

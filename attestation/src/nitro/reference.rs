@@ -2,13 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::check::Checks;
+use crate::check::{Checks, NEEDS_POLICY, one_of, one_of_hex};
 use crate::nitro::NitroPolicy;
 use crate::nitro::document::Document;
 use crate::time::to_rfc3339;
-
-/// What stands for a policy in a check that could not be made without one.
-const NEEDS_POLICY: &str = "a policy to compare with";
 
 /// The registers, in the order in which a policy holds their lists: image, kernel, application, role
 /// of the parent instance, its id, signer of the image.
@@ -62,7 +59,7 @@ pub(super) fn check(
             match list.and_then(|(_, list)| list.as_ref()) {
                 Some(list) => {
                     let passed = pcr.is_some_and(|pcr| list.contains(pcr));
-                    (passed, one_of(list.iter().map(hex::encode)))
+                    (passed, one_of_hex(list))
                 }
                 None => (true, "any".to_owned()),
             }
@@ -77,7 +74,7 @@ pub(super) fn check(
         |policy| match &policy.module_ids {
             Some(list) => {
                 let passed = list.iter().any(|listed| listed == module_id);
-                (passed, one_of(list.iter().cloned()))
+                (passed, one_of(list))
             }
             None => (true, "any".to_owned()),
         },
@@ -106,13 +103,4 @@ fn check_timestamp(
             format!("within {seconds} s of {}", to_rfc3339(asked)),
         )
     });
-}
-
-fn one_of(list: impl Iterator<Item = String>) -> String {
-    let list: Vec<_> = list.collect();
-    match list.as_slice() {
-        [] => "nothing: the policy's list is empty".to_owned(),
-        [one] => one.clone(),
-        several => format!("one of {}", several.join(", ")),
-    }
 }

@@ -5,61 +5,18 @@
 
 use std::time::SystemTime;
 
-use crate::certificate::{Certificate, CertificateError, Scheme};
+use crate::certificate::{Certificate, CertificateError, Scheme, check_validity};
 use crate::check::Checks;
 use crate::claims::Root;
-use crate::digest::sha256;
 use crate::nvidia::roots::{DEVICE_ROOT, DEVICE_ROOT_SHA256};
-use crate::time::to_rfc3339;
+use crate::root::{self, TrustedRoot};
 
 /// Authorities between leaf and root.
-const AUTHORITIES: u8 = 3;
+pub(super) const AUTHORITIES: u8 = 3;
 
-/// A root that a policy trusts.
-#[derive(Clone, Debug)]
-pub(crate) struct TrustedRoot {
-    kind: Root,
-    certificate: Certificate,
-}
-
-impl TrustedRoot {
-    /// NVIDIA's root, if its bytes have the pinned digest.
-    pub(crate) fn nvidia() -> Option<Self> {
-        let is_pinned = is_nvidia(DEVICE_ROOT);
-        let certificate = Certificate::parse(DEVICE_ROOT).ok().filter(|_| is_pinned)?;
-        Some(Self {
-            kind: Root::Nvidia,
-            certificate,
-        })
-    }
-
-    /// A software root's self-signed certificate.
-    pub(crate) fn software(der: &[u8]) -> Result<Self, CertificateError> {
-        let certificate = Certificate::parse(der)?;
-        certificate.check_authority(AUTHORITIES, Scheme::EcdsaP384)?;
-        certificate.check_issued_by(&certificate)?;
-        Ok(Self {
-            kind: Root::Software,
-            certificate,
-        })
-    }
-
-    pub(crate) fn is_software(&self) -> bool {
-        self.kind == Root::Software
-    }
-
-    fn describe(&self) -> String {
-        let name = self.certificate.common_name();
-        match self.kind {
-            Root::Software => format!("{name}, a {}", Root::Software.as_str()),
-            _ => name,
-        }
-    }
-}
-
-/// Whether bytes are the root that is compiled in.
-pub(crate) fn is_nvidia(der: &[u8]) -> bool {
-    hex::encode(sha256(&[der])) == DEVICE_ROOT_SHA256
+/// NVIDIA's root, if its bytes have the pinned digest.
+pub(crate) fn nvidia_root() -> Option<TrustedRoot> {
+    TrustedRoot::pinned(Root::Nvidia, DEVICE_ROOT, DEVICE_ROOT_SHA256)
 }
 
 /// A chain that holds.
@@ -103,8 +60,22 @@ pub(crate) fn architecture(leaf: &Certificate) -> String {
 pub(crate) fn names_nvidia(certificates: &[Vec<u8>]) -> bool {
     let chain = parse(certificates).ok();
     chain
-        .zip(TrustedRoot::nvidia())
-        .is_some_and(|(([.., identity], _), root)| identity.is_issued_by(&root.certificate))
+        .zip(nvidia_root())
+        .is_some_and(|(([.., identity], _), root)| identity.is_issued_by(root.certificate()))
+}
+
+/// A device's certificates, leaf first, with NVIDIA's root behind them where they end below it;
+/// nothing is verified.
+pub fn with_root(mut certificates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let ends_below = |der: &Vec<u8>, root: &TrustedRoot| {
+        Certificate::parse(der)
+            .is_ok_and(|it| !it.is_self_issued() && it.is_issued_by(root.certificate()))
+    };
+    let last = certificates.last().zip(nvidia_root());
+    if last.is_some_and(|(last, root)| ends_below(last, &root)) {
+        certificates.push(DEVICE_ROOT.to_vec());
+    }
+    certificates
 }
 
 /// Verifies leaf, three authorities and root; `None` where a later check has nothing to stand on.
@@ -138,30 +109,19 @@ pub(crate) fn verify(
         authorities,
     )?;
 
-    let signs = |root: &&TrustedRoot| {
-        let certificate = &root.certificate;
-        certificate
-            .check_authority(AUTHORITIES, Scheme::EcdsaP384)
-            .and_then(|()| identity.check_issued_by(certificate))
+    let root = root::find(checks, roots, &identity, |root| {
+        root.check_authority(AUTHORITIES, Scheme::EcdsaP384)
+            .and_then(|()| identity.check_issued_by(root))
             .is_ok()
-    };
-    let trusted: Vec<_> = roots.iter().map(TrustedRoot::describe).collect();
-    let expected = format!("a root that the policy trusts: {}", trusted.join("; "));
-    let root = roots.iter().find(signs);
-    let seen = root.map_or_else(
-        || format!("{} is signed by none of them", identity.common_name()),
-        TrustedRoot::describe,
-    );
-    checks.record("root", root.is_some(), expected, seen);
-    let root = root?;
+    })?;
 
-    let chain = [&leaf, &device, &provisioner, &identity, &root.certificate];
-    check_validity(checks, &chain, now);
+    let chain = [&leaf, &device, &provisioner, &identity, root.certificate()];
+    check_validity(checks, &chain, &leaf, now);
     let ends = chain.iter().map(|certificate| certificate.not_after());
     Some(Chain {
         not_after: ends.min()?,
-        root: root.kind,
-        root_certificate: root.certificate.clone(),
+        root: root.kind(),
+        root_certificate: root.certificate().clone(),
         leaf,
         device,
         provisioner,
@@ -191,21 +151,4 @@ fn check_authority(
 ) -> Result<(), CertificateError> {
     authority.check_authority(below, Scheme::EcdsaP384)?;
     authority.check_issued_by(issuer)
-}
-
-fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {
-    let invalid = chain
-        .iter()
-        .find(|certificate| !certificate.is_valid_at(now));
-    let window = |certificate: &&Certificate| {
-        let name = certificate.common_name();
-        let from = to_rfc3339(certificate.not_before());
-        format!("{name} {from} to {}", to_rfc3339(certificate.not_after()))
-    };
-    checks.record(
-        "certificate validity",
-        invalid.is_none(),
-        format!("every certificate valid at {}", to_rfc3339(now)),
-        invalid.or(chain.first()).map(window).unwrap_or_default(),
-    );
 }

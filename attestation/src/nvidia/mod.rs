@@ -24,6 +24,7 @@ use std::time::SystemTime;
 
 use subtle::ConstantTimeEq;
 
+pub use chain::with_root;
 pub use device::{Mode, SwitchId};
 pub use golden::{GoldenError, GoldenMeasurement, GoldenMeasurements};
 pub use policy::NvidiaPolicy;
@@ -36,7 +37,7 @@ use crate::answer::EvidenceKind;
 use crate::check::Checks;
 use crate::claims::Root;
 use crate::input::{Input, ReportNonce};
-use crate::nvidia::chain::{Chain, TrustedRoot};
+use crate::nvidia::chain::{Chain, nvidia_root};
 use crate::nvidia::device::Device;
 
 /// What one device's report says, once everything it rests on has been looked at. Worth something
@@ -82,7 +83,7 @@ pub(crate) fn run(
     let roots = match policy {
         Some(policy) => policy.roots.as_slice(),
         None => {
-            built_in = Vec::from_iter(TrustedRoot::nvidia());
+            built_in = Vec::from_iter(nvidia_root());
             &built_in
         }
     };

@@ -5,15 +5,21 @@ use std::io;
 
 use serde::Deserialize;
 
-use crate::digest::sha256;
+use crate::certificate::Scheme;
 use crate::nvidia::Mode;
-use crate::nvidia::chain::{TrustedRoot, is_nvidia};
+use crate::nvidia::chain::{AUTHORITIES, nvidia_root};
+use crate::nvidia::roots::DEVICE_ROOT_SHA256;
 use crate::nvidia::version::{DriverVersion, VbiosVersion};
 use crate::policy::{Hex, PolicyError};
-use crate::sev_snp::read_root;
+use crate::root::{SoftwareRoots, TrustedRoot};
 
-/// Most software roots that one policy can name.
-const MAX_SOFTWARE_ROOTS: usize = 16;
+const SOFTWARE_ROOTS: SoftwareRoots = SoftwareRoots {
+    key: "nvidia.software_roots",
+    below: AUTHORITIES,
+    scheme: Scheme::EcdsaP384,
+    vendors: &[DEVICE_ROOT_SHA256],
+    vendors_own: |path| PolicyError::NvidiaAsSoftware { path },
+};
 
 /// The chips that a policy can name, as their certificates do: Hopper, Blackwell, and the switch.
 pub(crate) const ARCHITECTURES: [&str; 7] = [
@@ -130,19 +136,9 @@ impl Section {
         }
         let mut roots = Vec::new();
         if self.nvidia_root {
-            roots.extend(TrustedRoot::nvidia());
+            roots.extend(nvidia_root());
         }
-        if self.software_roots.len() > MAX_SOFTWARE_ROOTS {
-            return Err(PolicyError::OutOfRange {
-                key: "nvidia.software_roots",
-                range: "at most 16 files",
-            });
-        }
-        for path in self.software_roots {
-            let der = read_root(&path, read_file)?;
-            digests.push(sha256(&[&der]));
-            roots.push(software_root(path, &der)?);
-        }
+        roots.extend(SOFTWARE_ROOTS.read(self.software_roots, read_file, digests)?);
         if roots.is_empty() {
             return Err(PolicyError::NoNvidiaRoot);
         }
@@ -162,11 +158,4 @@ impl Section {
             denied_devices: Hex::unwrap_all(self.denied_devices),
         })
     }
-}
-
-fn software_root(path: String, der: &[u8]) -> Result<TrustedRoot, PolicyError> {
-    if is_nvidia(der) {
-        return Err(PolicyError::NvidiaAsSoftware { path });
-    }
-    TrustedRoot::software(der).map_err(|source| PolicyError::RootCertificate { path, source })
 }

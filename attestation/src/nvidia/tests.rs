@@ -10,7 +10,7 @@ mod maker;
 use maker::*;
 
 use crate::check::Checks;
-use crate::nvidia::chain::{self, TrustedRoot};
+use crate::nvidia::chain;
 use crate::nvidia::{GoldenMeasurements, Report};
 use crate::time::from_rfc3339;
 use crate::{Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Policy, Root};
@@ -991,7 +991,7 @@ fn a_genuine_gpu_is_accepted_in_its_day_and_refused_outside() {
 #[test]
 fn every_changed_byte_of_a_genuine_report_is_refused() {
     let item = genuine_item();
-    let roots = Vec::from_iter(TrustedRoot::nvidia());
+    let roots = Vec::from_iter(chain::nvidia_root());
     let mut checks = Checks::default();
     let now = from_rfc3339("2025-08-21T12:00:00Z").unwrap();
     let chain = chain::verify(&mut checks, &item.certificates, &roots, now).unwrap();

@@ -2,67 +2,25 @@
 
 use std::time::SystemTime;
 
-use crate::certificate::{Certificate, CertificateError, Scheme};
+use crate::certificate::{Certificate, Scheme, check_validity};
 use crate::check::Checks;
 use crate::claims::Root;
-use crate::digest::sha256;
+use crate::root::{self, TrustedRoot};
 use crate::sev_snp::roots::{AMD_ROOTS, ARK_SHA256};
 use crate::sev_snp::{Product, Report, endorsement};
-use crate::time::to_rfc3339;
 
-/// A root that a policy trusts.
-#[derive(Clone, Debug)]
-pub(crate) struct TrustedRoot {
-    kind: Root,
-    /// The generation it is for; a software root does not say.
-    product: Option<Product>,
-    certificate: Certificate,
+/// AMD's roots whose bytes have the pinned digest.
+pub(crate) fn amd_roots() -> Vec<TrustedRoot> {
+    let pinned = AMD_ROOTS.iter().zip(ARK_SHA256);
+    pinned
+        .filter_map(|(root, digest)| TrustedRoot::pinned(Root::Amd, root.ark, digest))
+        .collect()
 }
 
-impl TrustedRoot {
-    /// AMD's roots whose bytes have the pinned digest.
-    pub(crate) fn amd() -> Vec<Self> {
-        let pinned = AMD_ROOTS.iter().zip(ARK_SHA256);
-        let pinned = pinned.filter(|(root, digest)| hex::encode(sha256(&[root.ark])) == *digest);
-        pinned
-            .filter_map(|(root, _)| {
-                Some(Self {
-                    kind: Root::Amd,
-                    product: Some(root.product),
-                    certificate: Certificate::parse(root.ark).ok()?,
-                })
-            })
-            .collect()
-    }
-
-    /// A software root's self-signed certificate.
-    pub(crate) fn software(der: &[u8]) -> Result<Self, CertificateError> {
-        let certificate = Certificate::parse(der)?;
-        certificate.check_authority(1, Scheme::RsaPss)?;
-        certificate.check_issued_by(&certificate)?;
-        Ok(Self {
-            kind: Root::Software,
-            product: None,
-            certificate,
-        })
-    }
-
-    pub(crate) fn is_software(&self) -> bool {
-        self.kind == Root::Software
-    }
-
-    /// Whether a certificate names this root as its issuer; nothing is verified.
-    fn is_named_by(&self, certificate: &Certificate) -> bool {
-        certificate.is_issued_by(&self.certificate)
-    }
-
-    fn describe(&self) -> String {
-        let name = self.certificate.common_name();
-        match self.kind {
-            Root::Software => format!("{name}, a {}", Root::Software.as_str()),
-            _ => name,
-        }
-    }
+/// The generation that a root is for; a software root does not say.
+fn product_of(root: &TrustedRoot) -> Option<Product> {
+    let mut own = AMD_ROOTS.iter().filter(|own| own.ark == root.der());
+    own.next().map(|own| own.product)
 }
 
 /// A chain that holds: the leaf, and what it hangs from.
@@ -99,30 +57,20 @@ pub(crate) fn verify(
         endorsed,
     )?;
 
-    let signs = |root: &&TrustedRoot| {
-        root.certificate.check_authority(1, Scheme::RsaPss).is_ok()
-            && authority.check_issued_by(&root.certificate).is_ok()
-    };
-    let trusted: Vec<_> = roots.iter().map(TrustedRoot::describe).collect();
-    let expected = format!("a root that the policy trusts: {}", trusted.join("; "));
-    let root = roots.iter().find(signs);
-    let seen = root.map_or_else(
-        || format!("{} is signed by none of them", authority.common_name()),
-        TrustedRoot::describe,
-    );
-    checks.record("root", root.is_some(), expected, seen);
-    let root = root?;
+    let root = root::find(checks, roots, &authority, |root| {
+        root.check_authority(1, Scheme::RsaPss).is_ok() && authority.check_issued_by(root).is_ok()
+    })?;
 
-    let chain = [&leaf, &authority, &root.certificate];
-    check_validity(checks, &chain, now);
+    let chain = [&leaf, &authority, root.certificate()];
+    check_validity(checks, &chain, &leaf, now);
     Some(Chain {
-        root: root.kind,
-        root_product: root.product,
+        root: root.kind(),
+        root_product: product_of(root),
         not_after: chain
             .iter()
             .map(|certificate| certificate.not_after())
             .min()?,
-        root_certificate: root.certificate.clone(),
+        root_certificate: root.certificate().clone(),
         authority,
         leaf,
     })
@@ -158,33 +106,13 @@ fn pinned_authority(leaf: &Certificate) -> Option<Certificate> {
 /// Whether the last certificate of evidence names one of AMD's roots, or an authority of theirs that
 /// is built in. Nothing is verified.
 pub(crate) fn names_amd(last: &Certificate) -> bool {
-    let mut roots = TrustedRoot::amd().into_iter();
-    roots.any(|root| root.is_named_by(last)) || pinned_authority(last).is_some()
+    let mut roots = amd_roots().into_iter();
+    roots.any(|root| last.is_issued_by(root.certificate())) || pinned_authority(last).is_some()
 }
 
 /// Whether the authority of a leaf is built in.
 pub(crate) fn has_pinned_authority(leaf: &Certificate) -> bool {
     pinned_authority(leaf).is_some()
-}
-
-fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {
-    let invalid = chain
-        .iter()
-        .find(|certificate| !certificate.is_valid_at(now));
-    let window = |certificate: &Certificate| {
-        let name = certificate.common_name();
-        let from = to_rfc3339(certificate.not_before());
-        format!("{name} {from} to {}", to_rfc3339(certificate.not_after()))
-    };
-    let seen = invalid
-        .or(chain.first())
-        .map(|certificate| window(certificate));
-    checks.record(
-        "certificate validity",
-        invalid.is_none(),
-        format!("every certificate valid at {}", to_rfc3339(now)),
-        seen.unwrap_or_default(),
-    );
 }
 
 /// Puts certificates found in files into the order of evidence: leaf first, then its authority;
@@ -242,12 +170,7 @@ mod tests {
         let verify_at = |time| {
             let mut checks = Checks::default();
             let now = from_rfc3339(time).unwrap();
-            let chain = verify(
-                &mut checks,
-                slice::from_ref(&vcek),
-                &TrustedRoot::amd(),
-                now,
-            );
+            let chain = verify(&mut checks, slice::from_ref(&vcek), &amd_roots(), now);
             (chain.unwrap(), checks.refusal())
         };
         let (chain, refusal) = verify_at("2026-06-01T00:00:00Z");

@@ -20,11 +20,11 @@ use std::time::SystemTime;
 
 use subtle::ConstantTimeEq;
 
-pub(crate) use chain::{TrustedRoot, verify as verify_chain};
+pub(crate) use chain::{amd_roots, verify as verify_chain};
 pub use chain::{certificates_of, order_certificates};
 pub use endorsement::SigningKey;
+pub(crate) use policy::Section;
 pub use policy::SnpPolicy;
-pub(crate) use policy::{Section, read_root};
 pub use product::{Product, Tcb};
 pub(crate) use propose::propose;
 pub use report::{REPORT_LEN, Report, ReportError, SIGNED_LEN};
@@ -78,7 +78,7 @@ pub(crate) fn run(
     let roots = match policy {
         Some(policy) => policy.roots.as_slice(),
         None => {
-            built_in = TrustedRoot::amd();
+            built_in = amd_roots();
             &built_in
         }
     };

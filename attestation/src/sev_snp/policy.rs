@@ -5,14 +5,20 @@ use std::io;
 
 use serde::Deserialize;
 
-use crate::digest::sha256;
+use crate::certificate::Scheme;
 use crate::policy::{Hex, PolicyError};
-use crate::sev_snp::chain::TrustedRoot;
+use crate::root::{SoftwareRoots, TrustedRoot};
+use crate::sev_snp::chain::amd_roots;
 use crate::sev_snp::roots::ARK_SHA256;
 use crate::sev_snp::{Product, Tcb};
 
-/// Most software roots that one policy can name.
-const MAX_SOFTWARE_ROOTS: usize = 16;
+const SOFTWARE_ROOTS: SoftwareRoots = SoftwareRoots {
+    key: "sev_snp.software_roots",
+    below: 1,
+    scheme: Scheme::RsaPss,
+    vendors: &ARK_SHA256,
+    vendors_own: |path| PolicyError::AmdAsSoftware { path },
+};
 
 /// Reference values for SEV-SNP evidence.
 #[derive(Clone, Debug)]
@@ -206,19 +212,9 @@ impl Section {
         let minimum_tcb = minimum_tcb(&self.products, &self.minimum_tcb)?;
         let mut roots = Vec::new();
         if self.amd_roots {
-            roots.extend(TrustedRoot::amd());
+            roots.extend(amd_roots());
         }
-        if self.software_roots.len() > MAX_SOFTWARE_ROOTS {
-            return Err(PolicyError::OutOfRange {
-                key: "sev_snp.software_roots",
-                range: "at most 16 files",
-            });
-        }
-        for path in self.software_roots {
-            let der = read_root(&path, read_file)?;
-            digests.push(sha256(&[&der]));
-            roots.push(software_root(path, &der)?);
-        }
+        roots.extend(SOFTWARE_ROOTS.read(self.software_roots, read_file, digests)?);
         if roots.is_empty() {
             return Err(PolicyError::NoRoot);
         }
@@ -281,26 +277,4 @@ fn minimum_tcb(
         ))
     };
     minima.iter().map(complete).collect()
-}
-
-/// Reads a root's file: one certificate, PEM or DER.
-pub(crate) fn read_root(
-    path: &str,
-    read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
-) -> Result<Vec<u8>, PolicyError> {
-    let bytes = read_file(path).map_err(|source| PolicyError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    match x509_cert::der::pem::decode_vec(&bytes) {
-        Ok(("CERTIFICATE", der)) => Ok(der),
-        _ => Ok(bytes),
-    }
-}
-
-fn software_root(path: String, der: &[u8]) -> Result<TrustedRoot, PolicyError> {
-    if ARK_SHA256.contains(&hex::encode(sha256(&[der])).as_str()) {
-        return Err(PolicyError::AmdAsSoftware { path });
-    }
-    TrustedRoot::software(der).map_err(|source| PolicyError::RootCertificate { path, source })
 }

@@ -1,8 +1,6 @@
 //! What a report says, against the reference values of a policy.
 
-use std::fmt;
-
-use crate::check::Checks;
+use crate::check::{Checks, NEEDS_POLICY, one_of, one_of_hex};
 use crate::sev_snp::endorsement::{Endorsement, SigningKey};
 use crate::sev_snp::policy::PlatformFeature;
 use crate::sev_snp::report::{
@@ -10,9 +8,6 @@ use crate::sev_snp::report::{
     POLICY_SINGLE_SOCKET, POLICY_SMT, Report,
 };
 use crate::sev_snp::{Product, SnpPolicy, Tcb};
-
-/// What stands for a policy in a check that could not be made without one.
-pub(super) const NEEDS_POLICY: &str = "a policy to compare with";
 
 /// The guest policy's bits whose meaning no policy of ours can change.
 pub(crate) fn check_guest_policy(checks: &mut Checks, report: &Report) {
@@ -286,19 +281,5 @@ impl Listed<'_> {
                     None => (true, "any".to_owned()),
                 }
             });
-    }
-}
-
-fn one_of_hex<const N: usize>(list: &[[u8; N]]) -> String {
-    let list: Vec<_> = list.iter().map(hex::encode).collect();
-    one_of(&list)
-}
-
-fn one_of(list: &[impl fmt::Display]) -> String {
-    let list: Vec<_> = list.iter().map(ToString::to_string).collect();
-    match list.as_slice() {
-        [] => "nothing: the policy's list is empty".to_owned(),
-        [one] => one.clone(),
-        several => format!("one of {}", several.join(", ")),
     }
 }

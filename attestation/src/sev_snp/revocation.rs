@@ -5,70 +5,16 @@
 
 use std::time::SystemTime;
 
-use x509_cert::crl::CertificateList;
-use x509_cert::der::Decode;
-
-use crate::certificate::{Certificate, signed_bytes};
-use crate::check::Checks;
+use crate::certificate::Certificate;
+use crate::check::{Checks, NEEDS_POLICY};
 use crate::claims::Root;
+use crate::crl::Crl;
 use crate::input::Input;
 use crate::sev_snp::SnpPolicy;
 use crate::sev_snp::chain::Chain;
 use crate::sev_snp::policy::Revocation;
 use crate::sev_snp::roots::AMD_ROOTS;
 use crate::time::to_rfc3339;
-
-/// Longest list, in bytes: thousands of entries; AMD's have under 2 KiB.
-const MAX_CRL: usize = 256 * 1024;
-
-/// A list that its root signed.
-struct Crl {
-    this_update: SystemTime,
-    next_update: SystemTime,
-    list: CertificateList,
-}
-
-impl Crl {
-    /// Reads a list; `None` if `root` did not sign it or something in it is not understood.
-    fn of(root: &Certificate, der: &[u8]) -> Option<Self> {
-        if der.len() > MAX_CRL {
-            return None;
-        }
-        let list = CertificateList::from_der(der).ok()?;
-        let body = &list.tbs_cert_list;
-        let extensions = body.crl_extensions.iter().flatten();
-        let signature = list.signature.as_bytes()?;
-        let usable = body.signature == list.signature_algorithm
-            && !extensions.into_iter().any(|extension| extension.critical)
-            && root.is_named(&body.issuer)
-            && root.signed_list(
-                &list.signature_algorithm.oid,
-                signed_bytes(der).ok()?,
-                signature,
-            );
-        usable.then_some(Self {
-            this_update: body.this_update.to_system_time(),
-            next_update: body.next_update?.to_system_time(),
-            list,
-        })
-    }
-
-    fn is_current(&self, now: SystemTime) -> bool {
-        self.this_update <= now && now < self.next_update
-    }
-
-    /// Serial numbers are compared as they are: AMD's can be zero.
-    fn lists(&self, certificate: &Certificate) -> bool {
-        let revoked = self
-            .list
-            .tbs_cert_list
-            .revoked_certificates
-            .iter()
-            .flatten();
-        let mut serials = revoked.map(|entry| entry.serial_number.as_bytes());
-        serials.any(|serial| serial == certificate.serial())
-    }
-}
 
 /// Which of AMD's roots signed a list, and when the list ends.
 pub(crate) fn signed_by_amd(der: &[u8]) -> Option<(String, SystemTime)> {
@@ -106,23 +52,17 @@ pub(super) fn check(
     let seen = newest
         .or(signed.first())
         .map_or_else(|| "none that this root signed".to_owned(), describe);
-    checks.against(
-        "revocation list",
-        wanted,
-        super::reference::NEEDS_POLICY,
-        seen,
-        |wanted| {
-            let at = to_rfc3339(input.now);
-            match wanted {
-                Revocation::Required => (newest.is_some(), format!("one that is current at {at}")),
-                Revocation::IfPresent => (
-                    newest.is_some() || signed.is_empty(),
-                    format!("none, or one that is current at {at}"),
-                ),
-                Revocation::Off => (true, "any".to_owned()),
-            }
-        },
-    );
+    checks.against("revocation list", wanted, NEEDS_POLICY, seen, |wanted| {
+        let at = to_rfc3339(input.now);
+        match wanted {
+            Revocation::Required => (newest.is_some(), format!("one that is current at {at}")),
+            Revocation::IfPresent => (
+                newest.is_some() || signed.is_empty(),
+                format!("none, or one that is current at {at}"),
+            ),
+            Revocation::Off => (true, "any".to_owned()),
+        }
+    });
     let certificates = [&chain.authority, &chain.leaf];
     let mut revoked = certificates
         .into_iter()
@@ -135,7 +75,7 @@ pub(super) fn check(
     checks.against(
         "revocation",
         wanted,
-        super::reference::NEEDS_POLICY,
+        NEEDS_POLICY,
         seen,
         |wanted| match wanted {
             Revocation::Off => (true, "any".to_owned()),
@@ -157,38 +97,5 @@ impl SnpPolicy {
             Root::Software => Revocation::Off,
             _ => Revocation::Required,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::UNIX_EPOCH;
-
-    use super::*;
-    use crate::software_root::der;
-
-    /// Genoa's recorded VCEK has it: zero is a number like another.
-    #[test]
-    fn serial_number_zero_can_be_listed() {
-        let pem = include_bytes!("../../tests/data/genoa/vcek.pem");
-        let (_, vcek) = x509_cert::der::pem::decode_vec(pem).unwrap();
-        let vcek = Certificate::parse(&vcek).unwrap();
-        assert_eq!(vcek.serial(), [0]);
-        let algorithm = der::rsa_pss_sha384();
-        let time = der::time("2026-06-01T00:00:00Z");
-        for (serial, listed) in [(0, true), (1, false)] {
-            let entry = der::sequence(&[&der::integer(serial), &time]);
-            let entries = der::sequence(&[&entry]);
-            let name = der::name(&[]);
-            let parts = [&der::integer(1), &algorithm, &name, &time, &time, &entries];
-            let body = der::sequence(&parts.map(Vec::as_slice));
-            let list = der::sequence(&[&body, &algorithm, &der::bit_string(&[0])]);
-            let crl = Crl {
-                this_update: UNIX_EPOCH,
-                next_update: UNIX_EPOCH,
-                list: CertificateList::from_der(&list).unwrap(),
-            };
-            assert_eq!(crl.lists(&vcek), listed, "{serial}");
-        }
     }
 }

@@ -7,65 +7,20 @@ use std::time::SystemTime;
 
 use x509_cert::der::pem::{self, LineEnding};
 
-use crate::certificate::{Certificate, CertificateError, Scheme};
+use crate::certificate::{Certificate, check_validity};
 use crate::check::Checks;
 use crate::claims::Root;
-use crate::digest::sha256;
+use crate::root::{self, TrustedRoot};
 use crate::tdx::provider;
 use crate::tdx::roots::{INTEL_SGX_ROOT_CA, INTEL_SGX_ROOT_CA_SHA256};
-use crate::time::to_rfc3339;
 
 const LABEL: &str = "CERTIFICATE";
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----\n";
 const END: &str = "-----END CERTIFICATE-----\n";
 
-/// A root that a policy trusts.
-#[derive(Clone, Debug)]
-pub(crate) struct TrustedRoot {
-    kind: Root,
-    der: Vec<u8>,
-    certificate: Certificate,
-}
-
-impl TrustedRoot {
-    /// Intel's root, if its bytes have the pinned digest.
-    pub(crate) fn intel() -> Option<Self> {
-        let pinned = hex::encode(sha256(&[INTEL_SGX_ROOT_CA])) == INTEL_SGX_ROOT_CA_SHA256;
-        let certificate = Certificate::parse(INTEL_SGX_ROOT_CA).ok();
-        certificate.filter(|_| pinned).map(|certificate| Self {
-            kind: Root::Intel,
-            der: INTEL_SGX_ROOT_CA.to_vec(),
-            certificate,
-        })
-    }
-
-    /// A software root's self-signed certificate.
-    pub(crate) fn software(der: Vec<u8>) -> Result<Self, CertificateError> {
-        let certificate = Certificate::parse(&der)?;
-        certificate.check_authority(1, Scheme::EcdsaP256)?;
-        certificate.check_issued_by(&certificate)?;
-        Ok(Self {
-            kind: Root::Software,
-            der,
-            certificate,
-        })
-    }
-
-    pub(crate) fn kind(&self) -> Root {
-        self.kind
-    }
-
-    pub(crate) fn der(&self) -> &[u8] {
-        &self.der
-    }
-
-    fn describe(&self) -> String {
-        let name = self.certificate.common_name();
-        match self.kind {
-            Root::Software => format!("{name}, a {}", Root::Software.as_str()),
-            _ => name,
-        }
-    }
+/// Intel's root, if its bytes have the pinned digest.
+pub(crate) fn intel_root() -> Option<TrustedRoot> {
+    TrustedRoot::pinned(Root::Intel, INTEL_SGX_ROOT_CA, INTEL_SGX_ROOT_CA_SHA256)
 }
 
 /// What a quote's certificates are, once a trusted root has signed the upper one.
@@ -77,7 +32,7 @@ pub(crate) struct Chain<'a> {
 /// The two certificates that are looked at.
 pub(crate) struct Certificates {
     pub(crate) leaf: Certificate,
-    authority: Certificate,
+    pub(crate) authority: Certificate,
     /// The platform's family, by the leaf.
     pub(crate) fmspc: [u8; 6],
     /// Both again, byte for byte.
@@ -100,29 +55,21 @@ pub(crate) fn read<'a>(
         leaf, authority, ..
     } = &certificates;
 
-    let trusted: Vec<_> = roots.iter().map(TrustedRoot::describe).collect();
-    let expected = format!("a root that the policy trusts: {}", trusted.join("; "));
-    let root = roots
-        .iter()
-        .find(|root| authority.check_issued_by(&root.certificate).is_ok());
-    let seen = root.map_or_else(
-        || format!("{} is signed by none of them", authority.common_name()),
-        TrustedRoot::describe,
-    );
-    checks.record("root", root.is_some(), expected, seen);
-    let root = root?;
+    let root = root::find(checks, roots, authority, |root| {
+        authority.check_issued_by(root).is_ok()
+    })?;
 
-    check_validity(checks, &[leaf, authority, &root.certificate], now);
+    check_validity(checks, &[leaf, authority, root.certificate()], leaf, now);
     Some(Chain { root, certificates })
 }
 
 /// Whether the authority of a quote's certificates names Intel's root; nothing is verified.
 pub(crate) fn names_intel(pck_chain: &[u8]) -> bool {
     let certificates = Certificates::parse(pck_chain).ok();
-    let root = TrustedRoot::intel();
+    let root = intel_root();
     certificates
         .zip(root)
-        .is_some_and(|((it, _), root)| it.authority.is_issued_by(&root.certificate))
+        .is_some_and(|((it, _), root)| it.authority.is_issued_by(root.certificate()))
 }
 
 impl Certificates {
@@ -171,24 +118,4 @@ fn decode(pck_chain: &[u8]) -> Result<[Vec<u8>; 2], String> {
         Err(error) => Err(format!("no PEM: {error}")),
     };
     Ok([decode(leaf)?, decode(authority)?])
-}
-
-fn check_validity(checks: &mut Checks, chain: &[&Certificate], now: SystemTime) {
-    let invalid = chain
-        .iter()
-        .find(|certificate| !certificate.is_valid_at(now));
-    let window = |certificate: &Certificate| {
-        let name = certificate.common_name();
-        let from = to_rfc3339(certificate.not_before());
-        format!("{name} {from} to {}", to_rfc3339(certificate.not_after()))
-    };
-    let seen = invalid
-        .or(chain.first())
-        .map(|certificate| window(certificate));
-    checks.record(
-        "certificate validity",
-        invalid.is_none(),
-        format!("every certificate valid at {}", to_rfc3339(now)),
-        seen.unwrap_or_default(),
-    );
 }

@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dcap_qvl::QuoteCollateralV3;
 use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
-use x509_cert::der::Decode;
+use x509_cert::der::{Decode, pem};
 use x509_cert::name::Name;
 
+use crate::certificate::Certificate;
 use crate::check::Checks;
 use crate::input::Input;
 use crate::json::{self, JsonError};
@@ -19,6 +20,8 @@ use crate::time::{from_rfc3339, to_rfc3339};
 
 /// Longest piece, in bytes; real ones have under 20,000, most of it revocation lists.
 pub const MAX_TDX_COLLATERAL: usize = 256 * 1024;
+
+const PEM_END: &str = "-----END CERTIFICATE-----";
 
 /// The TCB info of TDX platforms; that of SGX has another.
 const TDX: &str = "TDX";
@@ -90,6 +93,36 @@ pub(crate) fn choose(
     };
     checks.record("collateral", chosen.is_some(), expected, seen);
     chosen.map(|(_, piece)| piece.collateral)
+}
+
+/// The root's revocation list in a piece, and that of a platform's authority, DER; nothing about
+/// them is verified. Those that cannot be read are left out.
+pub(super) fn lists(bytes: &[u8]) -> Vec<Vec<u8>> {
+    if bytes.len() > MAX_TDX_COLLATERAL {
+        return Vec::new();
+    }
+    let Ok(mut members) = json::object(bytes) else {
+        return Vec::new();
+    };
+    let lists = ["root_ca_crl", "pck_crl"].map(|member| {
+        let text = members.string(member).ok()?;
+        from_hex(member, &text).ok()
+    });
+    lists.into_iter().flatten().collect()
+}
+
+/// Who signed TCB info and QE identity, as the piece says; `None` if one of them cannot be read.
+pub(super) fn signers(collateral: &QuoteCollateralV3) -> Option<[Certificate; 2]> {
+    Some([
+        first_certificate(&collateral.tcb_info_issuer_chain)?,
+        first_certificate(&collateral.qe_identity_issuer_chain)?,
+    ])
+}
+
+fn first_certificate(chain: &str) -> Option<Certificate> {
+    let block = chain.split_inclusive(PEM_END).next()?;
+    let (_, der) = pem::decode_vec(block.trim_start().as_bytes()).ok()?;
+    Certificate::parse(&der).ok()
 }
 
 /// The number of a piece's TCB info, as it says; nothing is verified.

@@ -13,6 +13,7 @@ mod propose;
 mod provider;
 pub mod quote;
 mod reference;
+mod revocation;
 mod roots;
 
 use std::fmt;
@@ -32,7 +33,7 @@ pub use quote::{Header, MAX_QUOTE, Quote, QuoteError, TdReport};
 use crate::check::Checks;
 use crate::claims::Root;
 use crate::input::Input;
-use crate::tdx::chain::{Chain, TrustedRoot};
+use crate::tdx::chain::{Chain, intel_root};
 use crate::tdx::quote::{ECDSA_P256, INTEL_QE_VENDOR, TEE_TYPE_TDX};
 
 /// What a quote says, once everything it rests on has been looked at. Worth something only if no
@@ -151,7 +152,7 @@ pub(crate) fn run(
     let roots = match policy {
         Some(policy) => policy.roots.as_slice(),
         None => {
-            built_in = TrustedRoot::intel();
+            built_in = intel_root();
             built_in.as_slice()
         }
     };
@@ -244,6 +245,7 @@ fn check_endorsements(
     chain: &Chain<'_>,
 ) -> Option<QuoteClaims> {
     let mut collateral = collateral::choose(checks, input, &chain.certificates)?;
+    let signers = collateral::signers(&collateral);
     collateral.pck_certificate_chain = Some(chain.certificates.pem.clone());
     let now = input.now.duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
@@ -256,11 +258,13 @@ fn check_endorsements(
         );
         (claims, seen)
     });
-    checks.step(
+    let claims = checks.step(
         "endorsements",
         "certificates, revocation lists, TCB info and QE identity vouch for the quote",
         verified,
-    )
+    )?;
+    revocation::check(checks, input, chain, signers.as_ref());
+    Some(claims)
 }
 
 fn check_report_data(checks: &mut Checks, report: &TdReport, expected: Option<[u8; 64]>) {

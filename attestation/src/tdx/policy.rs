@@ -5,15 +5,20 @@ use std::{fmt, io};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use crate::claims::Root;
-use crate::digest::sha256;
+use crate::certificate::Scheme;
 use crate::policy::{Hex, PolicyError};
+use crate::root::{SoftwareRoots, TrustedRoot};
 use crate::tdx::TcbStatus;
-use crate::tdx::chain::TrustedRoot;
+use crate::tdx::chain::intel_root;
 use crate::tdx::roots::INTEL_SGX_ROOT_CA_SHA256;
 
-/// Most software roots that one policy can name.
-const MAX_SOFTWARE_ROOTS: usize = 16;
+const SOFTWARE_ROOTS: SoftwareRoots = SoftwareRoots {
+    key: "tdx.software_roots",
+    below: 1,
+    scheme: Scheme::EcdsaP256,
+    vendors: &[INTEL_SGX_ROOT_CA_SHA256],
+    vendors_own: |path| PolicyError::IntelAsSoftware { path },
+};
 /// XFAM bits that the TDX module lets a TD have (Intel TDX module specification, `XFAM_FIXED0`).
 const XFAM_POSSIBLE: u64 = 0x0006_dbe7;
 
@@ -44,7 +49,7 @@ pub struct TdxPolicy {
 impl TdxPolicy {
     /// Whether it trusts a root that no hardware stands behind.
     pub fn trusts_software(&self) -> bool {
-        self.roots.iter().any(|root| root.kind() == Root::Software)
+        self.roots.iter().any(TrustedRoot::is_software)
     }
 
     /// Whether any kernel, or any command line and initial file system, passes.
@@ -153,21 +158,11 @@ impl Section {
                 range: "the list that goes with a status of SWHardeningNeeded",
             });
         }
-        if self.software_roots.len() > MAX_SOFTWARE_ROOTS {
-            return Err(PolicyError::OutOfRange {
-                key: "tdx.software_roots",
-                range: "at most 16 files",
-            });
-        }
         let mut roots = Vec::new();
         if self.intel_root {
-            roots.extend(TrustedRoot::intel());
+            roots.extend(intel_root());
         }
-        for path in self.software_roots {
-            let der = read_root(&path, read_file)?;
-            digests.push(sha256(&[&der]));
-            roots.push(software_root(path, der)?);
-        }
+        roots.extend(SOFTWARE_ROOTS.read(self.software_roots, read_file, digests)?);
         if roots.is_empty() {
             return Err(PolicyError::NoIntelRoot);
         }
@@ -193,26 +188,4 @@ impl Section {
             denied_ppids: Hex::unwrap_all(self.denied_ppids),
         })
     }
-}
-
-/// Reads a root's file: one certificate, PEM or DER.
-fn read_root(
-    path: &str,
-    read_file: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
-) -> Result<Vec<u8>, PolicyError> {
-    let bytes = read_file(path).map_err(|source| PolicyError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    match x509_cert::der::pem::decode_vec(&bytes) {
-        Ok(("CERTIFICATE", der)) => Ok(der),
-        _ => Ok(bytes),
-    }
-}
-
-fn software_root(path: String, der: Vec<u8>) -> Result<TrustedRoot, PolicyError> {
-    if hex::encode(sha256(&[&der])) == INTEL_SGX_ROOT_CA_SHA256 {
-        return Err(PolicyError::IntelAsSoftware { path });
-    }
-    TrustedRoot::software(der).map_err(|source| PolicyError::RootCertificate { path, source })
 }

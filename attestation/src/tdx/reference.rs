@@ -1,19 +1,15 @@
 //! What a quote and its platform say, against the reference values of a policy.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use dcap_qvl::QuoteClaims;
 
-use crate::check::Checks;
+use crate::check::{Checks, NEEDS_POLICY, joined, one_of, one_of_hex};
 use crate::tdx::quote::{
     ATTRIBUTE_DEBUG, ATTRIBUTE_KL, ATTRIBUTE_MIGRATABLE, ATTRIBUTE_PERFMON, ATTRIBUTE_PKS,
     ATTRIBUTE_SEPT_VE_DISABLE, ATTRIBUTES_UNDER_DEBUG, TdReport,
 };
 use crate::tdx::{TcbStatus, TdxPolicy};
-
-/// What stands for a policy in a check that could not be made without one.
-const NEEDS_POLICY: &str = "a policy to compare with";
 
 /// TD attributes with a check of their own; all others are zero.
 const ATTRIBUTES_KNOWN: u64 = ATTRIBUTE_DEBUG
@@ -276,22 +272,4 @@ impl Against<'_> {
         self.checks
             .against(name, self.policy, NEEDS_POLICY, seen, judge);
     }
-}
-
-fn one_of_hex<const N: usize>(list: &[[u8; N]]) -> String {
-    let list: Vec<_> = list.iter().map(hex::encode).collect();
-    one_of(&list)
-}
-
-fn one_of(list: &[impl fmt::Display]) -> String {
-    match list {
-        [] => "nothing: the policy's list is empty".to_owned(),
-        [one] => one.to_string(),
-        several => format!("one of {}", joined(several)),
-    }
-}
-
-fn joined(list: &[impl fmt::Display]) -> String {
-    let list: Vec<_> = list.iter().map(ToString::to_string).collect();
-    list.join(", ")
 }

@@ -1,6 +1,6 @@
 //! Which of several pieces of collateral counts.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use attestation::bundle::{BundleItem, BundleKey, ItemKind, Manifest};
 use attestation::{Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, appraise_item};
@@ -24,13 +24,22 @@ fn piece(number: u32, hours: u32) -> Vec<u8> {
 }
 
 fn bundle(pieces: &[Vec<u8>]) -> Bundle {
-    let item = |(at, content): (usize, &Vec<u8>)| BundleItem {
+    let pieces: Vec<_> = pieces
+        .iter()
+        .map(|piece| (piece.clone(), now() + DAY))
+        .collect();
+    bundle_until(&pieces)
+}
+
+/// Of pieces, and when each ends.
+pub(crate) fn bundle_until(pieces: &[(Vec<u8>, SystemTime)]) -> Bundle {
+    let item = |(at, (content, valid_until)): (usize, &(Vec<u8>, SystemTime))| BundleItem {
         path: format!("intel/{at}.json"),
         kind: ItemKind::TdxCollateral,
         sha256: digest(&SHA256, content).as_ref().try_into().unwrap(),
         source: "a test".to_owned(),
         fetched_at: now() - DAY,
-        valid_until: now() + DAY,
+        valid_until: *valid_until,
     };
     let manifest = Manifest {
         created: now() - DAY,
@@ -40,7 +49,7 @@ fn bundle(pieces: &[Vec<u8>]) -> Bundle {
     let manifest = manifest.to_json().unwrap();
     let (key, _) = BundleKey::generate().unwrap();
     let mut files = pieces.iter();
-    let mut read = |_: &str| Ok(files.next().unwrap().clone());
+    let mut read = |_: &str| Ok(files.next().unwrap().0.clone());
     let signature = key.sign(&manifest);
     Bundle::load(
         &manifest,

@@ -12,6 +12,7 @@ mod der;
 mod flaws;
 mod life;
 mod platform;
+mod revocation;
 mod samples;
 
 use std::io;
@@ -377,6 +378,13 @@ fn checks_say_what_they_expect_and_see() {
             "endorsements",
             "certificates, revocation lists, TCB info and QE identity vouch for the quote",
             "77777777777777777777777777777777, TCB of 2025-03-12T00:00:00Z",
+        ),
+        (
+            &plain,
+            "",
+            "platform revocation",
+            "no list, current or not, has the platform, its authority or who signed the collateral",
+            "on none of 2 lists",
         ),
         (&plain, "", "TCB status", "UpToDate", "UpToDate"),
         (&plain, "", "TCB advisories", "none", "none"),

@@ -75,6 +75,12 @@ pub(super) fn run(args: &CheckArgs, now: SystemTime) -> Result<ExitCode, Error> 
             ));
         }
     }
+    if bundle.items().iter().any(|it| it.kind == ItemKind::GpuRim) {
+        terminal::say(
+            "whether NVIDIA revoked the signers of its manifests was asked when the bundle was made, \
+             and is not here",
+        );
+    }
     if let Some(manifest) = bundle.manifest() {
         let (from, to) = (
             to_rfc3339(manifest.created),

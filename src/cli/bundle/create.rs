@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Error, parse_time,
     piece::{self, MAX_INPUT, Piece},
-    read, read_key,
+    read, read_key, signers,
 };
 use crate::cli::terminal;
 
@@ -69,6 +69,7 @@ pub(super) fn run(args: &CreateArgs, now: SystemTime) -> Result<ExitCode, Error>
             )),
         }
     }
+    signers::check(&mut pieces, now)?;
     if pieces.is_empty() {
         return Err(Error::Nothing(files.len()));
     }

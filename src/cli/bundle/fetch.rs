@@ -6,14 +6,13 @@ use std::{
     process::ExitCode,
 };
 
-use attestation::ocsp;
+use attestation::{nvidia::with_root, ocsp};
 use clap::Subcommand;
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
-use super::{Error, create, read};
+use super::{Error, create, piece, read};
 use crate::{
-    cli::terminal,
+    cli::{terminal, verify::input},
     fetch::{Bearer, Client, FetchError, File, amd, intel, nvidia},
 };
 
@@ -88,8 +87,8 @@ enum What {
         /// A manifest, such as NV_GPU_DRIVER_GH100_550.90.07; may be given several times.
         #[arg(long, value_name = "ID", value_parser = parse_rim_id)]
         rim: Vec<String>,
-        /// A chain (PEM, leaf first) or a manifest (XML) whose certificates are asked about; may be
-        /// given several times.
+        /// A device's chain (PEM, leaf first, with or without the root) or a manifest (XML, or the
+        /// service's JSON) whose certificates are asked about; may be given several times.
         #[arg(long, value_name = "FILE")]
         ocsp: Vec<PathBuf>,
         /// A file with a key for the service, sent as a bearer token, and never over plain http but to
@@ -229,12 +228,9 @@ fn keep(out: &Path, file: &File) -> Result<(), Error> {
 fn requests(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
     let bytes = read(path, MAX_CHAIN_FILE)?;
     let wrong = || FetchFailed::Chain(path.to_owned());
-    let chain = if bytes.trim_ascii_start().starts_with(b"<") {
-        rim::certificates(&bytes).map_err(|_| wrong())?
-    } else {
-        let pem = CertificateDer::pem_slice_iter(&bytes);
-        let ders = pem.map(|it| it.map(|der| der.to_vec()));
-        ders.collect::<Result<Vec<_>, _>>().map_err(|_| wrong())?
+    let chain = match piece::manifest_xml(bytes.clone()) {
+        Some(xml) => rim::certificates(&xml).map_err(|_| wrong())?,
+        None => with_root(input::certificates_in(bytes)),
     };
     let own = usize::from(chain.len() == DEVICE_CHAIN_LEN);
     let pairs = chain.iter().zip(chain.iter().skip(1)).skip(own);
@@ -275,7 +271,59 @@ fn parse_rim_id(text: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
     use super::*;
+
+    const CHAIN: &str =
+        include_str!("../../../attestation/tests/data/nvidia/hopper/cert_chain.pem");
+    const DRIVER: &[u8] =
+        include_bytes!("../../../rim/tests/data/NV_GPU_DRIVER_GH100_550.90.07.xml");
+    /// What NVIDIA answered, for the lower certificate first.
+    const OF_DEVICE: [&[u8]; 3] = [
+        include_bytes!("../../../attestation/tests/data/nvidia/hopper/ocsp-l4.der"),
+        include_bytes!("../../../attestation/tests/data/nvidia/hopper/ocsp-l3.der"),
+        include_bytes!("../../../attestation/tests/data/nvidia/hopper/ocsp-l2.der"),
+    ];
+    const OF_DRIVER: [&[u8]; 3] = [
+        include_bytes!("../../../rim/tests/data/ocsp/driver-l4.der"),
+        include_bytes!("../../../rim/tests/data/ocsp/l3.der"),
+        include_bytes!("../../../rim/tests/data/ocsp/l2.der"),
+    ];
+
+    /// A request ends with what its response repeats: digests of the issuer, and a serial number.
+    #[test]
+    fn all_that_can_be_revoked_is_asked_about() {
+        let end = CHAIN.trim_end().rfind("-----BEGIN").unwrap();
+        let answer = serde_json::json!({ "id": "NV_a", "rim": BASE64_STANDARD.encode(DRIVER) });
+        let answer = answer.to_string();
+        let cases = [
+            ("a device's chain", CHAIN.as_bytes(), OF_DEVICE),
+            ("without its root", &CHAIN.as_bytes()[..end], OF_DEVICE),
+            ("a manifest", DRIVER, OF_DRIVER),
+            ("a service's answer", answer.as_bytes(), OF_DRIVER),
+        ];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (name, bytes, responses) in cases {
+            std::fs::write(file.path(), bytes).unwrap();
+            let requests = requests(file.path()).unwrap();
+            assert_eq!(requests.len(), responses.len(), "{name}");
+            for (request, response) in requests.iter().zip(responses) {
+                let end = &request[request.len() - 100..];
+                assert!(response.windows(end.len()).any(|it| it == end), "{name}");
+            }
+        }
+        for bytes in [
+            &b""[..],
+            b"<a/>",
+            b"{\"id\":\"NV_a\",\"rim\":\"*\"}",
+            OF_DEVICE[0],
+        ] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let error = requests(file.path()).unwrap_err().to_string();
+            assert!(error.ends_with("nor a manifest of NVIDIA's"), "{error}");
+        }
+    }
 
     #[test]
     fn what_goes_into_an_address_has_no_other_letters() {

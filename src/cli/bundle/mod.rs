@@ -12,7 +12,7 @@ use std::{
     time::SystemTime,
 };
 
-use attestation::bundle::BundleKey;
+use attestation::{bundle::BundleKey, chain::StatusError};
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
@@ -29,6 +29,7 @@ mod check;
 mod create;
 mod fetch;
 mod piece;
+mod signers;
 #[cfg(test)]
 mod tests;
 
@@ -76,6 +77,12 @@ enum Error {
         path: PathBuf,
         source: piece::PieceError,
     },
+    #[error(
+        "{}: NVIDIA's manifest: signed under {source}: {}",
+        path.display(),
+        signers::remedy(path, source)
+    )]
+    Signer { path: PathBuf, source: StatusError },
     #[error(transparent)]
     Policy(#[from] super::verify::input::Unusable),
     #[error(transparent)]

@@ -35,6 +35,8 @@ pub(super) struct Piece {
     pub(super) what: String,
     pub(super) content: Vec<u8>,
     pub(super) valid_until: SystemTime,
+    /// Of a manifest of NVIDIA's the certificates behind its signature, leaf first, root last.
+    pub(super) signers: Vec<Vec<u8>>,
 }
 
 /// An answer of NVIDIA's service.
@@ -112,6 +114,15 @@ impl Form {
     }
 }
 
+/// The XML of a manifest of NVIDIA's, also out of its service's answer; nothing is verified.
+pub(super) fn manifest_xml(bytes: Vec<u8>) -> Option<Vec<u8>> {
+    match Form::of(bytes) {
+        Form::Xml(xml) => Some(xml),
+        Form::RimAnswer(answer) => BASE64_STANDARD.decode(answer.rim).ok(),
+        Form::Authorities | Form::Other(_) => None,
+    }
+}
+
 /// The golden measurements, and the XML that they were taken from.
 fn manifest(id: &str, xml: Vec<u8>, now: SystemTime) -> Result<Vec<Piece>, PieceError> {
     let rim = rim::verify(&xml, id, now)?;
@@ -122,6 +133,7 @@ fn manifest(id: &str, xml: Vec<u8>, now: SystemTime) -> Result<Vec<Piece>, Piece
         what: format!("{count} measurements of {id}, signed by NVIDIA"),
         content: rim.golden.to_json()?,
         valid_until: rim.not_after,
+        signers: Vec::new(),
     };
     let xml = Piece {
         path: format!("nvidia/{id}.xml"),
@@ -129,6 +141,7 @@ fn manifest(id: &str, xml: Vec<u8>, now: SystemTime) -> Result<Vec<Piece>, Piece
         what: format!("NVIDIA's manifest {id}"),
         content: xml,
         valid_until: rim.not_after,
+        signers: rim.certificates,
     };
     Ok(vec![golden, xml])
 }
@@ -149,6 +162,7 @@ fn other(content: Vec<u8>, now: SystemTime) -> Result<Piece, PieceError> {
         what: found.what,
         content,
         valid_until: found.valid_until,
+        signers: Vec::new(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use attestation::{Appraisal, Bundle, Policy, Refusal, appraise};
 
-use super::{Evidence, REFUSED, count};
+use super::{Evidence, REFUSED, archive, count};
 use crate::cli::{
     terminal,
     verify::{
@@ -52,7 +52,8 @@ pub(super) fn run(
     let bundles = [believed(bundle, &old)?, believed(bundle, &new)?];
     let now = evidence.now();
     let mut changes = Vec::new();
-    for (path, answer) in input::answers(&evidence.files, &evidence.collateral)? {
+    for (path, answer) in input::answers(&archive::newest(&evidence.files)?, &evidence.collateral)?
+    {
         let [of_old, of_new] = &bundles;
         let [before, after] = [(&old, of_old), (&new, of_new)].map(|(policy, bundle)| {
             let nonce = evidence.nonce.as_ref();

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::clock::Clock;
 
+mod archive;
 mod diff;
 mod explain;
 mod propose;
@@ -45,7 +46,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR")]
         bundle: Option<PathBuf>,
     },
-    /// Say which nodes a new policy would drop or admit, before it is put in force.
+    /// Say which nodes a new policy would drop or admit, before it is put in force. Of an archive, the
+    /// newest evidence of each node counts.
     Diff {
         /// The policy in force.
         old: PathBuf,

@@ -71,6 +71,7 @@ const REMEDIES: &[(&[&str], Remedy)] = &[
     (&["MRSIGNERSEAM", "SEAM attributes", "MRSERVICETD"], PLATFORM),
     (&["collateral"], Elsewhere("give Intel's collateral for the platform: a bundle, or let the node send it")),
     (&["endorsements"], Elsewhere("fetch Intel's collateral anew; if it stays so, the platform is not what it says it is")),
+    (&["platform revocation"], Elsewhere("no policy accepts this: Intel revoked the platform, or who vouches for it")),
     (&["TCB status", "current TCB status", "QE TCB status"], List("accepted_tcb_statuses")),
     (&["TCB advisories"], List("accepted_advisories")),
     (&["TCB evaluation number"], Key("minimum_tcb_evaluation_number")),

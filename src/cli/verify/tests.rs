@@ -313,6 +313,88 @@ fn an_answer_under_a_software_root_says_so() {
     assert!(appraise_one(&kept).unwrap().accepted());
 }
 
+/// A bundle of one file, Intel's collateral, in a folder; gives its signer.
+fn bundle_of(folder: &Folder, collateral: &[u8]) -> String {
+    use attestation::bundle::{BundleItem, BundleKey, ItemKind, MANIFEST, Manifest, SIGNATURE};
+    use sha2::{Digest as _, Sha256};
+    let time = |text| from_rfc3339(text).unwrap();
+    let item = BundleItem {
+        path: "collateral.json".to_owned(),
+        kind: ItemKind::TdxCollateral,
+        sha256: Sha256::digest(collateral).into(),
+        source: "a test".to_owned(),
+        fetched_at: time("2025-06-20T00:00:00Z"),
+        valid_until: time("2025-07-19T00:00:00Z"),
+    };
+    let manifest = Manifest {
+        created: time("2025-06-20T00:00:00Z"),
+        valid_until: time("2025-07-10T00:00:00Z"),
+        items: vec![item],
+    };
+    let manifest = manifest.to_json().unwrap();
+    let (key, _) = BundleKey::generate().unwrap();
+    folder.write("collateral.json", collateral);
+    folder.write(SIGNATURE, key.sign(&manifest));
+    folder.write(MANIFEST, manifest);
+    hex::encode(key.public_key())
+}
+
+/// A quote without collateral of its own.
+#[test]
+fn evidence_can_rest_on_a_bundle_that_a_signer_of_the_policy_signed() {
+    let (folder, dir) = (Folder::new("bundle-policy"), Folder::new("bundle"));
+    let quote = fs::read(data("tdx/v4-uptodate/quote.bin")).unwrap();
+    let collateral = fs::read(data("tdx/v4-uptodate/collateral.json")).unwrap();
+    let report = attestation::tdx::Quote::parse(&quote).unwrap().report;
+    let signer = bundle_of(&dir, &collateral);
+    let policy = |signer: &str| {
+        let text = format!(
+            "version = 1\nbundle_signers = [\"{signer}\"]\n[tdx]\nintel_root = true\n\
+             minimum_tcb_evaluation_number = 17\nmrseam = [\"{}\"]\nmrtd = [\"{}\"]\n\
+             rtmr1 = \"any\"\nrtmr2 = \"any\"\n",
+            hex::encode(report.mrseam),
+            hex::encode(report.mrtd)
+        );
+        folder.write(&format!("{signer}.toml"), text)
+    };
+    let (believed, other) = (policy(&signer), policy(&"0".repeat(64)));
+    let (quote, report_data) = (
+        data("tdx/v4-uptodate/quote.bin"),
+        hex::encode(report.report_data),
+    );
+    let bundle = dir.0.display().to_string();
+    let appraise_with = |policy: &str, at: &str, more: &[&str]| {
+        let raw = ["--tee", "tdx", "--report-data", &report_data, &quote];
+        let words = [&raw[..], &["--policy", policy, "--at", at], more].concat();
+        appraise_one(&words)
+    };
+    let at = "2025-07-01T00:00:00Z";
+    let with_bundle = ["--bundle", bundle.as_str()];
+    let refusal = |at: &str, more: &[&str]| {
+        let appraisal = appraise_with(&believed, at, more).unwrap();
+        appraisal.refusal().map(|refusal| refusal.check)
+    };
+    assert_eq!(refusal(at, &with_bundle), None);
+    assert_eq!(refusal(at, &[]), Some("collateral"));
+    assert_eq!(
+        refusal("2025-07-10T00:00:00Z", &with_bundle),
+        Some("bundle")
+    );
+
+    let not_signed = |policy: &str| {
+        let error = appraise_with(policy, at, &with_bundle).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with(&bundle), "{error}");
+        assert!(error.contains("is not a signature of"), "{error}");
+    };
+    not_signed(&other);
+    let manifest = dir.0.join("manifest.json");
+    let changed = fs::read_to_string(&manifest).unwrap();
+    let changed = changed.replacen("2025-07-10", "2026-07-10", 1);
+    fs::write(&manifest, changed).unwrap();
+    not_signed(&believed);
+}
+
 fn answer_of(root: &SoftwareRoot, measurement: [u8; 48]) -> Answer {
     let unix = 1_780_272_000;
     let key = ClaimedKey {

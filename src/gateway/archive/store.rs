@@ -1,7 +1,7 @@
 //! The archive's folder.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
     path::{Component, Path, PathBuf},
@@ -9,26 +9,34 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
-use super::{Entry, shelf::Shelf};
-use crate::gateway::rules::Rules;
+use super::{
+    Entry,
+    bundles::Bundles,
+    files::{
+        clear, finish, lock, remove, sync_folder, unfinished_folder, write_inside, write_whole,
+    },
+    shelf::{Piece, Room, Shelf},
+};
+use crate::{
+    config::archive::{ArchiveConfig, EVIDENCE, LOG, OLD_LOG},
+    gateway::rules::Rules,
+};
 
 /// Shortest log of verdicts that becomes the old one, in bytes; then the old one goes.
 const MIN_LOG: u64 = 64 << 20;
 /// The log's part of the room for evidence: a line is a tenth of the shortest evidence, and must not
 /// go before what it is about.
 const LOG_SHARE: u64 = 4;
-const LOG: &str = "appraisals.jsonl";
-const OLD_LOG: &str = "appraisals.1.jsonl";
-/// How the names of unfinished files begin.
-const UNFINISHED: &str = ".tmp";
 
-/// An archive's folder, of which this process is the only writer.
+/// An archive's folder, of which this is the only writer.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
+    /// Held for as long as it is used.
+    _lock: File,
     shelf: Shelf,
+    bundles: Bundles,
     log: File,
     log_len: u64,
     max_log: u64,
@@ -54,8 +62,19 @@ struct Line<'a> {
 /// What is read of a line again.
 #[derive(Deserialize)]
 struct Verdict {
+    node: String,
     evidence: String,
+    bundle: Option<String>,
     verdict: String,
+}
+
+/// What lines say of one piece of evidence.
+#[derive(Debug, Default)]
+struct Known {
+    node: String,
+    /// Whether it was ever accepted.
+    accepted: bool,
+    bundles: BTreeSet<String>,
 }
 
 const ACCEPTED: &str = "accepted";
@@ -65,14 +84,22 @@ impl Store {
     /// Makes the folder, or takes in what is there.
     ///
     /// # Errors
-    /// If it cannot be made, read or written.
-    pub(super) fn open(dir: &Path, max_bytes: u64, sync: bool) -> io::Result<Self> {
-        for folder in ["evidence", "policies"] {
+    /// If it cannot be made, read or written, or somebody else uses it.
+    pub(super) fn open(dir: &Path, config: &ArchiveConfig) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let lock = lock(dir)?;
+        for folder in [EVIDENCE, "policies"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)?;
             clear(&folder)?;
         }
-        let shelf = shelve(dir, max_bytes)?;
+        let max_bytes = config.max_bytes.get();
+        let mut bundles = Bundles::open(dir)?;
+        let room = Room {
+            all: max_bytes,
+            per_node: config.max_bytes_per_node.map_or(max_bytes, Into::into),
+        };
+        let shelf = shelve(dir, room, &mut bundles)?;
         let mut log = open_log(dir)?;
         let mut log_len = log.metadata()?.len();
         if !ends_a_line(&dir.join(LOG), log_len)? {
@@ -81,10 +108,12 @@ impl Store {
         }
         Ok(Self {
             dir: dir.to_owned(),
+            _lock: lock,
             shelf,
+            bundles,
             log,
             log_len,
-            sync,
+            sync: config.required,
             max_log: longest_log(max_bytes),
         })
     }
@@ -96,26 +125,61 @@ impl Store {
     pub(super) fn keep(&mut self, entry: &Entry) -> io::Result<()> {
         let evidence = self.keep_evidence(entry);
         let policy = self.keep_policy(&entry.rules);
+        let bundle = self.keep_bundle(entry);
         let line = self.keep_line(entry);
-        evidence.and(policy).and(line)
+        evidence.and(policy).and(bundle).and(line)
     }
 
     fn keep_evidence(&mut self, entry: &Entry) -> io::Result<()> {
+        // Where nothing can be removed, nothing must be added.
+        self.make_room()?;
         let accepted = entry.refused.is_none();
         if self.shelf.holds(&entry.digest) {
             if accepted {
-                self.shelf.accept(&entry.digest);
+                self.shelf.accept(&entry.node, &entry.digest);
             }
         } else {
-            let folder = self.dir.join("evidence");
+            let folder = self.dir.join(EVIDENCE);
             write_whole(&folder, &file_of(&entry.digest), &entry.evidence)?;
-            let len = u64::try_from(entry.evidence.len()).unwrap_or(u64::MAX);
-            self.shelf.add(&entry.digest, len, accepted);
+            self.shelf.add(Piece {
+                digest: entry.digest.clone(),
+                len: u64::try_from(entry.evidence.len()).unwrap_or(u64::MAX),
+                node: entry.node.clone(),
+                accepted,
+            });
+            sync_folder(&folder)?;
         }
-        while let Some(digest) = self.shelf.surplus() {
-            remove(&self.dir.join("evidence").join(file_of(&digest)))?;
+        self.make_room()
+    }
+
+    /// Removes evidence until the rest fits. What cannot be removed is there, and counts.
+    fn make_room(&mut self) -> io::Result<()> {
+        while let Some(piece) = self.shelf.surplus() {
+            let path = self.dir.join(EVIDENCE).join(file_of(&piece.digest));
+            match remove(&path) {
+                Ok(()) => self.bundles.forget(&piece.digest),
+                Err(error) => {
+                    self.shelf.add(piece);
+                    return Err(error);
+                }
+            }
         }
         Ok(())
+    }
+
+    fn keep_bundle(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut kept = Ok(());
+        if let Some(digest) = &entry.rules.bundle_digest
+            && self.shelf.holds(&entry.digest)
+        {
+            self.bundles.note(&entry.digest, digest);
+            kept = self.bundles.keep(digest, &entry.rules.bundle_files);
+        }
+        // What stays too long is no fault of this verdict.
+        if let Err(error) = self.bundles.sweep() {
+            tracing::warn!(%error, "bundle not removed from the archive");
+        }
+        kept
     }
 
     fn keep_policy(&self, rules: &Rules) -> io::Result<()> {
@@ -124,23 +188,17 @@ impl Store {
         if place.is_dir() {
             return Ok(());
         }
-        let unfinished = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .tempdir_in(&policies)?;
-        write_synced(
-            &unfinished.path().join("policy.toml"),
-            rules.text.as_bytes(),
-        )?;
+        let unfinished = unfinished_folder(&policies)?;
+        let inside = unfinished.path();
+        write_inside(&inside.join("policy.toml"), rules.text.as_bytes())?;
         for (number, (name, bytes)) in rules.named.iter().enumerate() {
-            let path = unfinished.path().join(place_of(name, number));
-            let folder = path.parent().unwrap_or(unfinished.path());
+            let path = inside.join(place_of(name, number));
+            let folder = path.parent().unwrap_or(inside);
             fs::create_dir_all(folder)?;
-            write_synced(&path, bytes)?;
+            write_inside(&path, bytes)?;
             sync_folder(folder)?;
         }
-        sync_folder(unfinished.path())?;
-        fs::rename(unfinished.path(), &place)?;
-        sync_folder(&policies)
+        finish(&unfinished, &place)
     }
 
     fn keep_line(&mut self, entry: &Entry) -> io::Result<()> {
@@ -230,60 +288,11 @@ fn place_of(name: &str, number: usize) -> PathBuf {
     Path::new("elsewhere").join(place)
 }
 
-/// All of the file or none of it.
-fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    persist(file, &folder.join(name))?;
-    sync_folder(folder)
-}
-
-fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    file.persist(path).map(drop).map_err(|error| error.error)
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// So that a name is there after a loss of power, not only what it names.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes what a crash left unfinished.
-fn clear(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(UNFINISHED.as_bytes())
-        {
-            let path = entry.path();
-            fs::remove_dir_all(&path).or_else(|_| remove(&path))?;
-        }
-    }
-    Ok(())
-}
-
 /// The evidence that is there. What only lines of refusal name counts as refused; what no line
 /// names, a crash or a hand in the log has left, and it may be the last of its node.
-fn shelve(dir: &Path, max_bytes: u64) -> io::Result<Shelf> {
+fn shelve(dir: &Path, room: Room, bundles: &mut Bundles) -> io::Result<Shelf> {
     let mut found: Vec<(SystemTime, String, u64)> = Vec::new();
-    for entry in fs::read_dir(dir.join("evidence"))? {
+    for entry in fs::read_dir(dir.join(EVIDENCE))? {
         let entry = entry?;
         let name = entry.file_name();
         let digest = name.to_str().and_then(|name| name.strip_suffix(".json"));
@@ -293,26 +302,34 @@ fn shelve(dir: &Path, max_bytes: u64) -> io::Result<Shelf> {
         }
     }
     found.sort_unstable();
-    let mut verdicts = found.iter().map(|it| (it.1.clone(), None)).collect();
+    let mut known = found.iter().map(|it| (it.1.clone(), None)).collect();
     for log in [OLD_LOG, LOG] {
-        read_verdicts(&dir.join(log), longest_log(max_bytes), &mut verdicts)?;
+        read_verdicts(&dir.join(log), longest_log(room.all), &mut known)?;
     }
-    let mut shelf = Shelf::new(max_bytes);
-    for (_, digest, len) in &found {
-        shelf.add(
+    let mut shelf = Shelf::new(room);
+    for (_, digest, len) in found {
+        let known = known.remove(&digest).flatten().unwrap_or_else(|| Known {
+            accepted: true,
+            ..Known::default()
+        });
+        for bundle in &known.bundles {
+            bundles.note(&digest, bundle);
+        }
+        shelf.add(Piece {
             digest,
-            *len,
-            verdicts.get(digest).copied().flatten().unwrap_or(true),
-        );
+            len,
+            node: known.node,
+            accepted: known.accepted,
+        });
     }
     Ok(shelf)
 }
 
-/// Notes whether a log says that evidence was ever accepted.
+/// Notes what a log says of evidence.
 fn read_verdicts(
     log: &Path,
     longest: u64,
-    verdicts: &mut HashMap<String, Option<bool>>,
+    all: &mut HashMap<String, Option<Known>>,
 ) -> io::Result<()> {
     let file = match File::open(log) {
         Ok(file) => file,
@@ -321,11 +338,13 @@ fn read_verdicts(
     };
     // The log's own bound is the bound of a line.
     for line in BufReader::new(io::Read::take(file, longest)).split(b'\n') {
-        let line = serde_json::from_slice(&line?);
-        if let Ok(Verdict { evidence, verdict }) = line
-            && let Some(known) = verdicts.get_mut(&evidence)
+        if let Ok(line) = serde_json::from_slice::<Verdict>(&line?)
+            && let Some(known) = all.get_mut(&line.evidence)
         {
-            *known = Some(verdict == ACCEPTED || *known == Some(true));
+            let known = known.get_or_insert_default();
+            known.accepted |= line.verdict == ACCEPTED;
+            known.node = line.node;
+            known.bundles.extend(line.bundle);
         }
     }
     Ok(())

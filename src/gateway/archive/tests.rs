@@ -1,10 +1,15 @@
-use std::{fs, num::NonZeroU64, path::PathBuf};
+use std::{fs, num::NonZeroU64, path::PathBuf, time::UNIX_EPOCH};
 
+use attestation::bundle::{BundleItem, BundleKey, ItemKind, MANIFEST, Manifest, SIGNATURE};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::*;
-use crate::gateway::{rules::Sources, tests::fake};
+use crate::{
+    config,
+    gateway::{rules::Sources, tests::fake},
+};
 
 const ROOM: u64 = 1000;
 
@@ -14,7 +19,6 @@ fn rules() -> Arc<Rules> {
 }
 
 fn entry(evidence: &'static str, refused: Option<&'static str>) -> Entry {
-    use sha2::{Digest as _, Sha256};
     Entry {
         at: "2026-06-01T00:00:00Z".to_owned(),
         node: "http://127.0.0.1:1".to_owned(),
@@ -27,8 +31,17 @@ fn entry(evidence: &'static str, refused: Option<&'static str>) -> Entry {
     }
 }
 
+fn config(dir: &TempDir) -> ArchiveConfig {
+    ArchiveConfig {
+        dir: dir.path().to_owned(),
+        max_bytes: NonZeroU64::new(ROOM).unwrap(),
+        max_bytes_per_node: None,
+        required: true,
+    }
+}
+
 fn store(dir: &TempDir) -> Store {
-    Store::open(dir.path(), ROOM, true).unwrap()
+    Store::open(dir.path(), &config(dir)).unwrap()
 }
 
 fn file(dir: &TempDir, entry: &Entry) -> PathBuf {
@@ -185,9 +198,8 @@ async fn a_disk_that_fails_stops_appraisals_only_where_the_archive_is_required()
     for required in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let config = ArchiveConfig {
-            dir: dir.path().to_owned(),
-            max_bytes: NonZeroU64::new(ROOM).unwrap(),
             required,
+            ..config(&dir)
         };
         let (archive, ended) = Archive::open(&config, dir.path()).unwrap();
         archive.keep(entry("good", None)).await.unwrap();
@@ -204,5 +216,161 @@ fn a_folder_that_cannot_be_made_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let taken = dir.path().join("taken");
     fs::write(&taken, "a file").unwrap();
-    assert!(Store::open(&taken, ROOM, false).is_err());
+    assert!(Store::open(&taken, &config(&dir)).is_err());
+}
+
+fn long(byte: &str) -> &'static str {
+    byte.repeat(400).leak()
+}
+
+#[test]
+fn a_node_pushes_out_its_own_evidence_alone_after_a_restart_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let loud = |evidence| Entry {
+        node: "http://127.0.0.1:2".to_owned(),
+        ..entry(evidence, None)
+    };
+    let quiet = entry("quiet", None);
+    let mut first = store(&dir);
+    for entry in [&quiet, &loud(long("a")), &loud(long("b"))] {
+        first.keep(entry).unwrap();
+    }
+    drop(first);
+    let mut second = store(&dir);
+    for evidence in [long("c"), long("d")] {
+        second.keep(&loud(evidence)).unwrap();
+    }
+    assert!(file(&dir, &quiet).exists());
+    assert!(!file(&dir, &loud(long("a"))).exists());
+    assert!(file(&dir, &loud(long("d"))).exists());
+    drop(second);
+
+    let max_bytes_per_node = NonZeroU64::new(500);
+    let bounded = ArchiveConfig {
+        max_bytes_per_node,
+        ..config(&dir)
+    };
+    let mut third = Store::open(dir.path(), &bounded).unwrap();
+    third.keep(&loud(long("e"))).unwrap();
+    let left = fs::read_dir(dir.path().join("evidence")).unwrap().count();
+    assert_eq!(left, 2, "the quiet one's and one of 400 bytes");
+}
+
+#[test]
+fn a_folder_is_one_gateways_alone_for_as_long_as_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = store(&dir);
+    let error = Store::open(dir.path(), &config(&dir)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    assert!(error.to_string().contains("another gateway"), "{error}");
+    assert!(error.to_string().contains("folder of its own"), "{error}");
+    drop(first);
+    store(&dir);
+}
+
+#[test]
+fn evidence_that_cannot_be_removed_counts_on_and_nothing_is_added_while_none_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store(&dir);
+    let all = ["a", "b", "c", "d", "e"].map(|byte| entry(long(byte), None));
+    let [stuck, second, ..] = &all;
+    for entry in [stuck, second] {
+        store.keep(entry).unwrap();
+    }
+    // A folder in a file's place is not removed.
+    let in_place = |entry: &Entry| {
+        fs::remove_file(file(&dir, entry)).unwrap();
+        fs::create_dir(file(&dir, entry)).unwrap();
+    };
+    in_place(stuck);
+    assert!(store.keep(&all[2]).is_err());
+    assert!(file(&dir, &all[2]).exists());
+    store.keep(&all[3]).unwrap();
+    let there = all.each_ref().map(|entry| file(&dir, entry).exists());
+    assert_eq!(
+        there,
+        [true, false, false, true, false],
+        "what is stuck holds its 400 of 1000 bytes"
+    );
+    in_place(&all[3]);
+    assert!(store.keep(&all[4]).is_err());
+    let more = entry(long("f"), None);
+    assert!(store.keep(&more).is_err());
+    assert!(!file(&dir, &more).exists());
+}
+
+/// Signs a bundle of files into a folder, and gives rules that have it beside the tests' policy.
+fn rules_with(dir: &TempDir, key: &BundleKey, files: &[(&str, &str)]) -> Arc<Rules> {
+    let bundle = dir.path().join("bundle");
+    let _ = fs::remove_dir_all(&bundle);
+    let now = UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+    let end = now + Duration::from_secs(3600);
+    let items = files.iter().map(|(path, content)| {
+        let place = bundle.join(path);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(place, content).unwrap();
+        BundleItem {
+            path: (*path).to_owned(),
+            kind: ItemKind::GpuRim,
+            sha256: Sha256::digest(content).into(),
+            source: "a test".to_owned(),
+            fetched_at: now,
+            valid_until: end,
+        }
+    });
+    let manifest = Manifest {
+        created: now,
+        valid_until: end,
+        items: items.collect(),
+    };
+    let manifest = manifest.to_json().unwrap();
+    fs::write(bundle.join(SIGNATURE), key.sign(&manifest)).unwrap();
+    fs::write(bundle.join(MANIFEST), &manifest).unwrap();
+    let text = fs::read_to_string(fake::folder().join("policy.toml")).unwrap();
+    let signer = hex::encode(key.public_key());
+    let signers = format!("version = 1\nbundle_signers = [\"{signer}\"]\n");
+    let policy = dir.path().join("policy.toml");
+    fs::write(&policy, text.replace("version = 1\n", &signers)).unwrap();
+    fs::copy(fake::folder().join("ark.pem"), dir.path().join("ark.pem")).unwrap();
+    Arc::new(Sources::new(policy, Some(bundle)).read().unwrap())
+}
+
+#[test]
+fn bundles_are_kept_for_as_long_as_evidence_that_was_judged_by_them() {
+    let (dir, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = BundleKey::generate().unwrap().0;
+    let common = ("rims/common.xml", "in both");
+    let old = rules_with(&source, &key, &[common, ("old.xml", "old")]);
+    let new = rules_with(&source, &key, &[common, ("new.xml", "new")]);
+    let by = |rules: &Arc<Rules>, evidence| Entry {
+        rules: Arc::clone(rules),
+        ..entry(evidence, None)
+    };
+    let folder = |rules: &Rules| {
+        let bundles = dir.path().join("bundles");
+        bundles.join(rules.bundle_digest.as_deref().unwrap())
+    };
+    let mut first = store(&dir);
+    first.keep(&by(&old, long("a"))).unwrap();
+    first.keep(&by(&new, long("b"))).unwrap();
+    let files = || fs::read_dir(dir.path().join("files")).unwrap().count();
+    assert_eq!(files(), 3, "what both have is stored once");
+    // The operator's folder may be gone.
+    fs::remove_dir_all(source.path().join("bundle")).unwrap();
+    for rules in [&old, &new] {
+        let again = config::bundle::load(&folder(rules), &rules.policy).unwrap();
+        let digest = again.digest().map(hex::encode);
+        assert_eq!(digest, rules.bundle_digest);
+    }
+    drop(first);
+
+    let mut second = store(&dir);
+    second.keep(&by(&new, long("c"))).unwrap();
+    assert!(!folder(&old).exists(), "nothing is left that it judged");
+    assert_eq!(files(), 2);
+    let again = config::bundle::load(&folder(&new), &new.policy).unwrap();
+    assert_eq!(again.items().len(), 2);
+    second.keep(&by(&old, long("c"))).unwrap();
+    assert!(folder(&old).exists(), "the same evidence, judged again");
+    assert_eq!(files(), 3);
 }

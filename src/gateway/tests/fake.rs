@@ -142,25 +142,47 @@ impl Asked {
     }
 }
 
+/// Whose keys a machine holds that answers in another's place.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::gateway) enum Keys {
+    New,
+    /// Those of the one before.
+    Same,
+    /// A new one, and the one before's beside it.
+    Rotated,
+}
+
 struct Identity {
     keys: OpeningKeys,
+    claimed: Vec<ClaimedKey>,
     statement: Vec<u8>,
 }
 
 impl Identity {
     fn new(name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
-        let secret = NodeSecret::generate().unwrap();
-        let now = unix_seconds(Clock::system().now());
-        let key = ClaimedKey {
-            key_id: 3,
-            suite: Suite::X25519,
-            public_key: secret.public_key(),
-            not_before: now - 60,
-            not_after: now + 3600,
-        };
+        let mut own = (OpeningKeys::new(), Vec::new());
+        generate_key(3, &mut own);
+        Self::with(own, name, tls_spki_sha256)
+    }
+
+    fn after(&self, name: &str, keys: Keys, tls_spki_sha256: Option<[u8; 32]>) -> Self {
+        let mut own = (self.keys.clone(), self.claimed.clone());
+        match keys {
+            Keys::New => return Self::new(name, tls_spki_sha256),
+            Keys::Same => {}
+            Keys::Rotated => generate_key(4, &mut own),
+        }
+        Self::with(own, name, tls_spki_sha256)
+    }
+
+    fn with(
+        (keys, claimed): (OpeningKeys, Vec<ClaimedKey>),
+        name: &str,
+        tls_spki_sha256: Option<[u8; 32]>,
+    ) -> Self {
         let draft = Draft {
             node_id: name.to_owned(),
-            keys: vec![key],
+            keys: claimed.clone(),
             receipt_key: [9; 32],
             tls_spki_sha256,
             models: vec!["m".to_owned(), "org/n".to_owned()],
@@ -172,13 +194,27 @@ impl Identity {
                 commit: String::new(),
             },
         };
-        let mut keys = OpeningKeys::new();
-        keys.insert(3, secret);
         Self {
             keys,
+            claimed,
             statement: draft.to_json().unwrap(),
         }
     }
+}
+
+/// Puts a fresh key before the others.
+fn generate_key(key_id: u8, (keys, claimed): &mut (OpeningKeys, Vec<ClaimedKey>)) {
+    let secret = NodeSecret::generate().unwrap();
+    let now = unix_seconds(Clock::system().now());
+    let key = ClaimedKey {
+        key_id,
+        suite: Suite::X25519,
+        public_key: secret.public_key(),
+        not_before: now - 60,
+        not_after: now + 3600,
+    };
+    claimed.insert(0, key);
+    keys.insert(key_id, secret);
 }
 
 /// The node.
@@ -196,7 +232,7 @@ struct Shared {
     lies: Mutex<bool>,
     /// Whether evidence is given, or held back for now.
     gives: watch::Sender<bool>,
-    attested: AtomicUsize,
+    attested: watch::Sender<usize>,
     asked: AtomicUsize,
 }
 
@@ -218,7 +254,7 @@ impl FakeNode {
             })),
             lies: Mutex::new(false),
             gives: watch::Sender::new(true),
-            attested: AtomicUsize::new(0),
+            attested: watch::Sender::new(0),
             asked: AtomicUsize::new(0),
         });
         let service = {
@@ -262,6 +298,13 @@ impl FakeNode {
         ));
     }
 
+    /// Another machine answers at this address.
+    pub(in crate::gateway) fn replace(&self, name: &str, keys: Keys) {
+        let mut identity = self.shared.identity.lock().unwrap();
+        let next = identity.after(name, keys, self.shared.tls_spki_sha256);
+        *identity = Arc::new(next);
+    }
+
     /// Gives evidence for another statement from now on.
     pub(super) fn lie(&self) {
         *self.shared.lies.lock().unwrap() = true;
@@ -273,7 +316,13 @@ impl FakeNode {
     }
 
     pub(in crate::gateway) fn attested(&self) -> usize {
-        self.shared.attested.load(Ordering::Relaxed)
+        *self.shared.attested.borrow()
+    }
+
+    /// Waits until it was asked for evidence so often.
+    pub(in crate::gateway) async fn until_attested(&self, times: usize) {
+        let mut attested = self.shared.attested.subscribe();
+        attested.wait_for(|asked| *asked >= times).await.unwrap();
     }
 
     /// Requests that arrived, opened or not.
@@ -292,7 +341,7 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Response<FakeBody> {
         let identity = Arc::clone(&self.identity.lock().unwrap());
         if request.uri().path() == "/v1/attestation" {
-            self.attested.fetch_add(1, Ordering::Relaxed);
+            self.attested.send_modify(|asked| *asked += 1);
             let mut gives = self.gives.subscribe();
             gives.wait_for(|gives| *gives).await.unwrap();
             let nonce = request

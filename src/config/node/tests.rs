@@ -1,0 +1,229 @@
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const MINIMAL: &str = "node_id = \"n\"\n\
+    [evidence]\nsource = \"software-root\"\ndir = \"software-root\"\n\
+    [[engine]]\nurl = \"http://127.0.0.1:8000/v1/\"\n";
+
+fn load(text: &str) -> Result<NodeConfig, String> {
+    let loaded = super::super::parse(Path::new("node.toml"), text, std::iter::empty())
+        .map_err(|e| e.to_string())?;
+    check(&loaded).map_err(|e| e.to_string())?;
+    Ok(loaded.value)
+}
+
+#[test]
+fn the_least_configuration_has_defaults_for_the_rest() {
+    let config = load(MINIMAL).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8090");
+    assert_eq!(config.keys.life_s.get(), 86_400);
+    assert_eq!(config.limits.body_bytes.get(), 16 << 20);
+    assert_eq!(
+        config.timeouts.engine_idle_ms.duration(),
+        Duration::from_secs(120)
+    );
+    assert_eq!(config.engines[0].url.to_string(), "http://127.0.0.1:8000/");
+    assert!(config.engines_are_local());
+}
+
+/// The least configuration with another source.
+fn source(lines: &str) -> String {
+    MINIMAL.replace("source = \"software-root\"\ndir = \"software-root\"", lines)
+}
+
+#[test]
+fn every_source_has_defaults() {
+    let evidence = |lines: &str| load(&source(lines)).unwrap().evidence;
+    let EvidenceConfig::ConfigfsTsm { root, .. } = evidence("source = \"configfs-tsm\"") else {
+        panic!("another source")
+    };
+    assert_eq!(root, PathBuf::from("/sys/kernel/config/tsm/report"));
+    let EvidenceConfig::SevGuest { device, .. } = evidence("source = \"sev-guest\"") else {
+        panic!("another source")
+    };
+    assert_eq!(device, PathBuf::from("/dev/sev-guest"));
+    let nitro = evidence("source = \"nitro\"");
+    let EvidenceConfig::Nitro { device, .. } = &nitro else {
+        panic!("another source")
+    };
+    assert_eq!(*device, PathBuf::from("/dev/nsm"));
+    assert_eq!(nitro.collateral().reread_s.get(), 300);
+    assert!(nitro.gpus().is_none());
+    let gpus = evidence("source = \"sev-guest\"\ngpus = { source = \"nvml\" }");
+    let Some(GpusConfig::Nvml { library }) = gpus.gpus() else {
+        panic!("no GPUs")
+    };
+    assert_eq!(*library, PathBuf::from("libnvidia-ml.so.1"));
+    let most = format!("certificates = [{}]", "\"x\", ".repeat(8));
+    evidence(&format!("source = \"configfs-tsm\"\n{most}"));
+}
+
+#[test]
+fn of_the_evidence_its_kind_is_pinned_and_no_path() {
+    let pinned = |lines: &str| {
+        serde_json::to_value(load(&source(lines)).unwrap()).unwrap()["evidence"].clone()
+    };
+    for (lines, expected) in [
+        (
+            "source = \"software-root\"\ndir = \"x\"",
+            r#"{"source":"software-root"}"#,
+        ),
+        (
+            "source = \"configfs-tsm\"\nroot = \"/x\"\nprivlevel = 1\n\
+             certificates = [\"x\"]\n[evidence.collateral]\ntdx = [\"x\"]",
+            r#"{"source":"configfs-tsm"}"#,
+        ),
+        (
+            "source = \"sev-guest\"\ndevice = \"/x\"",
+            r#"{"source":"sev-guest"}"#,
+        ),
+        (
+            "source = \"nitro\"\ndevice = \"/x\"",
+            r#"{"source":"nitro"}"#,
+        ),
+        (
+            "source = \"sev-guest\"\ngpus = { source = \"nvml\" }",
+            r#"{"gpus":{"library":"libnvidia-ml.so.1","source":"nvml"},"source":"sev-guest"}"#,
+        ),
+    ] {
+        let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
+        assert_eq!(pinned(lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_names_the_key() {
+    let engine = |url: &str| MINIMAL.replace("http://127.0.0.1:8000/v1/", url);
+    let with = |line: &str| format!("{line}\n{MINIMAL}");
+    let after = |lines: &str| format!("{MINIMAL}{lines}\n");
+    let cases = [
+        ("an unknown key", with("nodeid = 1"), "nodeid"),
+        (
+            "an upper-case id",
+            MINIMAL.replace("\"n\"", "\"N\""),
+            "node id",
+        ),
+        (
+            "a remote engine",
+            engine("http://10.0.0.1:8000"),
+            "allow_remote_engine",
+        ),
+        ("no scheme", engine("127.0.0.1:8000"), "engine's url"),
+        (
+            "user information",
+            engine("http://a:b@127.0.0.1:1"),
+            "engine's url",
+        ),
+        ("a query", engine("http://127.0.0.1:1/?a"), "engine's url"),
+        ("an unknown engine", engine("builtin:other"), "engine's url"),
+        (
+            "an unknown source",
+            MINIMAL.replace("software-root\"\ndir", "none\"\ndir"),
+            "none",
+        ),
+        (
+            "an unknown key of a source",
+            MINIMAL.replace("dir =", "di ="),
+            "di",
+        ),
+        (
+            "a path of another source",
+            source("source = \"nitro\"\nroot = \"/x\""),
+            "root",
+        ),
+        (
+            "GPUs of an enclave",
+            source("source = \"nitro\"\ngpus = { source = \"nvml\" }"),
+            "gpus",
+        ),
+        (
+            "an unknown kind of GPU",
+            source("source = \"configfs-tsm\"\ngpus = { source = \"other\" }"),
+            "other",
+        ),
+        (
+            "an unknown kind of collateral",
+            source("source = \"nitro\"\n[evidence.collateral]\ncrl = []"),
+            "crl",
+        ),
+        (
+            "files that are never read again",
+            source("source = \"nitro\"\n[evidence.collateral]\nreread_s = 0"),
+            "reread_s",
+        ),
+        (
+            "more collateral than an answer holds",
+            source(&format!(
+                "source = \"nitro\"\n[evidence.collateral]\nocsp = [{}]",
+                "\"x\", ".repeat(17)
+            )),
+            "evidence.collateral.ocsp",
+        ),
+        (
+            "many certificates",
+            source(&format!(
+                "source = \"sev-guest\"\ncertificates = [{}]",
+                "\"x\", ".repeat(9)
+            )),
+            "evidence.certificates",
+        ),
+        (
+            "a zero timeout",
+            after("[timeouts]\nbody_ms = 0"),
+            "body_ms",
+        ),
+        ("a zero limit", after("[limits]\nrequests = 0"), "requests"),
+        (
+            "a key that lives too long",
+            after("[keys]\nlife_s = 604801"),
+            "life_s",
+        ),
+        (
+            "a model with a blank",
+            after("models = [\"a b\"]"),
+            "engine.models",
+        ),
+        (
+            "a short digest",
+            with("credential_sha256 = \"00\""),
+            "SHA-256",
+        ),
+    ];
+    for (name, text, named) in cases {
+        let error = load(&text).expect_err(name);
+        assert!(error.contains(named), "{name}: {error}");
+    }
+}
+
+#[test]
+fn addresses_are_local_only_on_loopback() {
+    let cases = [
+        ("builtin:echo", true),
+        ("http://localhost:1", true),
+        ("http://127.9.9.9", true),
+        ("https://[::1]:1", true),
+        ("http://localhost.example", false),
+        ("http://0.0.0.0:1", false),
+        ("http://[::ffff:7f00:1]:1", false),
+    ];
+    for (text, local) in cases {
+        assert_eq!(
+            text.parse::<EngineUrl>().unwrap().is_local(),
+            local,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_pinned_names_no_replica_and_no_secret() {
+    let mut config = load(MINIMAL).unwrap();
+    let pinned = serde_json::to_string(&config).unwrap();
+    config.node_id = NodeId("other".to_owned());
+    config.credential_sha256 = Some(CredentialDigest::of(b"token"));
+    config.engines[0].api_key_file = Some("/run/key".into());
+    assert_eq!(serde_json::to_string(&config).unwrap(), pinned);
+    config.engines[0].url = EngineUrl::Echo;
+    assert_ne!(serde_json::to_string(&config).unwrap(), pinned);
+}

@@ -1,0 +1,165 @@
+//! Puts new rules in force while the gateway serves.
+//!
+//! They are read whole before they are in force; what cannot be read changes nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{Attempt, Rules, Seen, Sources};
+use crate::gateway::StartError;
+
+/// How long a look at the files may take before it is complained of, again and again.
+const LOOK_TIME: Duration = Duration::from_secs(30);
+
+/// Asks a gateway to read its rules again.
+#[derive(Clone, Debug, Default)]
+pub struct Reload(Arc<Notify>);
+
+impl Reload {
+    /// Now, whether or not anything seems to have changed.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Puts new rules in force.
+#[derive(Debug)]
+pub(in crate::gateway) struct Reloader {
+    sources: Sources,
+    in_force: watch::Sender<Arc<Rules>>,
+    reload: Reload,
+    /// What the last attempt saw, whatever came of it.
+    named: Vec<String>,
+    seen: Seen,
+    /// Whether nothing came of it.
+    failed: bool,
+    /// What differs from that, since the last look.
+    changed: Option<Seen>,
+}
+
+impl Reloader {
+    /// Reads the first rules.
+    ///
+    /// # Errors
+    /// [`StartError`] names the file that cannot be used.
+    pub(in crate::gateway) fn start(sources: Sources) -> Result<Self, StartError> {
+        let first = sources.attempt();
+        Ok(Self {
+            in_force: watch::Sender::new(Arc::new(first.rules?)),
+            sources,
+            reload: Reload::default(),
+            named: first.named,
+            seen: first.seen,
+            failed: false,
+            changed: None,
+        })
+    }
+
+    pub(in crate::gateway) fn rules(&self) -> watch::Receiver<Arc<Rules>> {
+        self.in_force.subscribe()
+    }
+
+    pub(in crate::gateway) fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
+    /// Looks at the files every so often, and reads them when they changed or when told to; never
+    /// ends.
+    pub(in crate::gateway) async fn run(mut self, every: Duration) {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.reload.0.notified() => {
+                    if let Some(attempt) = self.reading(Sources::attempt).await {
+                        self.take(attempt);
+                    }
+                }
+                _ = ticks.tick() => self.look().await,
+            }
+        }
+    }
+
+    /// Takes what differs from the last attempt once two attempts in a row saw the same: half a policy
+    /// can be a policy too, so who writes it is waited for.
+    async fn look(&mut self) {
+        if !self.failed {
+            let named = self.named.clone();
+            let seen = self.reading(move |sources| sources.look(&named)).await;
+            if seen.as_ref() == Some(&self.seen) {
+                self.changed = None;
+                return;
+            }
+        }
+        let Some(attempt) = self.reading(Sources::attempt).await else {
+            return;
+        };
+        if attempt.seen == self.seen {
+            self.changed = None;
+        } else if self.changed.as_ref() == Some(&attempt.seen) {
+            self.take(attempt);
+        } else {
+            self.changed = Some(attempt.seen);
+        }
+    }
+
+    /// Reads files where that holds up nobody.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Sources) -> T + Send + 'static,
+    ) -> Option<T> {
+        let sources = self.sources.clone();
+        let mut reading = spawn_blocking(move || read(&sources));
+        loop {
+            match timeout(LOOK_TIME, &mut reading).await {
+                Ok(Ok(read)) => return Some(read),
+                Ok(Err(_)) => {
+                    tracing::error!("reading the policy panicked: the one before stays in force");
+                    return None;
+                }
+                // Another try would hang as well, and take one more thread.
+                Err(_) => {
+                    tracing::error!("the disk keeps the policy waiting: no change is noticed");
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, attempt: Attempt) {
+        self.failed = attempt.rules.is_err();
+        self.changed = None;
+        (self.named, self.seen) = (attempt.named, attempt.seen);
+        let before = Arc::clone(&self.in_force.borrow());
+        match attempt.rules {
+            Ok(rules) if rules.is_same(&before) => {
+                tracing::info!(
+                    policy = before.policy_digest,
+                    bundle = before.bundle_digest,
+                    "policy read again: unchanged"
+                );
+            }
+            Ok(rules) => {
+                tracing::info!(
+                    policy = rules.policy_digest,
+                    bundle = rules.bundle_digest,
+                    before = before.policy_digest,
+                    "policy in force: every node is judged by it now",
+                );
+                self.in_force.send_replace(Arc::new(rules));
+            }
+            Err(error) => tracing::error!(
+                %error,
+                policy = before.policy_digest,
+                "policy not taken: the one before stays in force",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
