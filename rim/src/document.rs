@@ -1,5 +1,7 @@
 //! The part of XML that is read: elements, attributes and text, in bounds.
 
+use std::collections::HashSet;
+
 use roxmltree::{Document, Node, ParsingOptions};
 
 /// Deepest nesting of elements; a manifest has 6 levels.
@@ -46,6 +48,8 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, DocumentError> {
         ("&", "a reference"),
         ("xml:", "an attribute of XML itself"),
         ("xmlns:xml", "a declaration of XML's own prefix"),
+        // The parser takes it for a declaration of the default namespace.
+        (":xmlns", "a declaration under a prefix"),
     ];
     for (mark, what) in refused {
         if body.contains(mark) {
@@ -76,12 +80,18 @@ pub(crate) fn parse(text: &str) -> Result<Document<'_>, DocumentError> {
     Ok(document)
 }
 
-/// Checks that an element, and what is below it, has `levels` of elements at most.
+/// Checks that an element, and what is below it, has `levels` of elements at most, and declares no
+/// namespace twice: the parser lets the default one pass, and goes by the first where the canonical
+/// form would have the last.
 fn check(element: Node<'_, '_>, levels: usize) -> Result<(), DocumentError> {
     let below = levels.checked_sub(1).ok_or(DocumentError::TooMany {
         what: "levels of elements",
         limit: MAX_DEPTH,
     })?;
+    let mut prefixes = HashSet::new();
+    if !element.namespaces().all(|it| prefixes.insert(it.name())) {
+        return Err(DocumentError::Refused("a namespace declared twice"));
+    }
     let mut children = element.children().filter(Node::is_element);
     children.try_for_each(|child| check(child, below))
 }

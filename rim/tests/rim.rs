@@ -309,6 +309,16 @@ fn xml_beyond_the_part_that_is_read_is_refused() {
             ),
             "XML with a declaration of XML's own prefix, which no manifest has",
         ),
+        (
+            "declaration under a prefix",
+            edited("<ds:KeyInfo>", "<ds:KeyInfo ds:xmlns=\"u\">"),
+            "XML with a declaration under a prefix, which no manifest has",
+        ),
+        (
+            "default namespace twice",
+            edited("<ds:KeyInfo>", "<ds:KeyInfo xmlns=\"u\" xmlns=\"v\">"),
+            "XML with a namespace declared twice, which no manifest has",
+        ),
         ("depth", deep, "more than 16 levels of elements"),
         (
             "16 levels",
