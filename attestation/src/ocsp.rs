@@ -3,11 +3,12 @@
 //! A response counts if it is about this certificate of this issuer, is signed by the issuer or by a
 //! responder whose certificate the issuer signed for that purpose, and is in date. Anything but
 //! "good" refuses, and a response that says so outweighs every other. A responder's certificate is
-//! trusted for as long as it lives: NVIDIA marks its own `id-pkix-ocsp-nocheck`.
+//! trusted for as long as it lives, for which its issuer must mark it `id-pkix-ocsp-nocheck` (RFC
+//! 6960 section 4.2.2.2.1).
 
 use std::time::SystemTime;
 
-use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, digest};
+use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, digest};
 use x509_cert::der::asn1::{AnyRef, GeneralizedTime, IntRef, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode, Header, Length, Reader, SliceReader, Tag};
 use x509_cert::ext::Extension;
@@ -17,9 +18,12 @@ use crate::certificate::{Certificate, CertificateError};
 
 /// Longest response, in bytes; NVIDIA's have under 1,100.
 pub const MAX_RESPONSE: usize = 16 * 1024;
+/// Most certificates that come with a response; NVIDIA's bring one. Each costs a signature's check.
+const MAX_CERTIFICATES: usize = 3;
 
 const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
 const OCSP_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.9");
+const NO_CHECK: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.5");
 const BASIC_RESPONSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
 const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
 const ID_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
@@ -55,7 +59,7 @@ pub enum OcspError {
         /// Its length in bytes.
         len: usize,
     },
-    /// Not one basic OCSP response, or one with a critical extension.
+    /// Not one basic OCSP response, or one with a critical extension or with many certificates.
     #[error("malformed OCSP response")]
     Malformed,
     /// The responder gave no answer, but this status (RFC 6960 section 4.2.1).
@@ -326,6 +330,8 @@ fn reason(revoked: Element<'_>) -> u8 {
 /// `BasicOCSPResponse`, its signature not verified.
 struct Basic<'a> {
     data: Element<'a>,
+    /// Who says that it signed: `ResponderID`.
+    responder: Element<'a>,
     algorithm: Element<'a>,
     signature: Element<'a>,
     certificates: Vec<Element<'a>>,
@@ -363,24 +369,31 @@ impl<'a> Basic<'a> {
             return Err(OcspError::Malformed);
         }
         let certificates = certificates.map(|it| it.only_child()?.children_of(SEQUENCE));
+        let certificates = certificates.transpose()?.unwrap_or_default();
+        if certificates.len() > MAX_CERTIFICATES {
+            return Err(OcspError::Malformed);
+        }
+        let parts = data.children_of(SEQUENCE)?;
+        // A version would stand first, and DER leaves out the only one there is.
+        let responder = parts.first().ok_or(OcspError::Malformed)?;
+        if ![AROUND[1], AROUND[2]].contains(&responder.tag) {
+            return Err(OcspError::Malformed);
+        }
         Ok(Self {
             data: *data,
+            responder: *responder,
             algorithm: *algorithm,
             signature: *signature,
-            certificates: certificates.transpose()?.unwrap_or_default(),
+            certificates,
         })
     }
 
     /// Each `SingleResponse` of the `ResponseData`.
     fn singles(&self) -> Result<Vec<Element<'a>>, OcspError> {
         let parts = self.data.children_of(SEQUENCE)?;
-        let [responder, produced_at, singles, rest @ ..] = parts.as_slice() else {
+        let [_responder, produced_at, singles, rest @ ..] = parts.as_slice() else {
             return Err(OcspError::Malformed);
         };
-        // A version would stand first, and DER leaves out the only one there is.
-        if ![AROUND[1], AROUND[2]].contains(&responder.tag) {
-            return Err(OcspError::Malformed);
-        }
         produced_at.time()?;
         let (extensions, rest) = optional(rest, AROUND[1]);
         check_extensions(extensions)?;
@@ -401,12 +414,29 @@ impl<'a> Basic<'a> {
             .certificates
             .iter()
             .filter_map(|certificate| responder(certificate.raw, issuer, now));
-        let mut signers = [issuer.clone()].into_iter().chain(responders);
-        let signer = signers.find(|signer| signer.verifies_der(self.data.raw, signature));
+        let signers = [issuer.clone()].into_iter().chain(responders);
+        let mut named = signers.filter(|signer| self.names(signer));
+        let signer = named.find(|signer| signer.verifies_der(self.data.raw, signature));
         match signer {
             Some(signer) if id == ECDSA_WITH_SHA384 => Ok(signer.not_after()),
             _ => Err(OcspError::Signature),
         }
+    }
+}
+
+impl Basic<'_> {
+    /// Whether `ResponderID` is this signer's name, or the digest of its key.
+    fn names(&self, signer: &Certificate) -> bool {
+        let Ok(id) = self.responder.only_child() else {
+            return false;
+        };
+        if self.responder.tag == AROUND[1] {
+            return id.raw == signer.subject_der();
+        }
+        let key = signer.p384_key();
+        // RFC 6960 section 4.2.1 wants SHA-1 there; it selects, and is no proof.
+        let digest = key.map(|key| digest(&SHA1_FOR_LEGACY_USE_ONLY, key));
+        id.tag == OCTET_STRING && digest.is_ok_and(|digest| digest.as_ref() == id.content)
     }
 }
 
@@ -416,8 +446,11 @@ fn responder(der: &[u8], issuer: &Certificate, now: SystemTime) -> Option<Certif
     let usage = ExtendedKeyUsage::from_der(certificate.extension(EXTENDED_KEY_USAGE)?).ok()?;
     certificate.check_leaf().ok()?;
     certificate.check_issued_by(issuer).ok()?;
+    // NVIDIA's lists it among the purposes, where the RFC wants an extension.
+    let is_beyond_revocation =
+        usage.0.contains(&NO_CHECK) || certificate.extension(NO_CHECK).is_some();
     let authorised = usage.0.contains(&OCSP_SIGNING) && certificate.is_valid_at(now);
-    authorised.then_some(certificate)
+    (authorised && is_beyond_revocation).then_some(certificate)
 }
 
 /// No extension here may be critical: none is understood.

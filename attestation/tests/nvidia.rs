@@ -571,6 +571,63 @@ fn a_response_counts_if_it_is_about_the_certificate_and_signed_and_in_date() {
             Err(OcspError::Signature),
         ),
         (
+            "responder that could be revoked",
+            |it| responder(it).remove_extension(OCSP_NO_CHECK),
+            Err(OcspError::Signature),
+        ),
+        (
+            "responder that cannot be revoked, among its purposes",
+            |it| {
+                let purposes = seq(&[&oid(OCSP_SIGNING), &oid(OCSP_NO_CHECK)]);
+                responder(it).set_extension(EXTENDED_KEY_USAGE, purposes);
+                responder(it).remove_extension(OCSP_NO_CHECK);
+            },
+            good(end),
+        ),
+        (
+            "responder by name",
+            |it| it.ocsp.responder_id = Some(tlv(0xa1, &responder(it).name())),
+            good(end),
+        ),
+        (
+            "issuer by name",
+            |it| {
+                it.ocsp.responder = None;
+                it.ocsp.responder_id = Some(tlv(0xa1, &GPU.levels[PROVISIONER].name()));
+            },
+            good(end),
+        ),
+        (
+            "responder by another name",
+            |it| it.ocsp.responder_id = Some(tlv(0xa1, &GPU.levels[PROVISIONER].name())),
+            Err(OcspError::Signature),
+        ),
+        (
+            "responder by another key",
+            |it| it.ocsp.responder_id = Some(tlv(0xa2, &tlv(4, &[7; 20]))),
+            Err(OcspError::Signature),
+        ),
+        (
+            "responder by nothing",
+            |it| it.ocsp.responder_id = Some(tlv(0xa2, &[])),
+            Err(OcspError::Signature),
+        ),
+        (
+            "responder by a third choice",
+            |it| it.ocsp.responder_id = Some(tlv(0xa3, &tlv(4, &[7; 20]))),
+            Err(OcspError::Malformed),
+        ),
+        (
+            "most certificates",
+            |it| it.ocsp.certificates = 3,
+            good(end),
+        ),
+        (
+            "more certificates",
+            |it| it.ocsp.certificates = 4,
+            Err(OcspError::Malformed),
+        ),
+        (
             "extension",
             |it| it.ocsp.extensions = [Some(false); 2],
             good(end),

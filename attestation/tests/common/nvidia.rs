@@ -43,6 +43,7 @@ pub const EXTENDED_KEY_USAGE: &str = "2.5.29.37";
 pub const COMPOSITE_DEVICE_ID: &str = "2.23.133.5.4.1";
 pub const TCB_INFO: &str = "2.23.133.5.4.1.1";
 pub const OCSP_SIGNING: &str = "1.3.6.1.5.5.7.3.9";
+pub const OCSP_NO_CHECK: &str = "1.3.6.1.5.5.7.48.1.5";
 pub const SHA1_ID: &str = "1.3.14.3.2.26";
 pub const SHA256_ID: &str = "2.16.840.1.101.3.4.2.1";
 pub const SHA384_ID: &str = "2.16.840.1.101.3.4.2.2";
@@ -268,6 +269,10 @@ pub struct Ocsp {
     /// Signs in the responder's place.
     pub signer: Option<Key>,
     pub signature_algorithm: &'static str,
+    /// Stands for the digest of the signer's key.
+    pub responder_id: Option<Vec<u8>>,
+    /// How often the responder's certificate is there.
+    pub certificates: usize,
     /// Stand for the true ones.
     pub serial: Option<Vec<u8>>,
     pub issuer_name: Option<Vec<u8>>,
@@ -283,6 +288,7 @@ impl Ocsp {
         let extensions = vec![
             (KEY_USAGE, true, key_usage(DIGITAL_SIGNATURE)),
             (EXTENDED_KEY_USAGE, true, seq(&[&oid(OCSP_SIGNING)])),
+            (OCSP_NO_CHECK, false, vec![5, 0]),
         ];
         Self {
             status: GOOD.to_vec(),
@@ -292,6 +298,8 @@ impl Ocsp {
             responder: Some(Level::new("Responder", 0x70, extensions)),
             signer: None,
             signature_algorithm: ECDSA_SHA384,
+            responder_id: None,
+            certificates: 1,
             serial: None,
             issuer_name: None,
             issuer_key: None,
@@ -343,16 +351,19 @@ impl Ocsp {
 
     /// A response that holds several.
     pub fn response_of(&self, singles: &[Vec<u8>], issuer: &Level) -> Vec<u8> {
+        let own = self.responder.as_ref().map_or(&issuer.key, |it| &it.key);
+        let by_key = digest(&SHA1_FOR_LEGACY_USE_ONLY, &own.public());
+        let by_key = tlv(0xa2, &tlv(4, by_key.as_ref()));
         let data = seq(&[
-            &tlv(0xa2, &tlv(4, &[7; 20])),
+            self.responder_id.as_deref().unwrap_or(&by_key),
             &time(NOW - HOUR),
             &seq(&[&singles.concat()]),
             &extensions(self.extensions[1]),
         ]);
-        let own = self.responder.as_ref().map_or(&issuer.key, |it| &it.key);
         let signer = self.signer.as_ref().unwrap_or(own);
         let responder = self.responder.as_ref().map(|it| it.issued_by(issuer));
-        let certificates = responder.map(|it| tlv(0xa0, &seq(&[&it])));
+        let certificates =
+            responder.map(|it| tlv(0xa0, &seq(&[&it.repeat(self.certificates)])));
         let basic = seq(&[
             &data,
             &seq(&[&oid(self.signature_algorithm)]),
