@@ -55,6 +55,18 @@ pub enum GpuError {
          `sealgate doctor`)"
     )]
     Off,
+    /// The library cannot say how it is set.
+    #[error(
+        "how confidential computing is set is not known: {0}: a driver of version 550 or newer \
+         says it"
+    )]
+    Unknown(NvmlError),
+    /// It is on, for developers, with everything open to the host.
+    #[error(
+        "confidential computing is in developers' mode, which protects nothing: the host sets it \
+         (NVIDIA's deployment guide, `sealgate doctor`)"
+    )]
+    DeveloperMode,
     /// One GPU gives no report.
     #[error("GPU {index}: {source}")]
     Report {
@@ -79,6 +91,8 @@ pub(super) trait Gpus: fmt::Debug + Send + Sync {
     fn count(&self) -> Result<u32, NvmlError>;
     /// Whether confidential computing is on.
     fn is_confidential(&self) -> Result<bool, NvmlError>;
+    /// Whether that is developers' mode, which a Hopper GPU's report does not tell.
+    fn is_developer_mode(&self) -> Result<bool, NvmlError>;
     /// The report of one GPU.
     fn report(&self, index: u32, nonce: &[u8; 32]) -> Result<Vec<u8>, NvmlError>;
     /// The certificates of the key that signs it, in PEM.
@@ -91,7 +105,13 @@ impl Gpus for Nvml {
     }
 
     fn is_confidential(&self) -> Result<bool, NvmlError> {
-        self.device_by_index(0)?.is_cc_enabled()
+        let device = self.device_by_index(0)?;
+        // Under Protected PCIe the GPUs of one machine are confidential together.
+        Ok(device.is_cc_enabled()? || device.is_multi_gpu_protected_pcie_enabled()?)
+    }
+
+    fn is_developer_mode(&self) -> Result<bool, NvmlError> {
+        self.device_by_index(0)?.is_cc_dev_mode_enabled()
     }
 
     fn report(&self, index: u32, nonce: &[u8; 32]) -> Result<Vec<u8>, NvmlError> {
@@ -150,11 +170,11 @@ impl<G: Gpus> GpuSource<G> {
         if !(1..=MAX_GPUS).contains(&count) {
             return Err(GpuError::Count(count));
         }
-        match gpus.is_confidential() {
-            Ok(true) => {}
-            Ok(false) => return Err(GpuError::Off),
-            // Older libraries cannot say it; a report shows it either way.
-            Err(error) => tracing::warn!(%error, "the GPUs' confidential mode is not known"),
+        if !gpus.is_confidential().map_err(GpuError::Unknown)? {
+            return Err(GpuError::Off);
+        }
+        if gpus.is_developer_mode().map_err(GpuError::Unknown)? {
+            return Err(GpuError::DeveloperMode);
         }
         Ok(Self { gpus, count })
     }
@@ -251,10 +271,10 @@ pub fn survey(library: &Path) -> Result<GpuSurvey, GpuError> {
     });
     let gpus = gpus.collect();
     let confidential = nvml.device_by_index(0).and_then(|device| {
-        let is_on = device.is_cc_enabled()?;
+        let is_on = nvml.is_confidential()?;
         Ok(ConfidentialState {
             is_on,
-            is_developer_mode: device.is_cc_dev_mode_enabled()?,
+            is_developer_mode: nvml.is_developer_mode()?,
             is_ready: is_on && device.get_confidential_compute_state()?,
         })
     });
@@ -282,6 +302,7 @@ mod tests {
     struct Recorded {
         count: u32,
         confidential: fn() -> Result<bool, NvmlError>,
+        developer_mode: fn() -> Result<bool, NvmlError>,
         report: fn(u32) -> Result<Vec<u8>, NvmlError>,
         chain: &'static [u8],
     }
@@ -291,6 +312,7 @@ mod tests {
             Self {
                 count,
                 confidential: || Ok(true),
+                developer_mode: || Ok(false),
                 // The last byte tells one from the other.
                 report: |index| {
                     let mut report = REPORT.to_vec();
@@ -309,6 +331,10 @@ mod tests {
 
         fn is_confidential(&self) -> Result<bool, NvmlError> {
             (self.confidential)()
+        }
+
+        fn is_developer_mode(&self) -> Result<bool, NvmlError> {
+            (self.developer_mode)()
         }
 
         fn report(&self, index: u32, _: &[u8; 32]) -> Result<Vec<u8>, NvmlError> {
@@ -367,11 +393,20 @@ mod tests {
             ..Recorded::new(1)
         });
         assert!(off.unwrap_err().contains("confidential computing is off"));
-        let unknown = opened(Recorded {
-            confidential: || Err(NvmlError::NotSupported),
+        let developers = opened(Recorded {
+            developer_mode: || Ok(true),
             ..Recorded::new(1)
         });
-        assert!(unknown.is_ok(), "a report shows it");
+        assert!(developers.unwrap_err().contains("developers' mode"));
+        let unknown: [fn(&mut Recorded); 2] = [
+            |gpus| gpus.confidential = || Err(NvmlError::NotSupported),
+            |gpus| gpus.developer_mode = || Err(NvmlError::NotSupported),
+        ];
+        for unknown in unknown {
+            let mut gpus = Recorded::new(1);
+            unknown(&mut gpus);
+            assert!(opened(gpus).unwrap_err().contains("is not known"));
+        }
     }
 
     #[test]
