@@ -17,6 +17,9 @@ enum Source {
     /// Goes as tokio's time goes, which tests can stop and wind on.
     #[cfg(test)]
     Tokio(tokio::time::Instant, SystemTime),
+    /// Is set back all the time.
+    #[cfg(test)]
+    Stopped(SystemTime),
 }
 
 impl Clock {
@@ -35,6 +38,15 @@ impl Clock {
         }
     }
 
+    /// A clock that shows the system's time now, and no other.
+    #[cfg(test)]
+    pub(crate) fn stopped() -> Self {
+        let now = Self::system().now();
+        Self {
+            source: Source::Stopped(now),
+        }
+    }
+
     /// The time of day now.
     #[must_use]
     #[expect(
@@ -46,6 +58,8 @@ impl Clock {
             Source::System => SystemTime::now(),
             #[cfg(test)]
             Source::Tokio(since, then) => then + since.elapsed(),
+            #[cfg(test)]
+            Source::Stopped(now) => now,
         }
     }
 }

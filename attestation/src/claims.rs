@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use crate::answer::EvidenceKind;
+use crate::text::printable;
 use crate::{nitro, nvidia, sev_snp, tdx};
 
 /// Where the certificates behind an appraisal chain to.
@@ -90,6 +91,48 @@ impl CpuClaims {
             Self::Tdx(claims) => claims.not_after,
             Self::Nitro(claims) => claims.not_after,
         }
+    }
+}
+
+/// What tells one machine and its software from others, in one line for a log.
+impl fmt::Display for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cpu {
+            CpuClaims::SevSnp(claims) => write!(
+                f,
+                "measurement {}, chip {}",
+                hex::encode(claims.measurement),
+                hex::encode(claims.chip_id)
+            ),
+            CpuClaims::Tdx(claims) => {
+                write!(f, "MRTD {}", hex::encode(claims.report.mrtd))?;
+                for (number, rtmr) in claims.report.rtmrs.iter().enumerate() {
+                    write!(f, ", RTMR{number} {}", hex::encode(rtmr))?;
+                }
+                let (platform, status) = (hex::encode(&claims.ppid), claims.tcb_status);
+                write!(f, ", platform {platform}, TCB {status}")
+            }
+            CpuClaims::Nitro(claims) => {
+                write!(f, "module {}", printable(&claims.module_id))?;
+                let pcrs = claims.pcrs.iter();
+                let mut set = pcrs.filter(|(_, pcr)| pcr.iter().any(|byte| *byte != 0));
+                set.try_for_each(|(number, pcr)| write!(f, ", PCR{number} {}", hex::encode(pcr)))
+            }
+        }?;
+        for (number, device) in (1..).zip(&self.devices) {
+            write!(
+                f,
+                "; device {number}: {} {}, firmware {}",
+                device.kind,
+                printable(&device.architecture),
+                printable(&device.vbios),
+            )?;
+            if let Some(driver) = &device.driver {
+                write!(f, ", driver {}", printable(driver))?;
+            }
+            write!(f, ", key {}", hex::encode(device.device_key))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,14 +1,15 @@
 //! A bundle's folder: what lies there, believed for its signer.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use attestation::{
     Bundle, Policy,
     bundle::{BundleError, MANIFEST, MAX_FILE, MAX_MANIFEST, SIGNATURE},
+    time::to_rfc3339,
 };
 
 /// Why a folder holds no bundle that is believed.
@@ -21,6 +22,19 @@ pub enum BundleFolderError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The bundle is older than the one in force.
+    #[error(
+        "{}: created {}, before the one in force, created {}: make a new one to go back",
+        path.display(), to_rfc3339(*created), to_rfc3339(*newest)
+    )]
+    Older {
+        /// The folder.
+        path: PathBuf,
+        /// When it was created.
+        created: SystemTime,
+        /// When the one in force was.
+        newest: SystemTime,
     },
     /// The bundle is not believed.
     #[error("{}: {source}", path.display())]
@@ -113,13 +127,7 @@ const MAX_SIGNATURE: usize = 1024;
 /// The system's, or [`io::ErrorKind::FileTooLarge`].
 pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
-    }
+    let file = super::open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > limit {

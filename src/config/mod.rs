@@ -6,11 +6,13 @@
 //! Secrets never stand in the text: keys of the configuration name the files that hold them.
 
 use std::{
+    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use attestation::toml_error::{TomlError, in_words as in_words_of};
+use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 
 pub mod archive;
@@ -110,6 +112,23 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>, ConfigError> 
     parse(path, &text, std::env::vars())
 }
 
+/// Opens a regular file to read. Anything else is refused, and not waited for, as a pipe would have
+/// to be.
+///
+/// # Errors
+/// The system's, or [`io::ErrorKind::InvalidInput`].
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    Ok(file)
+}
+
 /// A small text file that a configuration names.
 ///
 /// # Errors
@@ -120,7 +139,7 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         source,
     };
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(read)?;
+    let file = File::open(path).map_err(read)?;
     let mut limited = file.take(MAX_FILE.saturating_add(1));
     let taken = limited.read_to_string(&mut text);
     if limited.limit() == 0 {
@@ -257,6 +276,25 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Limits {
         body_bytes: u32,
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), Mode::RUSR).unwrap();
+        for path in [path("pipe"), dir.path().to_owned()] {
+            let error = open_regular(&path).unwrap_err();
+            assert_eq!(error.to_string(), "not a regular file", "{path:?}");
+        }
+        let missing = open_regular(&path("missing")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        std::fs::write(path("file"), "text").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        let mut text = String::new();
+        let mut file = open_regular(&path("link")).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text");
     }
 
     const TEXT: &str = "listen = \"127.0.0.1:1\"\n[limits]\nbody_bytes = 1\n";

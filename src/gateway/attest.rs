@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::spawn_blocking,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +74,8 @@ pub(super) struct Evidence {
     /// SHA-256 of the bytes in hex.
     digest: String,
     nonce: Nonce,
+    /// When it came, by the time of day and by a clock that nobody sets.
+    came: (SystemTime, Instant),
 }
 
 /// What came of judging evidence, before it is archived.
@@ -118,13 +120,22 @@ pub(super) struct Settings {
 }
 
 impl Evidence {
-    fn new(bytes: Bytes, nonce: Nonce) -> Self {
+    fn new(bytes: Bytes, nonce: Nonce, now: SystemTime) -> Self {
         let digest = hex::encode(Sha256::digest(&bytes));
         Self {
             bytes,
             digest,
             nonce,
+            came: (now, Instant::now()),
         }
+    }
+
+    /// When what was judged from it ends, by the clock that nobody sets: the time of day can be set
+    /// back, and with it an end put off.
+    fn last(&self, node: &VerifiedNode) -> Instant {
+        let (came, at) = self.came;
+        let left = node.expires_at().duration_since(came).unwrap_or_default();
+        at.checked_add(left).unwrap_or(at)
     }
 
     /// Judges it, where it was judged before as no younger than then.
@@ -177,7 +188,8 @@ impl Attester {
             Ok(fetched) => fetched?,
             Err(_) => return Err(AttestError::Timeout),
         };
-        let evidence = Arc::new(Evidence::new(bytes, nonce));
+        let evidence = Evidence::new(bytes, nonce, self.settings.clock.now());
+        let evidence = Arc::new(evidence);
         loop {
             let rules = Arc::clone(&self.rules.borrow());
             let verdict = self.judge(&evidence, &rules, None).await;
@@ -292,6 +304,7 @@ impl Attester {
         };
         let id: Arc<str> = verified.node_id().into();
         Ok(Arc::new(Verified {
+            last: evidence.last(&verified),
             evidence,
             rules,
             trust,

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use attestation::Ineligible;
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode,
@@ -149,6 +150,9 @@ impl Shared {
         verified: &Verified,
     ) -> Result<(Bytes, ReplyOpener), NodeFailure> {
         let now = self.clock.now();
+        if verified.has_ended(now) {
+            return Err(Ineligible::AppraisalExpired.into());
+        }
         let key = verified.node.sealing_key(now)?;
         let date = httpdate::fmt_http_date(now);
         let id = job.id.to_string();

@@ -254,11 +254,8 @@ impl Drop for Keeper<'_> {
 /// The first end of an appraisal that requests rest on, or a time to look at the clock again;
 /// without one, never.
 async fn end_of(node: &Node, clock: Clock) {
-    match node.next_end() {
-        Some(end) => {
-            let left = end.duration_since(clock.now()).unwrap_or_default();
-            sleep(left.min(LONGEST_SLEEP)).await;
-        }
+    match node.next_end(clock.now()) {
+        Some(left) => sleep(left.min(LONGEST_SLEEP)).await,
         None => std::future::pending().await,
     }
 }
@@ -285,6 +282,8 @@ fn log(node: &Node, outcome: &Result<Arc<Verified>, AttestError>, rules: &Rules)
                 models = verified.node.models().len(),
                 expires_at = to_rfc3339(expires),
                 policy,
+                bundle = rules.bundle_digest,
+                claims = %verified.node.claims(),
                 "{}",
                 match root {
                     Root::Software => "node verified against a software root: no hardware vouches",

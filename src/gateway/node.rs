@@ -70,6 +70,8 @@ pub(super) struct Verified {
     /// What it was verified from, and by.
     pub(super) evidence: Arc<Evidence>,
     pub(super) rules: Arc<Rules>,
+    /// The end, whatever becomes of the time of day.
+    pub(super) last: Instant,
     /// Ends when the node is no longer verified.
     pub(super) trust: Trust,
     /// The way to it; its connections end at the certificate that the evidence names.
@@ -83,6 +85,19 @@ pub(super) struct Verified {
 }
 
 impl Verified {
+    /// Whether it is over. What holds by the time of day ends by it, and at the latest after as long
+    /// as it held when the evidence came.
+    pub(super) fn has_ended(&self, now: SystemTime) -> bool {
+        self.node.expires_at() <= now || self.last <= Instant::now()
+    }
+
+    /// How long it goes on.
+    fn left(&self, now: SystemTime) -> Duration {
+        let left = self.node.expires_at().duration_since(now);
+        let least = self.last.saturating_duration_since(Instant::now());
+        left.unwrap_or_default().min(least)
+    }
+
     /// The `sealgate-attestation` field: what was appraised, who vouches, and how long ago.
     pub(super) fn attestation_header(&self, now: SystemTime) -> Option<HeaderValue> {
         let age = unix_seconds(now).saturating_sub(unix_seconds(self.node.verified_at()));
@@ -168,10 +183,10 @@ impl Node {
         self.state.borrow().held().cloned().collect()
     }
 
-    /// When the first of them ends.
-    pub(super) fn next_end(&self) -> Option<SystemTime> {
+    /// How long until the first of them ends.
+    pub(super) fn next_end(&self, now: SystemTime) -> Option<Duration> {
         let state = self.state.borrow();
-        state.held().map(|it| it.node.expires_at()).min()
+        state.held().map(|it| it.left(now)).min()
     }
 
     /// Waits until the node is verified.
@@ -245,7 +260,7 @@ impl Node {
 
     /// Forgets appraisals that have ended, and says whether one was in force. Their requests end.
     pub(super) fn expire(&self, now: SystemTime) -> bool {
-        self.forget(|verified| verified.node.expires_at() <= now)
+        self.forget(|verified| verified.has_ended(now))
     }
 
     /// Forgets this appraisal, and says whether it was in force. Its requests end.

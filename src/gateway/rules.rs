@@ -1,7 +1,6 @@
 //! What evidence is judged by: the policy and the bundle, read as one, and by `reload` replaced as one.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
@@ -13,7 +12,10 @@ use attestation::{
 use sha2::{Digest as _, Sha256};
 
 use super::StartError;
-use crate::config::{self, bundle::BundleFiles};
+use crate::config::{
+    self,
+    bundle::{BundleFiles, BundleFolderError},
+};
 
 mod reload;
 
@@ -22,6 +24,7 @@ pub(super) use self::reload::Reloader;
 
 /// Longest file that a policy names, in bytes.
 const MAX_NAMED_FILE: u64 = 1024 * 1024;
+
 /// What is in force.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -38,6 +41,17 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// The bundle as far as `policy` believes it: whole, or not at all.
+    fn bundle_under(&self, policy: &Policy) -> (Bundle, BundleFiles) {
+        let signers = policy.bundle_signers();
+        let signer = self.bundle.signer();
+        if signer.is_some_and(|signer| signers.contains(signer)) {
+            (self.bundle.clone(), self.bundle_files.clone())
+        } else {
+            <_>::default()
+        }
+    }
+
     fn is_same(&self, other: &Self) -> bool {
         self.policy_digest == other.policy_digest && self.bundle_digest == other.bundle_digest
     }
@@ -57,6 +71,8 @@ struct Seen([u8; 32]);
 /// Reading, and what came of it.
 struct Attempt {
     rules: Result<Rules, StartError>,
+    /// Why the bundle that lies there is not in force with them.
+    complaint: Option<BundleFolderError>,
     /// Files that were asked for beside the policy's own, in that order.
     named: Vec<String>,
     seen: Seen,
@@ -71,15 +87,17 @@ impl Sources {
     /// [`StartError`] names the file that cannot be used.
     #[cfg(test)]
     pub(super) fn read(&self) -> Result<Rules, StartError> {
-        self.attempt().rules
+        self.attempt(None).rules
     }
 
-    fn attempt(&self) -> Attempt {
+    /// Reads both, in place of the rules `before`.
+    fn attempt(&self, before: Option<&Rules>) -> Attempt {
         let text = config::read_text(&self.policy);
         let mut seen = Sha256::new();
         see(&mut seen, text.as_ref().ok().map(String::as_bytes));
         self.see_bundle(&mut seen);
         let mut names = Vec::new();
+        let mut complaint = None;
         let rules = text.map_err(StartError::from).and_then(|text| {
             let mut named = Vec::new();
             let policy = Policy::from_toml(&text, &mut |name| {
@@ -94,9 +112,14 @@ impl Sources {
                 path: self.policy.clone(),
                 source,
             })?;
-            let (bundle, bundle_files) = match &self.bundle {
-                Some(folder) => config::bundle::load_with_files(folder, &policy)?,
-                None => (Bundle::empty(), BundleFiles::default()),
+            let (bundle, bundle_files) = match (self.load_bundle(&policy, before), before) {
+                (Ok(loaded), _) => loaded,
+                (Err(error), None) => return Err(error.into()),
+                // The policy must not wait for it: it may be there to end trust in the bundle.
+                (Err(error), Some(before)) => {
+                    complaint = Some(error);
+                    before.bundle_under(&policy)
+                }
             };
             Ok(Rules {
                 policy_digest: hex::encode(policy.digest()),
@@ -108,14 +131,42 @@ impl Sources {
                 named,
             })
         });
+        // What is missing may come without a change of what is looked at: a bundle's files.
         if let Err(error) = &rules {
-            // What is missing may come without a change of what is looked at: a bundle's files.
+            see(&mut seen, Some(error.to_string().as_bytes()));
+        }
+        if let Some(error) = &complaint {
             see(&mut seen, Some(error.to_string().as_bytes()));
         }
         Attempt {
             rules,
+            complaint,
             named: names,
             seen: Seen(seen.finalize().into()),
+        }
+    }
+
+    /// The bundle that lies there. One that is older than the one in force is not taken: whoever can
+    /// write into its folder, and sign nothing, could bring back what its signer replaced.
+    fn load_bundle(
+        &self,
+        policy: &Policy,
+        before: Option<&Rules>,
+    ) -> Result<(Bundle, BundleFiles), BundleFolderError> {
+        let Some(folder) = &self.bundle else {
+            return Ok(<_>::default());
+        };
+        let loaded = config::bundle::load_with_files(folder, policy)?;
+        let in_force = before.map(|before| before.bundle_under(policy).0);
+        let created = |bundle: &Bundle| bundle.manifest().map(|manifest| manifest.created);
+        let newest = in_force.as_ref().and_then(created);
+        match (created(&loaded.0), newest) {
+            (Some(created), Some(newest)) if created < newest => Err(BundleFolderError::Older {
+                path: folder.clone(),
+                created,
+                newest,
+            }),
+            _ => Ok(loaded),
         }
     }
 
@@ -143,7 +194,7 @@ impl Sources {
     fn read_named(&self, name: &str) -> io::Result<Vec<u8>> {
         let folder = self.policy.parent().unwrap_or(Path::new(""));
         let mut bytes = Vec::new();
-        let file = File::open(folder.join(name))?;
+        let file = config::open_regular(&folder.join(name))?;
         let mut limited = file.take(MAX_NAMED_FILE.saturating_add(1));
         limited.read_to_end(&mut bytes)?;
         if limited.limit() == 0 {

@@ -43,13 +43,17 @@ struct Kept {
 
 impl Kept {
     async fn start(archive: Option<Archive>) -> Self {
+        Self::start_by(Clock::tokio(), archive).await
+    }
+
+    async fn start_by(clock: Clock, archive: Option<Archive>) -> Self {
         let fake = FakeNode::start("one").await;
         let url = format!("http://{}", fake.address).parse().unwrap();
         let node = Arc::new(Node::new(url, None, Roots::Public));
         let nodes = Nodes::new(vec![Arc::clone(&node)], BTreeMap::new());
         let rules = watch::Sender::new(rules(true));
         let settings = Settings {
-            clock: Clock::tokio(),
+            clock,
             interval: Duration::from_secs(3600),
             timeout: Duration::from_secs(3600),
             connect_timeout: PATIENCE,
@@ -225,6 +229,20 @@ async fn an_appraisal_ends_while_new_rules_are_followed() {
     sleep(kept.left() + Duration::from_secs(1)).await;
     assert!(kept.node.verified().is_none());
     assert!(has_ended(&verified.trust));
+}
+
+#[tokio::test]
+async fn an_appraisal_ends_though_the_time_of_day_is_set_back() {
+    let kept = Kept::start_by(Clock::stopped(), None).await;
+    let verified = kept.verified().await;
+    let now = kept.attester.settings.clock.now();
+    kept.fake.give(false);
+    pass(MAX_AGE - Duration::from_secs(1)).await;
+    assert!(!verified.has_ended(now));
+    pass(Duration::from_secs(1)).await;
+    assert!(verified.has_ended(now));
+    in_time("the keeper ends it", verified.trust.ended()).await;
+    assert!(kept.node.verified().is_none());
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Puts new rules in force while the gateway serves.
 //!
-//! They are read whole before they are in force; what cannot be read changes nothing.
+//! They are read whole before they are in force. A policy that cannot be read changes nothing. A
+//! bundle that is not believed leaves the one before in force if the policy still believes that,
+//! and none otherwise: it cannot keep a policy out of force.
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +50,7 @@ impl Reloader {
     /// # Errors
     /// [`StartError`] names the file that cannot be used.
     pub(in crate::gateway) fn start(sources: Sources) -> Result<Self, StartError> {
-        let first = sources.attempt();
+        let first = sources.attempt(None);
         Ok(Self {
             in_force: watch::Sender::new(Arc::new(first.rules?)),
             sources,
@@ -76,7 +78,7 @@ impl Reloader {
         loop {
             tokio::select! {
                 () = self.reload.0.notified() => {
-                    if let Some(attempt) = self.reading(Sources::attempt).await {
+                    if let Some(attempt) = self.attempt().await {
                         self.take(attempt);
                     }
                 }
@@ -96,7 +98,7 @@ impl Reloader {
                 return;
             }
         }
-        let Some(attempt) = self.reading(Sources::attempt).await else {
+        let Some(attempt) = self.attempt().await else {
             return;
         };
         if attempt.seen == self.seen {
@@ -106,6 +108,12 @@ impl Reloader {
         } else {
             self.changed = Some(attempt.seen);
         }
+    }
+
+    async fn attempt(&self) -> Option<Attempt> {
+        let before = Arc::clone(&self.in_force.borrow());
+        self.reading(move |sources| sources.attempt(Some(&before)))
+            .await
     }
 
     /// Reads files where that holds up nobody.
@@ -131,10 +139,22 @@ impl Reloader {
     }
 
     fn take(&mut self, attempt: Attempt) {
-        self.failed = attempt.rules.is_err();
+        self.failed = attempt.rules.is_err() || attempt.complaint.is_some();
         self.changed = None;
         (self.named, self.seen) = (attempt.named, attempt.seen);
         let before = Arc::clone(&self.in_force.borrow());
+        if let (Ok(rules), Some(error)) = (&attempt.rules, &attempt.complaint) {
+            let stays = rules.bundle_digest.as_deref();
+            tracing::error!(
+                %error,
+                bundle = stays,
+                "bundle not taken: {}",
+                match stays {
+                    Some(_) => "the one before stays in force",
+                    None => "no bundle is in force, and nothing that needs one passes",
+                },
+            );
+        }
         match attempt.rules {
             Ok(rules) if rules.is_same(&before) => {
                 tracing::info!(
@@ -148,6 +168,7 @@ impl Reloader {
                     policy = rules.policy_digest,
                     bundle = rules.bundle_digest,
                     before = before.policy_digest,
+                    bundle_before = before.bundle_digest,
                     "policy in force: every node is judged by it now",
                 );
                 self.in_force.send_replace(Arc::new(rules));

@@ -15,7 +15,7 @@ fn every_file_is_watched_that_the_policy_names() {
     let dir = folder();
     let path = |name: &str| dir.path().join(name);
     let sources = Sources::new(path("policy.toml"), None);
-    let first = sources.attempt();
+    let first = sources.attempt(None);
     assert_eq!(first.named, ["ark.pem"]);
     assert_eq!(sources.look(&first.named), first.seen);
     let rules = first.rules.unwrap();
@@ -24,7 +24,7 @@ fn every_file_is_watched_that_the_policy_names() {
     assert_eq!(rules.named, [("ark.pem".to_owned(), ark.clone())]);
 
     std::fs::remove_file(path("ark.pem")).unwrap();
-    let gone = sources.attempt();
+    let gone = sources.attempt(None);
     assert!(gone.rules.is_err());
     assert_ne!(gone.seen, first.seen);
     assert_eq!(

@@ -311,7 +311,7 @@ impl FakeNode {
     }
 
     /// Holds evidence back until it is to be given again.
-    pub(super) fn give(&self, gives: bool) {
+    pub(in crate::gateway) fn give(&self, gives: bool) {
         self.shared.gives.send_replace(gives);
     }
 

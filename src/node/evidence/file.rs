@@ -1,8 +1,9 @@
 //! Small files that a configuration names.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{io::Read as _, path::Path};
 
 use super::EvidenceError;
+use crate::config::open_regular;
 
 /// The bytes of the file at `path`, at most `limit`.
 ///
@@ -13,7 +14,7 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, EvidenceError> 
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = open_regular(path).map_err(failed)?;
     let mut bytes = Vec::new();
     let mut limited = file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1));
     limited.read_to_end(&mut bytes).map_err(failed)?;

@@ -68,13 +68,18 @@ async fn a_file_that_only_the_new_policy_names_is_seen_twice_too() {
 
 /// Signs a bundle with one file into a folder, and gives the digest of its manifest.
 fn bundle(folder: &Path, key: &BundleKey, source: &str) -> String {
+    bundle_of(Duration::ZERO, folder, key, source)
+}
+
+/// The same, for a bundle that is `age` old.
+fn bundle_of(age: Duration, folder: &Path, key: &BundleKey, source: &str) -> String {
     let file = b"what people read";
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("rim.xml"), file).unwrap();
     let seconds = unix_seconds(Clock::system().now());
     let now = UNIX_EPOCH + Duration::from_secs(seconds);
     let manifest = Manifest {
-        created: now,
+        created: now - age,
         valid_until: now + Duration::from_secs(3600),
         items: vec![BundleItem {
             path: "rim.xml".to_owned(),
@@ -100,9 +105,7 @@ async fn a_bundle_is_in_force_with_its_policy_and_its_changes_are_noticed() {
     let sources = Sources::new(policy.clone(), Some(place.clone()));
     let error = Reloader::start(sources.clone()).unwrap_err().to_string();
     assert!(error.starts_with("bundle: "), "nobody may sign: {error}");
-    let signer = hex::encode(key.public_key());
-    let signers = format!("version = 1\nbundle_signers = [\"{signer}\"]\n");
-    std::fs::write(&policy, text.replace("version = 1\n", &signers)).unwrap();
+    std::fs::write(&policy, with_signer(&text, &key)).unwrap();
 
     let mut reloader = Reloader::start(sources).unwrap();
     let mut rules = reloader.rules();
@@ -140,4 +143,79 @@ async fn a_bundle_is_in_force_with_its_policy_and_its_changes_are_noticed() {
         rules.borrow().bundle_digest.as_deref(),
         Some(third.as_str())
     );
+}
+
+/// A policy that believes this signer.
+fn with_signer(text: &str, key: &BundleKey) -> String {
+    let signer = hex::encode(key.public_key());
+    let signers = format!("version = 1\nbundle_signers = [\"{signer}\"]\n");
+    text.replace("version = 1\n", &signers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_is_not_believed_keeps_no_policy_out_of_force() {
+    let (dir, key) = (folder(), BundleKey::generate().unwrap().0);
+    let (policy, place) = (dir.path().join("policy.toml"), dir.path().join("bundle"));
+    let without = std::fs::read_to_string(&policy).unwrap();
+    let with = with_signer(&without, &key);
+    std::fs::write(&policy, &with).unwrap();
+    let digest = bundle(&place, &key, "the one");
+    let sources = Sources::new(policy.clone(), Some(place.clone()));
+    let mut reloader = Reloader::start(sources).unwrap();
+    let mut rules = reloader.rules();
+    let first = Arc::clone(&rules.borrow_and_update());
+
+    let signature = std::fs::read(place.join(SIGNATURE)).unwrap();
+    std::fs::write(place.join(SIGNATURE), "spoiled").unwrap();
+    let stricter = format!("{with}# stricter\n");
+    // With its signer struck off nobody believes it; with nothing beside it, it is as spoiled.
+    for (text, bundle) in [(&stricter, Some(&digest)), (&without, None)] {
+        std::fs::write(&policy, text).unwrap();
+        for _ in 0..2 {
+            reloader.look().await;
+        }
+        assert!(rules.has_changed().unwrap(), "{text}");
+        let taken = Arc::clone(&rules.borrow_and_update());
+        assert_eq!(taken.text, *text);
+        assert_eq!(taken.bundle_digest.as_ref(), bundle);
+        assert_eq!(taken.bundle.items().is_empty(), bundle.is_none());
+        reloader.look().await;
+        assert!(!rules.has_changed().unwrap(), "once");
+    }
+
+    std::fs::write(&policy, &with).unwrap();
+    std::fs::write(place.join(SIGNATURE), signature).unwrap();
+    for _ in 0..2 {
+        reloader.look().await;
+    }
+    assert!(rules.borrow_and_update().is_same(&first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_older_than_the_one_in_force_is_taken_only_where_that_is_not_believed() {
+    let (dir, key) = (folder(), BundleKey::generate().unwrap().0);
+    let (policy, place) = (dir.path().join("policy.toml"), dir.path().join("bundle"));
+    let text = std::fs::read_to_string(&policy).unwrap();
+    std::fs::write(&policy, with_signer(&text, &key)).unwrap();
+    let age = Duration::from_secs(60);
+    let newer = bundle_of(age, &place, &key, "newer");
+    let sources = Sources::new(policy.clone(), Some(place.clone()));
+    let mut reloader = Reloader::start(sources).unwrap();
+    let mut rules = reloader.rules();
+    let mut in_force = async || {
+        for _ in 0..2 {
+            reloader.look().await;
+        }
+        rules.borrow_and_update().bundle_digest.clone()
+    };
+
+    let older = Duration::from_secs(61);
+    bundle_of(older, &place, &key, "older");
+    assert_eq!(in_force().await.as_ref(), Some(&newer));
+    let as_old = bundle_of(age, &place, &key, "as old");
+    assert_eq!(in_force().await, Some(as_old));
+    let other = BundleKey::generate().unwrap().0;
+    let of_other = bundle_of(older, &place, &other, "of another signer");
+    std::fs::write(&policy, with_signer(&text, &other)).unwrap();
+    assert_eq!(in_force().await, Some(of_other));
 }
