@@ -323,6 +323,56 @@ mod tests {
     }
 
     #[test]
+    fn what_is_at_a_limit_passes_and_one_more_is_refused() {
+        let devices = |count: usize| {
+            let leaves = (0..count).map(|leaf| leaf.to_be_bytes());
+            let devices = leaves.map(|leaf| item(EvidenceKind::NvidiaGpu, &leaf));
+            let mut evidence = vec![item(EvidenceKind::SevSnp, b"vcek")];
+            evidence.extend(devices);
+            answer(evidence)
+        };
+        let statement = |len: usize| Answer {
+            statement: vec![b' '; len],
+            ..devices(0)
+        };
+        let certificates = |count: usize| {
+            let mut answer = devices(0);
+            answer.evidence[0].certificates = vec![b"vcek".to_vec(); count];
+            answer
+        };
+        let pieces = |count: usize| {
+            let mut answer = devices(0);
+            answer.evidence[0].collateral.ocsp = vec![b"good".to_vec(); count];
+            answer
+        };
+        let makers: [(&str, usize, &dyn Fn(usize) -> Answer); 4] = [
+            ("statement", MAX_STATEMENT, &statement),
+            ("devices", MAX_ITEMS - 1, &devices),
+            ("certificates", MAX_CERTIFICATES, &certificates),
+            ("pieces of collateral", MAX_PIECES, &pieces),
+        ];
+        for (name, limit, make) in makers {
+            let read = |size| Answer::from_json(&make(size).to_json().unwrap());
+            assert_eq!(read(limit).unwrap(), make(limit), "{name}");
+            let error = read(limit + 1).unwrap_err();
+            let is_limit = matches!(
+                error,
+                AnswerError::StatementTooLong { .. }
+                    | AnswerError::TooManyItems(_)
+                    | AnswerError::TooManyCertificates(_)
+                    | AnswerError::TooManyPieces(_)
+            );
+            assert!(is_limit, "{name}: {error}");
+        }
+        let mut longest = devices(0).to_json().unwrap();
+        longest.resize(MAX_ANSWER, b' ');
+        assert!(Answer::from_json(&longest).is_ok());
+        longest.push(b' ');
+        let error = Answer::from_json(&longest).unwrap_err();
+        assert!(matches!(error, AnswerError::TooLong { .. }), "{error}");
+    }
+
+    #[test]
     fn evidence_is_one_cpu_followed_by_distinct_devices() {
         use EvidenceKind::{NvidiaGpu, SevSnp, Tdx};
         let cpu = || item(SevSnp, b"vcek");

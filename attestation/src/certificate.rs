@@ -453,6 +453,68 @@ mod tests {
             len: MAX_CERTIFICATE + 1,
         };
         assert_eq!(Certificate::parse(&long).err(), Some(error));
+        let longest = Certificate::parse(&long[..MAX_CERTIFICATE]).err();
+        assert_eq!(longest, Some(CertificateError::Der));
+    }
+
+    #[test]
+    fn version_and_algorithm_are_what_they_say() {
+        let bent = |place: fn(&[u8]) -> Option<usize>, to: u8| {
+            let mut der = AMD_ROOTS[0].ask.to_vec();
+            let at = place(&der).unwrap();
+            der[at] = to;
+            Certificate::parse(&der).err()
+        };
+        let version = |der: &[u8]| {
+            let field = [0xa0, 3, 2, 1, 2];
+            Some(der.windows(5).position(|it| it == field)? + 4)
+        };
+        let outer_algorithm = |der: &[u8]| {
+            let id = RSASSA_PSS.as_bytes();
+            Some(der.windows(id.len()).rposition(|it| it == id)? + id.len() - 1)
+        };
+        let inconsistent = Some(CertificateError::Inconsistent);
+        assert_eq!(bent(version, 1), inconsistent);
+        assert_eq!(bent(outer_algorithm, 11), inconsistent);
+    }
+
+    /// A certificate that nobody signed, with so many extensions.
+    fn of_extensions(count: u8) -> Vec<u8> {
+        use crate::software_root::der;
+        let id = |number: u8| ObjectIdentifier::from_bytes(&[0x55, 0x1d, number]).unwrap();
+        let extensions = (0..count).map(|number| der::extension(id(number), false, &[5, 0]));
+        let extensions: Vec<_> = extensions.flatten().collect();
+        let algorithm = der::rsa_pss_sha384();
+        let name = der::name(&[]);
+        let time = der::time("2026-06-01T00:00:00Z");
+        let key = der::sequence(&[&der::with_null(RSA_ENCRYPTION), &der::bit_string(&[0])]);
+        let body = der::sequence(&[
+            &der::explicit(0, &der::integer(2)),
+            &der::integer(1),
+            &algorithm,
+            &name,
+            &der::sequence(&[&time, &time]),
+            &name,
+            &key,
+            &der::explicit(3, &der::sequence(&[&extensions])),
+        ]);
+        der::sequence(&[&body, &algorithm, &der::bit_string(&[0])])
+    }
+
+    #[test]
+    fn extensions_are_few() {
+        let most = Certificate::parse(&of_extensions(64));
+        assert_eq!(most.unwrap().extensions().len(), MAX_EXTENSIONS);
+        let more = Certificate::parse(&of_extensions(65)).err();
+        assert_eq!(more, Some(CertificateError::TooManyExtensions(65)));
+    }
+
+    #[test]
+    fn an_rsa_key_is_two_numbers_and_no_more() {
+        use crate::software_root::der;
+        let key = der::sequence(&[&der::integer(5), &der::integer(3)]);
+        assert_eq!(rsa_numbers(&key), Ok((&[5][..], &[3][..])));
+        assert!(rsa_numbers(&[key, der::integer(1)].concat()).is_err());
     }
 
     /// An authority whose key usage (2.5.29.15) or basic constraints (2.5.29.19), both critical,

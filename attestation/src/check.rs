@@ -224,4 +224,13 @@ mod tests {
         assert_eq!(refusal, format!("root failed: expected one, seen {seen}"));
         assert_eq!(checks.into_vec()[1].seen, "\u{fffd}");
     }
+
+    #[test]
+    fn a_refusal_says_which_device_it_is_about() {
+        let mut checks = Checks::default();
+        checks.of_device(2, |checks| checks.record("root", false, "one", "none"));
+        checks.record("devices", false, "2", "1");
+        let refusal = checks.refusal().unwrap().to_string();
+        assert_eq!(refusal, "device 2: root failed: expected one, seen none");
+    }
 }

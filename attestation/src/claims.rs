@@ -152,3 +152,77 @@ impl Claims {
         devices.fold(self.cpu.not_after(), SystemTime::min)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn device(root: Root, seconds: u64) -> nvidia::Claims {
+        nvidia::Claims {
+            kind: EvidenceKind::NvidiaGpu,
+            root,
+            not_after: UNIX_EPOCH + Duration::from_secs(seconds),
+            architecture: "GH100".to_owned(),
+            driver: Some("550.90.07\n".to_owned()),
+            vbios: "96.00.9F.00.01".to_owned(),
+            mode: None,
+            device_key: [0xd; 32],
+            leaf_key: [0xe; 32],
+            switches: Vec::new(),
+        }
+    }
+
+    fn claims(root: Root, devices: Vec<nvidia::Claims>) -> Claims {
+        let pcrs = [(0, [0xaa; 48]), (1, [0; 48])];
+        Claims {
+            cpu: CpuClaims::Nitro(nitro::Claims {
+                root,
+                module_id: "i-1-enc2".to_owned(),
+                timestamp: UNIX_EPOCH,
+                pcrs: pcrs.into(),
+                public_key: None,
+                not_after: UNIX_EPOCH + Duration::from_secs(20),
+            }),
+            devices,
+        }
+    }
+
+    #[test]
+    fn one_part_from_a_software_root_makes_a_software_root_of_all() {
+        use Root::{Aws, Nvidia, Software};
+        let root = |cpu, devices: &[Root]| {
+            let devices = devices.iter().map(|root| device(*root, 0));
+            claims(cpu, devices.collect()).root()
+        };
+        assert_eq!(root(Aws, &[]), Aws);
+        assert_eq!(root(Aws, &[Nvidia, Nvidia]), Aws);
+        assert_eq!(root(Aws, &[Nvidia, Software]), Software);
+        assert_eq!(root(Software, &[Nvidia]), Software);
+        assert_eq!(Software.to_string(), "\"software root\"");
+        assert_eq!(Aws.to_string(), "aws");
+    }
+
+    #[test]
+    fn the_first_end_counts() {
+        let end = |devices: &[u64]| {
+            let devices = devices.iter().map(|end| device(Root::Nvidia, *end));
+            let end = claims(Root::Aws, devices.collect()).not_after();
+            end.duration_since(UNIX_EPOCH).unwrap().as_secs()
+        };
+        assert_eq!([end(&[]), end(&[30]), end(&[30, 10])], [20, 20, 10]);
+    }
+
+    #[test]
+    fn a_line_for_a_log_tells_machines_apart() {
+        let line = claims(Root::Aws, vec![device(Root::Nvidia, 0)]).to_string();
+        let expected = format!(
+            "module i-1-enc2, PCR0 {}; device 1: nvidia-gpu GH100, firmware 96.00.9F.00.01, \
+             driver 550.90.07\u{fffd}, key {}",
+            "aa".repeat(48),
+            "0d".repeat(32)
+        );
+        assert_eq!(line, expected);
+    }
+}

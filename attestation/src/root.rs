@@ -151,3 +151,66 @@ fn read_certificate(
         _ => Ok(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sev_snp::roots::AMD_ROOTS;
+
+    const ROOTS: SoftwareRoots = SoftwareRoots {
+        key: "software_roots",
+        below: 1,
+        scheme: Scheme::RsaPss,
+        vendors: &[],
+        vendors_own: |path| PolicyError::AmdAsSoftware { path },
+    };
+
+    #[test]
+    fn a_software_root_is_an_authority_that_signed_itself() {
+        let (ark, ask) = (AMD_ROOTS[0].ark.to_vec(), AMD_ROOTS[0].ask.to_vec());
+        let root = ROOTS.root(ark).unwrap();
+        assert!(root.is_software());
+        assert!(root.describe().ends_with(", a software root"));
+        let usage = CertificateError::Usage("an authority");
+        assert_eq!(ROOTS.root(ask.clone()).err(), Some(usage), "one above leaves");
+        let above_leaves = SoftwareRoots { below: 0, ..ROOTS };
+        let issued = above_leaves.root(ask).err();
+        assert_eq!(issued, Some(CertificateError::Issuer));
+    }
+
+    #[test]
+    fn files_are_few_and_each_is_part_of_the_policy() {
+        let read = |count: usize| {
+            let mut digests = Vec::new();
+            let paths = vec!["ark.der".to_owned(); count];
+            let read = ROOTS.read(paths, &mut |_| Ok(AMD_ROOTS[0].ark.to_vec()), &mut digests);
+            (read, digests)
+        };
+        let (most, digests) = read(MAX_SOFTWARE_ROOTS);
+        assert_eq!(most.unwrap().len(), MAX_SOFTWARE_ROOTS);
+        let digest = sha256(&[AMD_ROOTS[0].ark]);
+        assert_eq!(digests, vec![digest; MAX_SOFTWARE_ROOTS]);
+        let (more, _) = read(MAX_SOFTWARE_ROOTS + 1);
+        assert!(matches!(more, Err(PolicyError::OutOfRange { .. })));
+    }
+
+    #[test]
+    fn a_vendors_root_is_pinned_and_no_software_root() {
+        let ark = AMD_ROOTS[0].ark;
+        let digest = hex::encode(sha256(&[ark]));
+        assert!(TrustedRoot::pinned(Root::Amd, ark, &digest).is_some());
+        let other = hex::encode(sha256(&[b"other"]));
+        assert!(TrustedRoot::pinned(Root::Amd, ark, &other).is_none());
+        let digest: &'static str = digest.leak();
+        let roots = SoftwareRoots {
+            vendors: &*vec![digest].leak(),
+            ..ROOTS
+        };
+        let read = roots.read(
+            vec!["ark.der".to_owned()],
+            &mut |_| Ok(ark.to_vec()),
+            &mut Vec::new(),
+        );
+        assert!(matches!(read, Err(PolicyError::AmdAsSoftware { .. })));
+    }
+}

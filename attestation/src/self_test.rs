@@ -73,8 +73,12 @@ pub enum SelfTestFailure {
 /// # Errors
 /// The first thing that the verifier did wrong: it is not to be relied on any more.
 pub fn self_test() -> Result<SelfTest, SelfTestFailure> {
+    test_all(SAMPLES)
+}
+
+fn test_all(samples: &[Sample]) -> Result<SelfTest, SelfTestFailure> {
     let mut made = SelfTest::default();
-    for sample in SAMPLES {
+    for sample in samples {
         sample.test()?;
         made.accepted = made.accepted.saturating_add(1);
         made.refused = made.refused.saturating_add(sample.changes.len());
@@ -314,6 +318,12 @@ mod tests {
         let made = self_test().unwrap();
         assert_eq!((made.accepted, made.refused), (SAMPLES.len(), changes));
         assert!(changes >= 100, "{changes}");
+        // Any sample that is not judged as it should be ends it.
+        let wrong = Sample {
+            policy: "version = 1",
+            ..MILAN
+        };
+        assert!(test_all(&[NITRO, wrong]).is_err());
     }
 
     /// A verifier that accepts or refuses wrongly looks to the test like a sample that is wrongly

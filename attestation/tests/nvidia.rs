@@ -344,6 +344,17 @@ fn a_report_is_read_whole_or_not_at_all() {
         Report::parse(&twice.report()),
         Err(ReportError::DuplicateRecord(3))
     );
+    let mut crowded = Device::gpu([0; 32]);
+    let free = (0..).filter(|kind| crowded.opaque.iter().all(|it| it.0 != *kind));
+    let more: Vec<_> = free.take(256 - crowded.opaque.len()).collect();
+    let record = |kind| (kind, Vec::new());
+    crowded.opaque.extend(more.into_iter().map(record));
+    assert!(Report::parse(&crowded.report()).is_ok());
+    crowded.opaque.push(record(u16::MAX));
+    assert_eq!(
+        Report::parse(&crowded.report()),
+        Err(ReportError::TooManyRecords)
+    );
     let mut longest = Device::gpu([0; 32]);
     let room = MAX_REPORT - longest.report().len() - 4;
     longest.opaque.push((99, vec![0; room]));
@@ -640,6 +651,26 @@ fn a_response_counts_if_it_is_about_the_certificate_and_signed_and_in_date() {
         (
             "critical extension of all",
             |it| it.ocsp.extensions[1] = Some(true),
+            Err(OcspError::Malformed),
+        ),
+        (
+            "made at no time",
+            |it| it.ocsp.produced_at = Some(vec![5, 0]),
+            Err(OcspError::Malformed),
+        ),
+        (
+            "single response with more",
+            |it| it.ocsp.rests[0] = vec![5, 0],
+            Err(OcspError::Malformed),
+        ),
+        (
+            "data with more",
+            |it| it.ocsp.rests[1] = vec![5, 0],
+            Err(OcspError::Malformed),
+        ),
+        (
+            "response with more",
+            |it| it.ocsp.rests[2] = vec![5, 0],
             Err(OcspError::Malformed),
         ),
         (

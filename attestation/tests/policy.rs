@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
-use attestation::Policy;
+use attestation::policy::MAX_POLICY;
+use attestation::{Policy, PolicyError};
 use attestation::software_root::SoftwareRoot;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -31,6 +32,19 @@ fn the_documented_policies_load() {
         };
         assert_eq!(asked, expected);
     }
+}
+
+#[test]
+fn a_policy_has_a_longest_length() {
+    let load = |len: usize| {
+        let mut text = "version = 1\n[nitro]\naws_root = true\n".to_owned();
+        text.push_str("pcr0 = \"any\"\npcr1 = \"any\"\npcr2 = \"any\"\n#");
+        text.push_str(&" ".repeat(len - text.len()));
+        Policy::from_toml(&text, &mut |_| unreachable!())
+    };
+    load(MAX_POLICY).unwrap();
+    let error = load(MAX_POLICY + 1).unwrap_err();
+    assert!(matches!(error, PolicyError::TooLong { .. }), "{error}");
 }
 
 /// Every key that a policy can have is on the page.

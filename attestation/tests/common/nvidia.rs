@@ -281,6 +281,10 @@ pub struct Ocsp {
     pub extensions: [Option<bool>; 2],
     /// Stands before the content of the outer sequence.
     pub response_status: u8,
+    /// Stands for the time at which it was made.
+    pub produced_at: Option<Vec<u8>>,
+    /// Stands behind the single response's parts, the data's and the basic response's.
+    pub rests: [Vec<u8>; 3],
 }
 
 impl Ocsp {
@@ -305,6 +309,8 @@ impl Ocsp {
             issuer_key: None,
             extensions: [None, None],
             response_status: 0,
+            produced_at: None,
+            rests: [const { Vec::new() }; 3],
         }
     }
 
@@ -342,6 +348,7 @@ impl Ocsp {
             &time(self.this_update),
             &next.unwrap_or_default(),
             &extensions(self.extensions[0]),
+            &self.rests[0],
         ])
     }
 
@@ -356,9 +363,10 @@ impl Ocsp {
         let by_key = tlv(0xa2, &tlv(4, by_key.as_ref()));
         let data = seq(&[
             self.responder_id.as_deref().unwrap_or(&by_key),
-            &time(NOW - HOUR),
+            &self.produced_at.clone().unwrap_or_else(|| time(NOW - HOUR)),
             &seq(&[&singles.concat()]),
             &extensions(self.extensions[1]),
+            &self.rests[1],
         ]);
         let signer = self.signer.as_ref().unwrap_or(own);
         let responder = self.responder.as_ref().map(|it| it.issued_by(issuer));
@@ -369,6 +377,7 @@ impl Ocsp {
             &seq(&[&oid(self.signature_algorithm)]),
             &bits(&signer.sign_der(&data)),
             &certificates.unwrap_or_default(),
+            &self.rests[2],
         ]);
         let bytes = seq(&[&oid("1.3.6.1.5.5.7.48.1.1"), &tlv(4, &basic)]);
         seq(&[&tlv(0x0a, &[self.response_status]), &tlv(0xa0, &bytes)])
