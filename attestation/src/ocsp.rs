@@ -541,3 +541,17 @@ fn optional<'a, 'b>(
         rest => (None, rest),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_response_that_is_too_long_is_not_looked_for() {
+        let mut der = vec![0; MAX_RESPONSE];
+        assert_eq!(end(&der), Err(OcspError::Malformed));
+        der.push(0);
+        let len = der.len();
+        assert_eq!(end(&der), Err(OcspError::TooLong { len }));
+    }
+}

@@ -172,7 +172,11 @@ mod tests {
         assert!(root.is_software());
         assert!(root.describe().ends_with(", a software root"));
         let usage = CertificateError::Usage("an authority");
-        assert_eq!(ROOTS.root(ask.clone()).err(), Some(usage), "one above leaves");
+        assert_eq!(
+            ROOTS.root(ask.clone()).err(),
+            Some(usage),
+            "one above leaves"
+        );
         let above_leaves = SoftwareRoots { below: 0, ..ROOTS };
         let issued = above_leaves.root(ask).err();
         assert_eq!(issued, Some(CertificateError::Issuer));

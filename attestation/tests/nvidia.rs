@@ -956,6 +956,19 @@ fn eight_gpus_under_one_cpu_make_a_node() {
 }
 
 #[test]
+fn a_gpu_names_each_of_its_switches_once() {
+    let other = [9; 8];
+    let links = [SWITCH_ID, other, other, SWITCH_ID];
+    let machine = answer(&[
+        linked(BOUND_GPU.clone(), &links),
+        switch(SWITCH_ID),
+        switch(other),
+    ]);
+    let node = verify_machine(&machine, "modes = [\"ppcie\"]").unwrap();
+    assert_eq!(node.claims().devices[0].switches, [other, SWITCH_ID]);
+}
+
+#[test]
 fn the_earliest_end_of_a_device_counts() {
     let mut devices = gpus(2);
     devices[1].ocsp[2].as_mut().unwrap().next_update = Some(NOW + 60);

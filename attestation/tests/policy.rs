@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
 use attestation::policy::MAX_POLICY;
-use attestation::{Policy, PolicyError};
 use attestation::software_root::SoftwareRoot;
+use attestation::{Policy, PolicyError};
 use std::time::{Duration, UNIX_EPOCH};
 
 const PAGE: &str = include_str!("../../docs/policy.md");
@@ -38,7 +38,7 @@ fn the_documented_policies_load() {
 fn a_policy_has_a_longest_length() {
     let load = |len: usize| {
         let mut text = "version = 1\n[nitro]\naws_root = true\n".to_owned();
-        text.push_str("pcr0 = \"any\"\npcr1 = \"any\"\npcr2 = \"any\"\n#");
+        text.push_str("pcr0 = []\npcr1 = []\npcr2 = []\n#");
         text.push_str(&" ".repeat(len - text.len()));
         Policy::from_toml(&text, &mut |_| unreachable!())
     };

@@ -547,6 +547,14 @@ fn identities_with_one_flaw() {
                 case.device.levels[LEAF].set_extension(TCB_INFO, seq(&[&tlv(0x87, &[8, 0])]));
             },
         ),
+        (
+            "flags of no byte with a bit unused",
+            &["firmware id", "firmware flags"],
+            |case| {
+                to_blackwell(case);
+                case.device.levels[LEAF].set_extension(TCB_INFO, seq(&[&tlv(0x87, &[1])]));
+            },
+        ),
         ("switch of another certificate", &["device id"], |case| {
             to_switch(case);
             case.device.levels[DEVICE].subject_serial = "50203EB31AD9ED0009".to_owned();
@@ -839,6 +847,20 @@ fn statuses_with_one_flaw() {
             .contains("NVIDIA GH100 Provisioner ICA 1 good at")
     );
     assert_eq!(refusal.seen, "no OCSP response about it");
+}
+
+#[test]
+fn what_a_policy_gives_up_is_said() {
+    let mut case = Case::new();
+    case.golden.clear();
+    case.device.ocsp = [const { None }; 3];
+    case.set("measurements = \"off\"");
+    case.set("revocation = \"off\"");
+    let appraisal = case.appraise();
+    let checks = appraisal.checks().iter();
+    let given_up = checks.filter(|check| check.passed() && check.expected.starts_with("any: "));
+    let names: Vec<_> = given_up.map(|check| check.name).collect();
+    assert_eq!(names, ["revocation", "measurements"]);
 }
 
 #[test]

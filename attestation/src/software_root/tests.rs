@@ -14,7 +14,9 @@ use crate::certificate::signed_bytes;
 use crate::check::Checks;
 use crate::input::{Context, Input};
 use crate::sev_snp::endorsement as amd;
-use crate::sev_snp::report::{POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SINGLE_SOCKET};
+use crate::sev_snp::report::{
+    POLICY_CXL, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SINGLE_SOCKET, POLICY_SMT,
+};
 use crate::sev_snp::{self, Product};
 use crate::time::{from_rfc3339, to_rfc3339};
 use crate::{Appraisal, Bundle, Expected, Policy, PolicyError, Root, appraise_item};
@@ -515,6 +517,33 @@ fn a_policy_that_asks_for_more_refuses() {
     for (name, extra, expected) in cases {
         let appraisal = appraise(&report, &certificates, &policy(extra));
         assert_eq!(failed(&appraisal), expected, "{name}");
+    }
+    let mut one_thread = report;
+    one_thread.policy &= !POLICY_SMT;
+    let appraisal = appraise(&one_thread, &certificates, &policy("allow_smt = false"));
+    assert_eq!(failed(&appraisal), [""; 0], "no SMT, and none there");
+}
+
+/// SEV-SNP ABI, `PLATFORM_INFO` of the attestation report: one bit each.
+#[test]
+fn each_platform_feature_is_its_own_bit() {
+    let certificates = certificates(|_| {});
+    let features = [
+        ("tsme", 1),
+        ("ecc", 2),
+        ("rapl-disabled", 3),
+        ("ciphertext-hiding", 4),
+        ("alias-check-complete", 5),
+    ];
+    for (name, bit) in features {
+        let policy = policy(&format!("required_platform_info = [\"{name}\"]"));
+        for set in 0..8 {
+            let mut report = report();
+            report.platform_info = 1 << set;
+            let appraisal = appraise(&report, &certificates, &policy);
+            let expected: &[&str] = if set == bit { &[] } else { &["platform info"] };
+            assert_eq!(failed(&appraisal), expected, "{name}, bit {set}");
+        }
     }
 }
 

@@ -370,8 +370,7 @@ impl Ocsp {
         ]);
         let signer = self.signer.as_ref().unwrap_or(own);
         let responder = self.responder.as_ref().map(|it| it.issued_by(issuer));
-        let certificates =
-            responder.map(|it| tlv(0xa0, &seq(&[&it.repeat(self.certificates)])));
+        let certificates = responder.map(|it| tlv(0xa0, &seq(&[&it.repeat(self.certificates)])));
         let basic = seq(&[
             &data,
             &seq(&[&oid(self.signature_algorithm)]),
