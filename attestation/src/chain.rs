@@ -156,3 +156,29 @@ impl ChainKey {
         self.leaf.common_name()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_has_from_two_to_eight_certificates() {
+        let verified = |len: usize| {
+            let chain = vec![b"root".to_vec(); len];
+            ChainKey::verify(&chain, &sha256(&[b"another root"]), UNIX_EPOCH)
+        };
+        for len in [0, 1, MAX_CHAIN + 1] {
+            let error = verified(len).unwrap_err();
+            assert!(
+                matches!(error, ChainError::Length(it) if it == len),
+                "{error}"
+            );
+        }
+        for len in [2, MAX_CHAIN] {
+            let error = verified(len).unwrap_err();
+            assert!(matches!(error, ChainError::Root), "{error}");
+        }
+    }
+}

@@ -20,7 +20,8 @@ use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite}
 use attestation::time::from_rfc3339;
 use attestation::{
     Answer, Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Nonce, Policy,
-    PolicyError, Refusal, Root, StatementDigest, VerifiedNode, appraise_item, binding, verify,
+    PolicyError, Refusal, Root, StatementDigest, VerifiedNode, appraise, appraise_item, binding,
+    verify,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -953,6 +954,19 @@ fn eight_gpus_under_one_cpu_make_a_node() {
     assert_eq!(first.device_key, devices[0].levels[DEVICE].key.sha256());
     assert_eq!(first.leaf_key, devices[0].levels[LEAF].key.sha256());
     assert_eq!(first.switches, Vec::<[u8; 8]>::new());
+}
+
+#[test]
+fn a_device_whose_chain_does_not_hold_is_missed() {
+    let mut devices = gpus(2);
+    devices[1].levels[LEAF].signer = Some(Key::generate());
+    let policy = machine_policy("");
+    let answer = answer(&devices);
+    let appraisal = appraise(&answer, &policy, &Bundle::empty(), None, at(NOW));
+    let missed = appraisal.checks().iter().find(|it| it.name == "devices");
+    let missed = missed.unwrap();
+    assert!(!missed.passed());
+    assert_eq!((missed.device, missed.seen.as_str()), (None, "1"));
 }
 
 #[test]

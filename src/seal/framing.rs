@@ -178,12 +178,21 @@ mod tests {
         assert_eq!(deframer.finish().unwrap()[..], [1; 16]);
     }
 
+    /// Also if nobody asked for a chunk after its last bytes came.
+    #[test]
+    fn a_final_chunk_that_is_too_long_is_refused_at_the_end() {
+        let (mut deframer, chunk) = after(&[0]);
+        assert_eq!(chunk, Ok(None));
+        deframer.push(Bytes::from(vec![1; 16_401])).unwrap();
+        let refused = OpenError::FinalChunkTooLong { max: 16_400 };
+        assert_eq!(deframer.finish(), Err(refused));
+    }
+
     #[test]
     fn bytes_that_nobody_reads_are_bounded() {
         let mut deframer = Deframer::default();
-        deframer
-            .push(Bytes::from(vec![0x11; MAX_UNREAD + 1]))
-            .unwrap();
+        deframer.push(Bytes::from(vec![0x11; MAX_UNREAD])).unwrap();
+        deframer.push(Bytes::from_static(&[0x11])).unwrap();
         assert_eq!(
             deframer.push(Bytes::new()),
             Err(OpenError::Unread { max: MAX_UNREAD })

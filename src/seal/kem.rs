@@ -215,3 +215,22 @@ impl Kem for X25519HkdfSha256 {
         Ok(Self::shared_secret(&exchanged, enc, &secret.0.public))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The modes that authenticate a sender are no part of the protocol.
+    #[test]
+    fn no_sender_is_authenticated() {
+        let (secret, public) = X25519HkdfSha256::derive_keypair(&[7; LEN]);
+        let sender = (&secret, &public);
+        let mut rng = rand::rng();
+        let sealed = X25519HkdfSha256::encap_with_rng(&public, Some(sender), &mut rng);
+        assert_eq!(sealed.err(), Some(HpkeError::EncapError));
+        let (_, enc) = X25519HkdfSha256::encap_with_rng(&public, None, &mut rng).unwrap();
+        let opened = X25519HkdfSha256::decap(&secret, Some(&public), &enc);
+        assert_eq!(opened.err(), Some(HpkeError::DecapError));
+        assert!(X25519HkdfSha256::decap(&secret, None, &enc).is_ok());
+    }
+}

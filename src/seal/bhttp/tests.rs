@@ -166,6 +166,21 @@ fn flaws_of_requests() {
             FormError::Padding,
         ),
         (
+            "two equal bytes of padding",
+            known(b"", b"\x00\x00\x01\x01"),
+            FormError::Padding,
+        ),
+        (
+            "section that ends in a length",
+            known(b"\x01a\x01b\x40", fine),
+            FormError::FieldLine,
+        ),
+        (
+            "section that ends behind a length",
+            known(b"\x01a\x01b\x05", fine),
+            FormError::FieldLine,
+        ),
+        (
             "http",
             b"\x00\x04POST\x04http\x00\x01/".to_vec(),
             FormError::Scheme,
