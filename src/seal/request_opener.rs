@@ -20,7 +20,7 @@ use super::{
 /// Most bytes of content that a node opens unless told otherwise (docs/wire.md, "Request").
 pub const MAX_REQUEST_CONTENT: usize = 16 * 1024 * 1024;
 /// Head, trailers and framing of a message, generously: what plaintext may exceed content by.
-const MAX_OVERHEAD: usize = 64 * 1024;
+pub(super) const MAX_OVERHEAD: usize = 64 * 1024;
 
 /// Fields that a node reads besides its own, and that may stand only once.
 const SINGLE_FIELDS: [&str; 3] = ["authorization", "content-type", "date"];

@@ -1,13 +1,30 @@
 //! What a hostile path can do to an exchange, and that none of it passes.
 
 use super::*;
-use crate::seal::{bhttp, chunks::OpenChunkAt, context::RequestSealing, labels, suite::Header};
+use crate::seal::{
+    bhttp, chunks::OpenChunkAt, context::RequestSealing, labels, request_opener::MAX_OVERHEAD,
+    suite::Header,
+};
 
 const REQUEST_HEAD: usize = 7 + 32;
 const REPLY_HEAD: usize = 32;
 
 /// A request in three chunks, the last with the end of its content.
 fn small_request(node: &Node) -> Vec<u8> {
+    let message = small_message();
+    let (one, rest) = message.split_at(12);
+    let (two, three) = rest.split_at(12);
+    sealed_request(node, &[one, two, three])
+}
+
+fn small_message() -> Vec<u8> {
+    let mut message = Vec::new();
+    bhttp::request(&mut message, "/v1", &[("a", "b")], b"some content").unwrap();
+    message
+}
+
+/// Seals what is in each chunk, whatever it is.
+fn sealed_request(node: &Node, parts: &[&[u8]]) -> Vec<u8> {
     let header = Header {
         key_id: KEY_ID,
         aead: Aead::Aes256Gcm,
@@ -15,17 +32,11 @@ fn small_request(node: &Node) -> Vec<u8> {
     let info = labels::request_info(&header.encode());
     let (enc, mut sealing, _) =
         RequestSealing::setup(header, &node.public_key, &info, &mut rng()).unwrap();
-    let mut plaintext = Vec::new();
-    bhttp::request(&mut plaintext, "/v1", &[("a", "b")], b"some content").unwrap();
     let mut out = BytesMut::from(&header.encode()[..]);
     out.extend_from_slice(&enc);
-    let (one, rest) = plaintext.split_at(12);
-    let (two, three) = rest.split_at(12);
-    for (part, place) in [
-        (one, Place::Middle),
-        (two, Place::Middle),
-        (three, Place::Final),
-    ] {
+    for (number, part) in (1..).zip(parts) {
+        let is_last = number == parts.len();
+        let place = if is_last { Place::Final } else { Place::Middle };
         let chunk = OpenChunkAt::begin(&mut out, part.len(), place).unwrap();
         out.extend_from_slice(part);
         chunk.end(&mut out, &mut sealing).unwrap();
@@ -226,6 +237,51 @@ fn a_request_never_opens_as_a_reply() {
     let node = Node::new();
     let (request, opener) = node.sealed(b"{}", Padding::Off);
     assert!(read_reply(opener, [&request[7..]]).error.is_some());
+}
+
+/// Every chunk is authentic, and whoever sealed them ended the message too soon.
+#[test]
+fn a_message_that_is_not_whole_is_refused_though_its_chunks_are() {
+    let node = Node::new();
+    let message = small_message();
+    for end in 0..=message.len() {
+        let request = sealed_request(&node, &[&message[..end]]);
+        let opened = node.open([&request[..]]);
+        assert_eq!(opened.is_ok(), end == message.len(), "request of {end}");
+    }
+    let replies = Replies::new();
+    // Status 200 and no field; one piece of content and its end; no trailer.
+    let message = b"\x03\x40\xc8\x00\x03abc\x00\x00";
+    for end in 0..=message.len() {
+        let (nonce, mut sealing) = replies.sealer().begin(&mut rng()).unwrap();
+        let mut reply = BytesMut::from(nonce.as_bytes());
+        let chunk = OpenChunkAt::begin(&mut reply, end, Place::Final).unwrap();
+        reply.extend_from_slice(&message[..end]);
+        chunk.end(&mut reply, &mut sealing).unwrap();
+        let seen = read_reply(replies.opener(), [&reply[..]]);
+        let is_whole = end == message.len();
+        assert_eq!(seen.end.is_some(), is_whole, "reply of {end}");
+        assert_eq!(seen.error.is_none(), is_whole, "reply of {end}");
+    }
+}
+
+#[test]
+fn plaintext_is_bounded_to_its_last_byte() {
+    let node = Node::new();
+    let limits = RequestLimits { content_bytes: 12 };
+    let most = (limits.content_bytes + MAX_OVERHEAD) * 2;
+    let opened = |len: usize| {
+        let mut message = small_message();
+        message.resize(len, 0);
+        let parts: Vec<_> = message.chunks(16_384).collect();
+        let mut opener = RequestOpener::new(limits);
+        opener
+            .push(&node.keys, sealed_request(&node, &parts).into())
+            .unwrap();
+        opener.finish().map(|_| ())
+    };
+    assert_eq!(opened(most), Ok(()));
+    assert_eq!(opened(most + 1), Err(OpenError::TooLarge { max: 12 }));
 }
 
 #[test]
