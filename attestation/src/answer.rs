@@ -345,7 +345,8 @@ mod tests {
             answer.evidence[0].collateral.ocsp = vec![b"good".to_vec(); count];
             answer
         };
-        let makers: [(&str, usize, &dyn Fn(usize) -> Answer); 4] = [
+        type Maker<'a> = (&'static str, usize, &'a dyn Fn(usize) -> Answer);
+        let makers: [Maker<'_>; 4] = [
             ("statement", MAX_STATEMENT, &statement),
             ("devices", MAX_ITEMS - 1, &devices),
             ("certificates", MAX_CERTIFICATES, &certificates),

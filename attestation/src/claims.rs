@@ -159,11 +159,17 @@ mod tests {
 
     use super::*;
 
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH
+            .checked_add(Duration::from_secs(seconds))
+            .unwrap()
+    }
+
     fn device(root: Root, seconds: u64) -> nvidia::Claims {
         nvidia::Claims {
             kind: EvidenceKind::NvidiaGpu,
             root,
-            not_after: UNIX_EPOCH + Duration::from_secs(seconds),
+            not_after: at(seconds),
             architecture: "GH100".to_owned(),
             driver: Some("550.90.07\n".to_owned()),
             vbios: "96.00.9F.00.01".to_owned(),
@@ -183,7 +189,7 @@ mod tests {
                 timestamp: UNIX_EPOCH,
                 pcrs: pcrs.into(),
                 public_key: None,
-                not_after: UNIX_EPOCH + Duration::from_secs(20),
+                not_after: at(20),
             }),
             devices,
         }

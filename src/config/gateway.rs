@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::{
     ConfigError, Loaded,
     archive::{self, ArchiveConfig},
+    cors::{self, CorsConfig},
 };
 use crate::seal::Padding;
 
@@ -60,6 +61,9 @@ pub struct GatewayConfig {
     /// Where evidence is kept; left out, nowhere.
     #[serde(default)]
     pub archive: Option<ArchiveConfig>,
+    /// Which pages in browsers may ask.
+    #[serde(default)]
+    pub cors: CorsConfig,
     /// How the length of what travels is hidden: `bucket` or `off` (docs/wire.md, "Hiding lengths").
     #[serde(default, deserialize_with = "padding")]
     pub padding: Padding,
@@ -137,6 +141,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
         let message = format!("a node takes at most {MAX_BODY_BYTES}");
         return Err(config.invalid("limits.body_bytes", message));
     }
+    cors::check(config)?;
     archive::check(config)
 }
 
@@ -444,6 +449,16 @@ mod tests {
                 "bodies that no node takes",
                 format!("{MINIMAL}[limits]\nbody_bytes = 16777217\n"),
                 "limits.body_bytes",
+            ),
+            (
+                "an origin with a path",
+                format!("{MINIMAL}[cors]\norigins = [\"https://chat.example/\"]\n"),
+                "an origin is",
+            ),
+            (
+                "every page where anybody may ask",
+                format!("{MINIMAL}[cors]\norigins = [\"*\"]\n"),
+                "cors.origins",
             ),
             (
                 "an archive without a folder",

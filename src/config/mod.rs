@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 pub mod archive;
 pub mod bundle;
+pub mod cors;
 pub mod gateway;
 pub mod node;
 

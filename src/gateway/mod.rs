@@ -19,6 +19,7 @@ mod attest;
 mod authenticate;
 mod body;
 mod completions;
+mod cors;
 mod credential;
 mod error;
 mod exchange;
@@ -64,6 +65,7 @@ use self::{
     archive::Archive,
     attest::{Attester, Settings},
     authenticate::Callers,
+    cors::Cors,
     credential::Credential,
     keep::Keeper,
     node::Node,
@@ -153,6 +155,7 @@ struct Shared {
     rules: watch::Receiver<Arc<Rules>>,
     padding: Padding,
     retry_unauthenticated: bool,
+    cors: Cors,
     /// Whether only requests to a name of this machine are answered.
     loopback_only: bool,
     limits: Limits,
@@ -393,6 +396,7 @@ fn share(
         rules,
         padding: value.padding,
         retry_unauthenticated: value.retry_unauthenticated,
+        cors: Cors::new(value.cors.origins.clone()),
         loopback_only: value.auth == Auth::Open,
         limits: Limits {
             body_bytes: as_usize(limits.body_bytes.get()),

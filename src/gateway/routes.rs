@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use super::{
     Shared,
     body::{self, ReplyBody},
+    cors,
     error::Error,
 };
 use crate::{
@@ -69,6 +70,7 @@ impl Shared {
     pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
         let id = RequestId::generate();
         let (parts, body) = request.into_parts();
+        let to_page = self.cors.answer(&parts);
         let mut response = match self.route(&parts) {
             Ok(Route::Completions) if parts.method != Method::OPTIONS => {
                 self.complete(id, &parts, body).await
@@ -88,6 +90,7 @@ impl Shared {
                 response
             }
         };
+        cors::say(to_page, response.headers_mut());
         if let Ok(value) = HeaderValue::try_from(id.to_string()) {
             response
                 .headers_mut()

@@ -1,6 +1,7 @@
 //! A gateway over loopback before nodes that a test plays.
 
 mod appraisals;
+mod cors;
 pub(super) mod fake;
 mod harness;
 mod refusals;
