@@ -41,11 +41,16 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// The bundle as far as `policy` believes it: whole, or not at all.
-    fn bundle_under(&self, policy: &Policy) -> (Bundle, BundleFiles) {
+    /// Whether `policy` believes the bundle, too.
+    fn has_bundle_for(&self, policy: &Policy) -> bool {
         let signers = policy.bundle_signers();
         let signer = self.bundle.signer();
-        if signer.is_some_and(|signer| signers.contains(signer)) {
+        signer.is_some_and(|signer| signers.contains(signer))
+    }
+
+    /// The bundle as far as `policy` believes it: whole, or not at all.
+    fn bundle_under(&self, policy: &Policy) -> (Bundle, BundleFiles) {
+        if self.has_bundle_for(policy) {
             (self.bundle.clone(), self.bundle_files.clone())
         } else {
             <_>::default()
@@ -157,9 +162,9 @@ impl Sources {
             return Ok(<_>::default());
         };
         let loaded = config::bundle::load_with_files(folder, policy)?;
-        let in_force = before.map(|before| before.bundle_under(policy).0);
+        let believed = before.filter(|before| before.has_bundle_for(policy));
         let created = |bundle: &Bundle| bundle.manifest().map(|manifest| manifest.created);
-        let newest = in_force.as_ref().and_then(created);
+        let newest = believed.and_then(|before| created(&before.bundle));
         match (created(&loaded.0), newest) {
             (Some(created), Some(newest)) if created < newest => Err(BundleFolderError::Older {
                 path: folder.clone(),
