@@ -1,8 +1,9 @@
 //! Every piece of evidence that was judged, kept by its digest so that it can be judged again.
 //!
 //! `evidence/DIGEST.json` is an answer exactly as it came, `policies/DIGEST/policy.toml` a policy as
-//! it was in force, `bundles/DIGEST` a bundle, and a line of `appraisals.jsonl` says what was judged by
-//! what, when, and what came of it. One thread writes, never a request. None of it holds anything of a request.
+//! it was in force, `bundles/DIGEST` a bundle, and a line of `appraisals.jsonl` says what was judged
+//! by what, when, and what came of it. One thread writes, never a request. None of it holds anything
+//! of a request.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 

@@ -1,0 +1,129 @@
+use std::path::Path;
+
+use super::*;
+
+const MINIMAL: &str = "auth = \"open\"\npolicy = \"policy.toml\"\n\
+    [[node]]\nurl = \"http://127.0.0.1:8090\"\n";
+
+fn load(text: &str) -> Result<GatewayConfig, String> {
+    let loaded = super::super::parse(Path::new("gateway.toml"), text, std::iter::empty())
+        .map_err(|e| e.to_string())?;
+    check(&loaded).map_err(|e| e.to_string())?;
+    Ok(loaded.value)
+}
+
+#[test]
+fn the_least_configuration_has_defaults_for_the_rest() {
+    let config = load(MINIMAL).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.limits.body_bytes.get(), 8 << 20);
+    assert_eq!(config.reattest_s.get(), 300);
+    assert_eq!(config.reload_s.get(), 5);
+    assert!(config.archive.is_none());
+    assert_eq!(config.padding, Padding::Bucket);
+    assert!(config.retry_unauthenticated);
+    assert_eq!(config.nodes[0].url.to_string(), "http://127.0.0.1:8090");
+}
+
+#[test]
+fn a_wrong_configuration_names_the_key() {
+    let node = |url: &str| MINIMAL.replace("http://127.0.0.1:8090", url);
+    let with = |line: &str| format!("{line}\n{MINIMAL}");
+    let cases = [
+        ("an unknown key", with("listne = 1"), "listne"),
+        ("open to the world", with("listen = \"0.0.0.0:1\""), "auth"),
+        (
+            "keys without a file",
+            MINIMAL.replace("open", "keys"),
+            "keys_file",
+        ),
+        (
+            "no node",
+            "auth = \"open\"\npolicy = \"p\"\nnode = []".to_owned(),
+            "node",
+        ),
+        ("a path", node("http://127.0.0.1:1/v1"), "node's url"),
+        ("a query", node("http://127.0.0.1:1/?a"), "node's url"),
+        (
+            "user information",
+            node("http://a:b@127.0.0.1:1"),
+            "node's url",
+        ),
+        ("no scheme", node("127.0.0.1:1"), "node's url"),
+        (
+            "a node twice",
+            format!("{MINIMAL}[[node]]\nurl = \"http://127.0.0.1:8090/\"\n"),
+            "node.url",
+        ),
+        (
+            "a blank in a name",
+            format!("{MINIMAL}[models]\n\"a b\" = \"c\"\n"),
+            "models",
+        ),
+        (
+            "a zero timeout",
+            format!("{MINIMAL}[timeouts]\nbody_ms = 0\n"),
+            "body_ms",
+        ),
+        (
+            "bodies that no node takes",
+            format!("{MINIMAL}[limits]\nbody_bytes = 16777217\n"),
+            "limits.body_bytes",
+        ),
+        (
+            "an origin with a path",
+            format!("{MINIMAL}[cors]\norigins = [\"https://chat.example/\"]\n"),
+            "an origin is",
+        ),
+        (
+            "every page where anybody may ask",
+            format!("{MINIMAL}[cors]\norigins = [\"*\"]\n"),
+            "cors.origins",
+        ),
+        (
+            "an archive without a folder",
+            format!("{MINIMAL}[archive]\nrequired = true\n"),
+            "dir",
+        ),
+        (
+            "an archive that holds nothing",
+            format!("{MINIMAL}[archive]\ndir = \"a\"\nmax_bytes = 1000\n"),
+            "archive.max_bytes",
+        ),
+        (
+            "an archive that holds nothing of a node",
+            format!("{MINIMAL}[archive]\ndir = \"a\"\nmax_bytes_per_node = 1000\n"),
+            "archive.max_bytes_per_node",
+        ),
+    ];
+    for (name, text, named) in cases {
+        let error = load(&text).expect_err(name);
+        assert!(error.contains(named), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_key_is_its_digest() {
+    let file = |digest: &str| format!("[[key]]\nname = \"a\"\nsha256 = \"{digest}\"\n");
+    let keys: KeysFile = toml::from_str(&file(&"0a".repeat(32))).unwrap();
+    assert_eq!(keys.keys[0].sha256, [10; 32]);
+    for wrong in ["", "sk-secret", &"0a".repeat(31)] {
+        assert!(toml::from_str::<KeysFile>(&file(wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_loopback_host_is_one_whoever_resolves_it() {
+    let cases = [
+        ("localhost", true),
+        ("LOCALHOST", true),
+        ("127.0.0.2", true),
+        ("[::1]", true),
+        ("localhost.example", false),
+        ("example", false),
+        ("0.0.0.0", false),
+    ];
+    for (host, loopback) in cases {
+        assert_eq!(is_loopback_host(host), loopback, "{host}");
+    }
+}
