@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sealgate::openai::{
+    Endpoint,
     level::{LevelError, RequestOptions, StreamLeveller, level_request},
     sse::{EngineEvents, ReplyEvents},
 };
@@ -24,7 +25,8 @@ fuzz_target!(|stream: &[u8]| {
     let whole = events(stream, stream.len().max(1));
     assert_eq!(events(stream, 1), whole);
     let Some(events) = whole else { return };
-    let request = level_request(REQUEST, &RequestOptions::default()).expect("a valid request");
+    let request = level_request(Endpoint::Completions, REQUEST, &RequestOptions::default())
+        .expect("a valid request");
     let id = "000102030405060708090a0b0c0d0e0f".parse().expect("an id");
     let mut leveller = StreamLeveller::new(request.context(id, std::time::UNIX_EPOCH));
     let mut strict = ReplyEvents::new();

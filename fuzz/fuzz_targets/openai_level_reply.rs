@@ -3,13 +3,18 @@
 
 use libfuzzer_sys::fuzz_target;
 use sealgate::openai::{
+    Endpoint,
     level::{RequestOptions, level_error, level_reply, level_request},
     models::engine_models,
 };
 
 fuzz_target!(|body: &[u8]| {
-    let request = level_request(br#"{"model":"m","prompt":"p"}"#, &RequestOptions::default())
-        .expect("a valid request");
+    let request = level_request(
+        Endpoint::Completions,
+        br#"{"model":"m","prompt":"p"}"#,
+        &RequestOptions::default(),
+    )
+    .expect("a valid request");
     let id = "000102030405060708090a0b0c0d0e0f".parse().expect("an id");
     let context = request.context(id, std::time::UNIX_EPOCH);
     if let Ok(reply) = level_reply(body, &context) {

@@ -4,26 +4,31 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use sealgate::openai::{
-    CompletionRequest,
+    Endpoint, Request,
     echo::Echo,
     level::{RequestOptions, level_request},
 };
 
 fuzz_target!(|body: &[u8]| {
-    let levelled = level_request(body, &RequestOptions::default());
-    match CompletionRequest::parse(Bytes::copy_from_slice(body)) {
+    let levelled = level_request(Endpoint::Completions, body, &RequestOptions::default());
+    match Request::parse(Endpoint::Completions, Bytes::copy_from_slice(body)) {
         Ok(request) => {
             assert_eq!(request.body(), body);
             let levelled = levelled.expect("what parses levels");
-            assert_eq!(levelled.model, request.model());
-            let again =
-                CompletionRequest::parse(levelled.body.clone().into()).expect("still valid");
-            assert_eq!(again.max_tokens(), request.max_tokens());
-            assert_eq!(
-                (again.stream(), again.choices()),
-                (request.stream(), request.choices())
-            );
-            let twice = level_request(&levelled.body, &RequestOptions::default()).expect("levels");
+            assert_eq!(levelled.asked.model, request.model());
+            let again = Request::parse(Endpoint::Completions, levelled.body.clone().into())
+                .expect("still valid");
+            let asked = |request: &Request| {
+                let asked = request.asked();
+                (asked.max_tokens, asked.stream, asked.choices())
+            };
+            assert_eq!(asked(&again), asked(&request));
+            let twice = level_request(
+                Endpoint::Completions,
+                &levelled.body,
+                &RequestOptions::default(),
+            )
+            .expect("levels");
             assert_eq!(twice.body, levelled.body);
             if let Ok(echo) = Echo::new(&request, String::new(), 0) {
                 echo.reply();

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     ids::RequestId,
-    openai::Usage,
+    openai::{Endpoint, Usage},
     seal::{
         FinalPart, OpenError, Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ReplyHead,
         ReplyOpener, ReplyPart, RequestHead, Trailers, seal_request,
@@ -51,8 +51,7 @@ const REFUSALS: [StatusCode; 6] = [
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) id: RequestId,
-    /// The path inside the seal.
-    pub(super) path: &'static str,
+    pub(super) endpoint: Endpoint,
     pub(super) stream: bool,
     /// The caller's body.
     pub(super) content: &'a Bytes,
@@ -181,7 +180,7 @@ impl Shared {
             fields.push(("authorization", credential.as_field_value()));
         }
         let head = RequestHead {
-            path: job.path,
+            path: job.endpoint.path(),
             fields: &fields,
         };
         Ok(seal_request(&key, now, &head, job.content, self.padding)?)

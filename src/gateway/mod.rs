@@ -1,6 +1,6 @@
 //! The gateway: from the plain contract to a sealed request and back.
 //!
-//! A request goes through the modules in this order: `routes` finds its path, `completions` leads it
+//! A request goes through the modules in this order: `routes` finds its path, `infer` leads it
 //! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `ask` chooses a node
 //! and decides on another try, `exchange` seals the request, sends it through `upstream` and opens
 //! the reply; `whole` or `stream` give it on.
@@ -18,11 +18,11 @@ mod ask;
 mod attest;
 mod authenticate;
 mod body;
-mod completions;
 mod cors;
 mod credential;
 mod error;
 mod exchange;
+mod infer;
 mod keep;
 mod node;
 mod nodes;

@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) id: RequestId,
+    path: &'static str,
     started: Instant,
     pub(super) key: Option<Arc<str>>,
     pub(super) model: Option<Arc<str>>,
@@ -41,9 +42,10 @@ enum Outcome {
 }
 
 impl Record {
-    pub(super) fn new(id: RequestId) -> Self {
+    pub(super) fn new(id: RequestId, path: &'static str) -> Self {
         Self {
             id,
+            path,
             started: Instant::now(),
             key: None,
             model: None,
@@ -90,6 +92,7 @@ impl Drop for Record {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             request_id = %self.id,
+            path = self.path,
             key = self.key.as_deref(),
             model = self.model.as_deref(),
             node = self.node.as_deref(),

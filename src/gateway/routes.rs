@@ -18,7 +18,10 @@ use super::{
 use crate::{
     config::gateway::is_loopback_host,
     ids::RequestId,
-    openai::models::{Model, ModelList},
+    openai::{
+        Endpoint,
+        models::{Model, ModelList},
+    },
 };
 
 /// Longest request target, in bytes.
@@ -31,7 +34,7 @@ const OWNER: &str = "sealgate";
 /// What stands at a path.
 #[derive(Debug, PartialEq, Eq)]
 enum Route<'a> {
-    Completions,
+    Infer(Endpoint),
     Models,
     Model(&'a str),
     Health,
@@ -41,8 +44,11 @@ enum Route<'a> {
 impl<'a> Route<'a> {
     /// The route of a path, slashes at its end aside.
     fn of(path: &'a str) -> Option<Self> {
-        match path.trim_end_matches('/') {
-            "/v1/completions" => Some(Self::Completions),
+        let path = path.trim_end_matches('/');
+        if let Some(endpoint) = Endpoint::of(path) {
+            return Some(Self::Infer(endpoint));
+        }
+        match path {
             "/v1/models" => Some(Self::Models),
             "/health" => Some(Self::Health),
             "/readyz" => Some(Self::Ready),
@@ -52,14 +58,14 @@ impl<'a> Route<'a> {
 
     fn allow(&self) -> &'static str {
         match self {
-            Self::Completions => "POST, OPTIONS",
+            Self::Infer(_) => "POST, OPTIONS",
             Self::Models | Self::Model(_) | Self::Health | Self::Ready => "GET, HEAD, OPTIONS",
         }
     }
 
     fn takes(&self, method: &Method) -> bool {
         match self {
-            Self::Completions => method == Method::POST,
+            Self::Infer(_) => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
@@ -72,8 +78,8 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let to_page = self.cors.answer(&parts);
         let mut response = match self.route(&parts) {
-            Ok(Route::Completions) if parts.method != Method::OPTIONS => {
-                self.complete(id, &parts, body).await
+            Ok(Route::Infer(endpoint)) if parts.method != Method::OPTIONS => {
+                self.infer(id, endpoint, &parts, body).await
             }
             routed => {
                 if let Ok(Route::Models | Route::Model(_)) = routed {
@@ -138,7 +144,7 @@ impl Shared {
             return Ok(response);
         }
         match route {
-            Route::Completions => Err(Error::NotFound),
+            Route::Infer(_) => Err(Error::NotFound),
             Route::Health => Ok(json(Bytes::from_static(br#"{"message":"ok"}"#))),
             Route::Ready => Ok(self.ready()),
             Route::Models => self.models(parts),
@@ -232,8 +238,11 @@ mod tests {
     #[test]
     fn a_path_is_found_whatever_slashes_end_it() {
         let cases = [
-            ("/v1/completions", Some(Route::Completions)),
-            ("/v1/completions//", Some(Route::Completions)),
+            ("/v1/completions", Some(Route::Infer(Endpoint::Completions))),
+            (
+                "/v1/completions//",
+                Some(Route::Infer(Endpoint::Completions)),
+            ),
             ("/v1/models", Some(Route::Models)),
             ("/v1/models/", Some(Route::Models)),
             ("/v1/models/a/b", Some(Route::Model("a/b"))),

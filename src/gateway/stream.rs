@@ -332,7 +332,7 @@ mod tests {
             idle: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(1),
         };
-        let record = Record::new(RequestId::generate());
+        let record = Record::new(RequestId::generate(), "/v1/completions");
         EventStream::new(Unread::Ended(last), timing, trust.clone(), record, held)
     }
 

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     ids::RequestId,
     openai::{
-        Code, CompletionRequest, Usage,
-        level::{self, ReplyContext, RequestOptions},
+        Code, Endpoint, Request, RequestError, Usage,
+        level::{self, LevelError, ReplyContext, RequestOptions},
     },
 };
 
@@ -37,7 +37,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// What the engine is asked.
 pub(super) struct Question {
     pub(super) id: RequestId,
-    pub(super) path: &'static str,
+    pub(super) endpoint: Endpoint,
     pub(super) content: Bytes,
     /// The node's name of the model, where the caller's is another.
     pub(super) model: Option<String>,
@@ -52,12 +52,12 @@ pub(super) async fn answer(
 ) -> Response<ReplyBody> {
     let Question {
         id,
-        path,
+        endpoint,
         content,
         model,
         buffered,
     } = question;
-    let request = match CompletionRequest::parse(content) {
+    let request = match Request::parse(endpoint, content) {
         Ok(request) => request,
         Err(error) => return exchange.error(400, &error.object().to_json()),
     };
@@ -70,7 +70,7 @@ pub(super) async fn answer(
         engine_model: model.as_deref(),
         ignores: &engine.ignores,
     };
-    let levelled = match level::level_request(request.body(), &options) {
+    let levelled = match level::level_request(endpoint, request.body(), &options) {
         Ok(levelled) => levelled,
         Err(error) => return exchange.error(400, &error.object().to_json()),
     };
@@ -82,14 +82,17 @@ pub(super) async fn answer(
         return exchange.refuse(refusal, &state.clock);
     };
     let context = levelled.context(id, state.clock.now());
-    let accept = if levelled.stream { EVENT_STREAM } else { JSON };
-    let reply = engine.post(path, accept, levelled.body.into()).await;
+    let streamed = levelled.asked.stream;
+    let accept = if streamed { EVENT_STREAM } else { JSON };
+    let reply = engine
+        .post(endpoint.path(), accept, levelled.body.into())
+        .await;
     drop(buffered);
     match reply {
-        Ok(reply) if levelled.stream && is_event_stream(&reply) => {
+        Ok(reply) if streamed && is_event_stream(&reply) => {
             stream(state, exchange, place, context, reply).await
         }
-        Ok(reply) => whole(state, exchange, &context, levelled.stream, reply).await,
+        Ok(reply) => whole(state, exchange, &context, streamed, reply).await,
         Err(error) => {
             tracing::warn!(%error, "engine");
             exchange.refuse(refusal_of(error), &state.clock)
@@ -114,9 +117,18 @@ async fn whole(
     streamed: bool,
     reply: Response<Incoming>,
 ) -> Response<ReplyBody> {
-    let status = reply.status();
+    let mut status = reply.status();
     let answered = match status {
-        StatusCode::OK if !streamed => completion(state, context, reply).await,
+        StatusCode::OK if !streamed => match levelled(state, context, reply).await {
+            // The engine worked, and not on what was asked: the caller's to mend.
+            Err(Unlevelled::Ignored(member)) => {
+                status = StatusCode::BAD_REQUEST;
+                let error = RequestError::Unsupported(member.to_owned());
+                Ok((error.object().to_json().into(), None))
+            }
+            Err(Unlevelled::Failed) => Err(Refusal::EngineFailed),
+            Ok(answer) => Ok(answer),
+        },
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             Err(Refusal::Overloaded {
                 retry_after_s: retry_after(reply.headers()),
@@ -126,7 +138,12 @@ async fn whole(
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
         | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(Refusal::EngineFailed),
-        _ if status.is_client_error() => flaw(state, reply).await,
+        // An engine that does not do such requests at all says so before it works.
+        StatusCode::NOT_IMPLEMENTED => {
+            status = StatusCode::BAD_REQUEST;
+            flaw(state, status, reply).await
+        }
+        _ if status.is_client_error() => flaw(state, status, reply).await,
         _ => Err(Refusal::EngineFailed),
     };
     match answered {
@@ -159,17 +176,32 @@ fn retry_after(headers: &HeaderMap) -> u16 {
 
 type Answered = Result<(Vec<u8>, Option<Usage>), Refusal>;
 
-async fn completion(state: &State, context: &ReplyContext, reply: Response<Incoming>) -> Answered {
-    let body = read(state, reply, MAX_REPLY).await?;
-    let levelled = level::level_reply(&body, context).map_err(|_| Refusal::EngineFailed)?;
-    Ok((levelled.body, levelled.usage))
+/// Why a reply of status 200 is none.
+enum Unlevelled {
+    /// It takes no notice of this member.
+    Ignored(&'static str),
+    Failed,
+}
+
+async fn levelled(
+    state: &State,
+    context: &ReplyContext,
+    reply: Response<Incoming>,
+) -> Result<(Vec<u8>, Option<Usage>), Unlevelled> {
+    let body = read(state, reply, MAX_REPLY)
+        .await
+        .map_err(|_| Unlevelled::Failed)?;
+    match level::level_reply(&body, context) {
+        Ok(levelled) => Ok((levelled.body, levelled.usage)),
+        Err(LevelError::Ignored(member)) => Err(Unlevelled::Ignored(member)),
+        Err(_) => Err(Unlevelled::Failed),
+    }
 }
 
 /// What the engine finds wrong with the request, which is the caller's to see.
-async fn flaw(state: &State, reply: Response<Incoming>) -> Answered {
-    let status = reply.status().as_u16();
+async fn flaw(state: &State, status: StatusCode, reply: Response<Incoming>) -> Answered {
     let body = read(state, reply, MAX_ERROR).await?;
-    Ok((level::level_error(status, &body), None))
+    Ok((level::level_error(status.as_u16(), &body), None))
 }
 
 /// The engine's whole body, as long as it keeps coming.

@@ -19,8 +19,8 @@ use crate::{
     ids::RequestId,
     listener::{Limits, serve_connections},
     openai::{
-        Code, CompletionRequest,
-        echo::{Echo, MODEL},
+        Code, Endpoint, Request as AskedRequest,
+        echo::{Echo, MODEL, embed},
         models::{Model, ModelList},
     },
 };
@@ -60,25 +60,37 @@ async fn answer(clock: Clock, request: Request<Incoming>) -> Response<Body> {
             let list = ModelList::new(vec![Model::new(MODEL, created, "sealgate")]);
             json(StatusCode::OK, list.to_json())
         }
-        (&Method::POST, "/v1/completions") => {
-            let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
-                return error(Code::RequestTooLarge);
-            };
-            complete(body.to_bytes(), created)
-        }
+        (&Method::POST, path) => match Endpoint::of(path) {
+            // It draws nothing.
+            None | Some(Endpoint::Images) => error(Code::NotFound),
+            Some(endpoint) => {
+                let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
+                    return error(Code::RequestTooLarge);
+                };
+                reply(endpoint, body.to_bytes(), created)
+            }
+        },
         _ => error(Code::NotFound),
     }
 }
 
-fn complete(body: Bytes, created: u64) -> Response<Body> {
-    let echo = CompletionRequest::parse(body).and_then(|request| {
-        Echo::new(&request, format!("cmpl-{}", RequestId::generate()), created)
+fn reply(endpoint: Endpoint, body: Bytes, created: u64) -> Response<Body> {
+    let answered = AskedRequest::parse(endpoint, body).and_then(|request| match endpoint {
+        Endpoint::Embeddings => Ok(json(StatusCode::OK, embed(&request)?)),
+        _ => {
+            let prefix = match endpoint {
+                Endpoint::ChatCompletions => "chatcmpl",
+                _ => "cmpl",
+            };
+            let id = format!("{prefix}-{}", RequestId::generate());
+            let echo = Echo::new(&request, id, created)?;
+            Ok(match echo.stream() {
+                true => events(echo),
+                false => json(StatusCode::OK, echo.reply()),
+            })
+        }
     });
-    match echo {
-        Ok(echo) if echo.stream() => events(echo),
-        Ok(echo) => json(StatusCode::OK, echo.reply()),
-        Err(error) => json(StatusCode::BAD_REQUEST, error.object().to_json()),
-    }
+    answered.unwrap_or_else(|error| json(StatusCode::BAD_REQUEST, error.object().to_json()))
 }
 
 fn events(echo: Echo) -> Response<Body> {

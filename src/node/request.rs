@@ -32,14 +32,13 @@ use crate::{
     config::node::{CredentialDigest, NodeConfig, TimeoutsConfig},
     ids::RequestId,
     listener::Peer,
+    openai::Endpoint,
     seal::{
         Fields, FormError, OpenErrorKind, OpenedRequest, Padding, REQUEST_MEDIA_TYPE, ReplySealer,
         RequestLimits, RequestOpener,
     },
 };
 
-/// The paths that a node takes, compared byte for byte.
-const PATHS: [&str; 1] = ["/v1/completions"];
 /// Bytes of buffered requests are counted in units, so that their number fits a semaphore.
 const BUFFER_UNIT: usize = 1024;
 
@@ -288,7 +287,7 @@ pub(super) fn accept(
     request: &OpenedRequest,
     form: &Form,
     peer: Option<Peer>,
-) -> Result<&'static str, Refusal> {
+) -> Result<Endpoint, Refusal> {
     let credential = state.config.credential_sha256.as_ref();
     if !credential.is_none_or(|expected| has_credential(&request.fields, expected)) {
         return Err(Refusal::Credential);
@@ -314,14 +313,11 @@ pub(super) fn accept(
     if !state.identity.counts(&form.statement, now) {
         return Err(Refusal::Statement);
     }
-    let path = PATHS
-        .into_iter()
-        .find(|path| *path == request.path)
-        .ok_or(Refusal::Path)?;
+    let endpoint = Endpoint::of(&request.path).ok_or(Refusal::Path)?;
     if state.draining.is_cancelled() {
         return Err(Refusal::Draining);
     }
-    Ok(path)
+    Ok(endpoint)
 }
 
 fn has_credential(fields: &Fields, expected: &CredentialDigest) -> bool {

@@ -142,17 +142,17 @@ async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBo
     let peer = head.extensions.get::<Peer>().copied();
     let accepted = Form::of(&request).and_then(|form| {
         exchange.record.id = Some(form.id);
-        request::accept(state, &request, &form, peer).map(|path| (form.id, path))
+        request::accept(state, &request, &form, peer).map(|endpoint| (form.id, endpoint))
     });
-    let (id, path) = match accepted {
+    let (id, endpoint) = match accepted {
         Ok(accepted) => accepted,
         Err(refusal) => return exchange.refuse(refusal, &state.clock),
     };
-    exchange.record.path = Some(path);
+    exchange.record.path = Some(endpoint.path());
     let model = request.fields.get("sealgate-model").map(ToOwned::to_owned);
     let question = Question {
         id,
-        path,
+        endpoint,
         content: request.content,
         model,
         buffered,

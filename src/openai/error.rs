@@ -157,8 +157,9 @@ impl Code {
             Self::ModelNotFound => row(S::NOT_FOUND, "model_not_found", INVALID_REQUEST,
                 "No node serves this model. `GET /v1/models` lists those that are served."),
             Self::NotFound => row(S::NOT_FOUND, "not_found", INVALID_REQUEST,
-                "There is nothing at this path. A base URL ends in `/v1`; below it this version \
-                 serves `/completions` and `/models`."),
+                "There is nothing at this path. A base URL ends in `/v1`; below it are \
+                 `/chat/completions`, `/completions`, `/embeddings`, `/images/generations` \
+                 and `/models`."),
             Self::MethodNotAllowed => row(S::METHOD_NOT_ALLOWED, "method_not_allowed",
                 INVALID_REQUEST, "This path does not take this method."),
             Self::RequestTimeout => row(S::REQUEST_TIMEOUT, "request_timeout", INVALID_REQUEST,

@@ -396,6 +396,18 @@ impl Formatter for OneLine {
         }
         writer.write_all(rest.as_bytes())
     }
+
+    /// What stands in an engine's text between its values may be line breaks: they are left out.
+    fn write_raw_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        for line in fragment.split(['\n', '\r']) {
+            self.write_string_fragment(writer, line)?;
+        }
+        Ok(())
+    }
 }
 
 /// The first line break beyond ASCII: where it is, how it is escaped, how long it is in bytes.
@@ -498,6 +510,14 @@ mod tests {
             "\"a\\nb\\r\\u0085c\\u2028\\u2029d\u{2027}é…\u{1F600}\u{c2}\""
         );
         assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
+
+    #[test]
+    fn values_that_are_kept_as_they_stand_are_put_on_one_line() {
+        let raw = "{\n  \"a\": [1,\r\n 2.50],\r \"b\\n\": \"x\u{2028}y\" }";
+        let raw: &RawValue = serde_json::from_str(raw).unwrap();
+        let line = String::from_utf8(to_line(&[raw])).unwrap();
+        assert_eq!(line, "[{  \"a\": [1, 2.50], \"b\\n\": \"x\\u2028y\" }]");
     }
 
     proptest! {

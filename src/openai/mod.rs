@@ -1,11 +1,12 @@
 //! The public contract: requests, replies, errors, server-sent events.
 //!
-//! Everything that knows OpenAI's JSON is here. [`CompletionRequest`] is the strict reading of a
-//! caller's body; [`Code`] is the one table of errors; [`sse`] reads event streams, strictly from a
+//! Everything that knows OpenAI's JSON is here. [`Endpoint`] names the kinds of request; [`Request`]
+//! is the strict reading of a caller's body; [`Code`] is the one table of errors; [`sse`] reads event streams, strictly from a
 //! node and leniently from an engine; [`level`] turns what engines really say into the contract.
 //! Nothing here does IO, reads a clock or logs, and no error holds a value of a body.
 
 pub mod echo;
+mod endpoint;
 mod error;
 mod json;
 pub mod level;
@@ -14,6 +15,7 @@ mod request;
 pub mod sse;
 mod usage;
 
+pub use endpoint::Endpoint;
 pub use error::{Code, ErrorObject, MAX_RETRY_AFTER_S};
-pub use request::{CompletionRequest, DEFAULT_MAX_TOKENS, MAX_MODEL, RequestError};
+pub use request::{Asked, DEFAULT_MAX_TOKENS, Encoding, MAX_MODEL, Request, RequestError};
 pub use usage::{MalformedUsage, Usage};

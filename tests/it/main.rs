@@ -15,6 +15,7 @@ mod cli;
 mod completions;
 mod contract;
 mod doctor;
+mod endpoints;
 mod failures;
 mod harness;
 mod layers;

@@ -110,13 +110,13 @@ async fn a_request_is_refused_with_its_code_and_no_node_is_asked() {
             "not_found",
         ),
         (
-            "a chat",
+            "a prompt for a chat",
             "POST",
             "/v1/chat/completions",
             json,
             BODY,
-            404,
-            "not_found",
+            400,
+            "invalid_request",
         ),
         (
             "a long path",

@@ -1,4 +1,5 @@
-//! Log probabilities, from either shape that engines use to the legacy one of completions.
+//! Log probabilities, from either shape that engines use to the legacy one of completions, and
+//! within the shape of chats.
 
 use std::{borrow::Cow, fmt};
 
@@ -30,6 +31,7 @@ struct ChatToken<'a> {
     token: Text<'a>,
     #[serde(borrow)]
     logprob: Option<Number<'a>>,
+    bytes: Option<Vec<u8>>,
     #[serde(borrow)]
     top_logprobs: Option<Vec<ChatAlternative<'a>>>,
 }
@@ -40,9 +42,10 @@ struct ChatAlternative<'a> {
     token: Text<'a>,
     #[serde(borrow)]
     logprob: Option<Number<'a>>,
+    bytes: Option<Vec<u8>>,
 }
 
-/// The contract's shape. The first entries of an echoed prompt are null.
+/// The contract's shape of a completion's. The first entries of an echoed prompt are null.
 #[derive(Serialize)]
 pub(super) struct Logprobs<'a> {
     tokens: Vec<Text<'a>>,
@@ -51,8 +54,63 @@ pub(super) struct Logprobs<'a> {
     text_offset: Vec<u64>,
 }
 
+/// The contract's shape of a chat's.
+#[derive(Serialize)]
+pub(super) struct ChatLogprobs<'a> {
+    content: Vec<Token<'a>>,
+    refusal: Option<()>,
+}
+
+#[derive(Serialize)]
+struct Token<'a> {
+    token: Text<'a>,
+    #[serde(serialize_with = "or_unlikely")]
+    logprob: Option<Number<'a>>,
+    bytes: Option<Vec<u8>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<Vec<Token<'a>>>,
+}
+
+/// OpenAI writes this number where it has none.
+fn or_unlikely<S: Serializer>(logprob: &Option<Number<'_>>, to: S) -> Result<S::Ok, S::Error> {
+    match logprob {
+        Some(logprob) => logprob.serialize(to),
+        None => to.serialize_f64(-9999.0),
+    }
+}
+
+impl ChatLogprobs<'_> {
+    /// How many tokens there are.
+    pub(super) fn len(&self) -> usize {
+        self.content.len()
+    }
+}
+
 impl<'a> EngineLogprobs<'a> {
-    /// The contract's shape, or `None` if there are no tokens in either.
+    /// The shape of chats, or `None` if there are no tokens in it.
+    pub(super) fn chat(self) -> Option<ChatLogprobs<'a>> {
+        let content = self.content?.into_iter().map(|it| {
+            let top = it.top_logprobs.unwrap_or_default().into_iter();
+            let top = top.map(|it| Token {
+                token: it.token,
+                logprob: it.logprob,
+                bytes: it.bytes,
+                top_logprobs: None,
+            });
+            Token {
+                token: it.token,
+                logprob: it.logprob,
+                bytes: it.bytes,
+                top_logprobs: Some(top.collect()),
+            }
+        });
+        Some(ChatLogprobs {
+            content: content.collect(),
+            refusal: None,
+        })
+    }
+
+    /// The contract's shape of completions, or `None` if there are no tokens in either.
     ///
     /// `start` is how many characters of the choice's text came before.
     pub(super) fn level(self, start: u64) -> Option<Logprobs<'a>> {
@@ -94,11 +152,12 @@ fn from_chat(content: Vec<ChatToken<'_>>, start: u64) -> Logprobs<'_> {
     for ChatToken {
         token,
         logprob,
+        bytes: _,
         top_logprobs: top,
     } in content
     {
         let mut alternatives = Alternatives(Vec::new());
-        for ChatAlternative { token, logprob } in top.unwrap_or_default() {
+        for ChatAlternative { token, logprob, .. } in top.unwrap_or_default() {
             if let Some(logprob) = logprob {
                 alternatives.insert(token.0, logprob);
             }

@@ -1,11 +1,14 @@
 //! Levelling: what engines really say, turned into the contract.
 //!
-//! Engines agree on the name `/v1/completions` and on little else. The node levels both ways behind
+//! Engines agree on the names of paths and on little else. The node levels both ways behind
 //! the seal: a request is changed only where an engine would misread it, and a reply is written anew
 //! from what the contract names, so that no vendor's extra or slip reaches a caller. Whatever is
-//! not recognisably a completion is an error, never an answer.
+//! not recognisably what was asked for is an error, never an answer.
 
+mod chat;
+mod embeddings;
 mod failure;
+mod images;
 mod logprobs;
 mod reply;
 mod request;
@@ -19,6 +22,9 @@ pub use reply::{LevelledReply, level_reply};
 pub use request::{LevelledRequest, RequestOptions, level_request};
 pub use stream::{StreamEnd, StreamLeveller};
 
+use super::Asked;
+#[cfg(test)]
+use super::Endpoint;
 use crate::{clock, ids::RequestId};
 
 /// `system_fingerprint` where an engine gives none.
@@ -27,8 +33,8 @@ pub const FINGERPRINT: &str = "sealgate";
 /// An engine's reply that cannot be levelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LevelError {
-    /// Not the JSON of a completion.
-    #[error("the engine's reply is not a completion")]
+    /// Not the JSON of what was asked for.
+    #[error("the engine's reply is not what was asked for")]
     Malformed,
     /// The engine says in the reply that it failed.
     #[error("the engine reported an error")]
@@ -36,6 +42,9 @@ pub enum LevelError {
     /// More choices than one reply can have.
     #[error("the engine's reply has too many choices")]
     TooManyChoices,
+    /// The engine took no notice of a member that it would have had to honour.
+    #[error("the engine ignored a member of the request")]
+    Ignored(&'static str),
     /// The engine's stream ended without proof that it was whole.
     #[error("the engine's stream ended early")]
     Incomplete,
@@ -44,18 +53,12 @@ pub enum LevelError {
 /// What levelling a reply needs to know of its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyContext {
-    /// The caller's name for the model.
-    pub model: String,
+    /// What was asked.
+    pub asked: Asked,
     /// For an `id` where the engine gives none.
     pub request_id: RequestId,
     /// For a `created` where the engine gives none.
     pub now: SystemTime,
-    /// Whether the caller asked for a usage chunk.
-    pub include_usage: bool,
-    /// How many choices were asked for each prompt.
-    pub n: u32,
-    /// How many choices were asked in all.
-    pub choices: u64,
 }
 
 impl ReplyContext {
@@ -67,11 +70,18 @@ impl ReplyContext {
 #[cfg(test)]
 pub(in crate::openai) fn test_context() -> ReplyContext {
     ReplyContext {
-        model: "caller/model".to_owned(),
+        asked: Asked {
+            endpoint: Endpoint::Completions,
+            model: "caller/model".to_owned(),
+            stream: false,
+            include_usage: false,
+            max_tokens: Some(16),
+            dimensions: None,
+            encoding: None,
+            n: 1,
+            inputs: 1,
+        },
         request_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
         now: clock::from_unix_seconds(1_763_000_000).unwrap(),
-        include_usage: false,
-        n: 1,
-        choices: 1,
     }
 }

@@ -3,11 +3,11 @@
 use std::{borrow::Cow, fmt};
 
 use super::{
-    LevelError, ReplyContext,
+    LevelError, ReplyContext, embeddings, images,
     logprobs::EngineLogprobs,
-    shapes::{Choice, EngineChoice, EngineCompletion},
+    shapes::{Choice, EngineChoice, EngineCompletion, MessageChoice, TextChoice},
 };
-use crate::openai::{Usage, json};
+use crate::openai::{Endpoint, Usage, json};
 
 /// A reply of the contract.
 #[derive(Clone)]
@@ -28,18 +28,29 @@ impl fmt::Debug for LevelledReply {
 /// Levels an engine's reply of status 200.
 ///
 /// # Errors
-/// [`LevelError`] if the reply is no completion.
+/// [`LevelError`] if the reply is not what was asked for.
 pub fn level_reply(body: &[u8], context: &ReplyContext) -> Result<LevelledReply, LevelError> {
     let body = body.trim_ascii();
     if !body.starts_with(b"{") {
         return Err(LevelError::Malformed);
     }
+    match context.asked.endpoint {
+        Endpoint::Completions | Endpoint::ChatCompletions => completion(body, context),
+        Endpoint::Embeddings => embeddings::level(body, context),
+        Endpoint::Images => images::level(body, context),
+    }
+}
+
+fn completion(body: &[u8], context: &ReplyContext) -> Result<LevelledReply, LevelError> {
     let mut reply = EngineCompletion::read(body)?;
     let head = reply.head(context);
     let choices = reply.choices.take().ok_or(LevelError::Malformed)?;
     let choices = (0..)
         .zip(choices)
-        .map(|(at, choice)| level_choice(choice, at));
+        .map(|(at, choice)| match context.asked.endpoint {
+            Endpoint::ChatCompletions => message(choice, at, context),
+            _ => text(choice, at),
+        });
     let choices = choices.collect::<Result<Vec<_>, _>>()?;
     let usage = reply.usage.and_then(|usage| usage.level());
     let completion = head.completion(context, choices, Some(Some(usage.unwrap_or_default())));
@@ -49,20 +60,43 @@ pub fn level_reply(body: &[u8], context: &ReplyContext) -> Result<LevelledReply,
     })
 }
 
-fn level_choice(choice: EngineChoice<'_>, at: u32) -> Result<Choice<'_>, LevelError> {
+fn text(choice: EngineChoice<'_>, at: u32) -> Result<Choice<'_>, LevelError> {
     let EngineChoice {
         text,
         index,
         logprobs,
         finish_reason,
+        ..
     } = choice;
-    Ok(Choice {
+    Ok(Choice::Text(TextChoice {
         // Without a text it is some other reply, and an empty answer would be a lie.
         text: text.ok_or(LevelError::Malformed)?.0,
         index: index.unwrap_or(at),
         logprobs: logprobs.and_then(|logprobs: EngineLogprobs<'_>| logprobs.level(0)),
         finish_reason: Some(finish_reason.map_or(Cow::Borrowed("stop"), |reason| reason.0)),
-    })
+    }))
+}
+
+fn message<'a>(
+    choice: EngineChoice<'a>,
+    at: u32,
+    context: &ReplyContext,
+) -> Result<Choice<'a>, LevelError> {
+    let message = choice.message.ok_or(LevelError::Malformed)?;
+    let message = message.whole(context)?;
+    let default = if message.calls() {
+        "tool_calls"
+    } else {
+        "stop"
+    };
+    Ok(Choice::Message(MessageChoice {
+        index: choice.index.unwrap_or(at),
+        logprobs: choice.logprobs.and_then(EngineLogprobs::chat),
+        finish_reason: choice
+            .finish_reason
+            .map_or(Cow::Borrowed(default), |reason| reason.0),
+        message,
+    }))
 }
 
 #[cfg(test)]

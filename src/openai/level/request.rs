@@ -5,10 +5,7 @@ use std::{fmt, time::SystemTime};
 use super::ReplyContext;
 use crate::{
     ids::RequestId,
-    openai::{
-        DEFAULT_MAX_TOKENS, RequestError, json,
-        request::{self, Facts},
-    },
+    openai::{Asked, Endpoint, RequestError, json, request},
 };
 
 /// What a node's configuration says of the engine.
@@ -25,16 +22,8 @@ pub struct RequestOptions<'a> {
 pub struct LevelledRequest {
     /// The body for the engine.
     pub body: Vec<u8>,
-    /// Whether the caller asked for a stream.
-    pub stream: bool,
-    /// Whether the caller asked for a usage chunk.
-    pub include_usage: bool,
-    /// The caller's name for the model.
-    pub model: String,
-    /// How many choices were asked for each prompt.
-    pub n: u32,
-    /// How many choices were asked in all.
-    pub choices: u64,
+    /// What the caller asked.
+    pub asked: Asked,
 }
 
 impl LevelledRequest {
@@ -42,12 +31,9 @@ impl LevelledRequest {
     #[must_use]
     pub fn context(&self, request_id: RequestId, now: SystemTime) -> ReplyContext {
         ReplyContext {
-            model: self.model.clone(),
+            asked: self.asked.clone(),
             request_id,
             now,
-            include_usage: self.include_usage,
-            n: self.n,
-            choices: self.choices,
         }
     }
 }
@@ -58,19 +44,21 @@ impl fmt::Debug for LevelledRequest {
     }
 }
 
-/// Levels a completion request for an engine.
+/// Levels a request for an engine.
 ///
-/// Null members are dropped, since some engines refuse them; an absent `max_tokens` is 16, since
-/// some take it for "no limit"; a stream is always asked for its usage. All other members, unknown
-/// ones too, keep their values byte for byte and their order.
+/// Null members are dropped, since some engines refuse them; a prompt's absent `max_tokens` is 16,
+/// since some take it for "no limit"; a chat's limit stands under its old name, too, which is all
+/// that some know; a stream is always asked for its usage. All other members, unknown ones too, keep
+/// their values byte for byte and their order.
 ///
 /// # Errors
 /// [`RequestError`] for a body that is no valid request, or that needs a member in `ignores`.
 pub fn level_request(
+    endpoint: Endpoint,
     body: &[u8],
     options: &RequestOptions<'_>,
 ) -> Result<LevelledRequest, RequestError> {
-    let (members, facts) = request::read(body)?;
+    let (members, asked) = request::read(endpoint, body)?;
     let mut out = Writer::with_capacity(body.len());
     let mut limited = false;
     for (name, value) in &members.entries {
@@ -84,31 +72,21 @@ pub fn level_request(
         match (name.as_ref(), options.engine_model) {
             ("model", Some(model)) => out.member("model", &json::to_line(&model)),
             ("stream_options", _) => {}
+            // The newer name's limit is the one that counts; it stands below under both.
+            ("max_tokens", _) if endpoint == Endpoint::ChatCompletions => {}
             _ => out.member(name, value.as_bytes()),
         }
-        limited |= name == "max_tokens";
+        limited |= name == "max_tokens" && endpoint == Endpoint::Completions;
     }
-    if !limited {
-        out.member("max_tokens", DEFAULT_MAX_TOKENS.to_string().as_bytes());
+    if let Some(most) = asked.max_tokens.filter(|_| !limited) {
+        out.member("max_tokens", most.to_string().as_bytes());
     }
-    if facts.stream {
+    if asked.stream {
         out.member("stream_options", br#"{"include_usage":true}"#);
     }
-    let choices = facts.choices();
-    let Facts {
-        model,
-        stream,
-        include_usage,
-        n,
-        ..
-    } = facts;
     Ok(LevelledRequest {
         body: out.finish(),
-        stream,
-        include_usage,
-        model,
-        n,
-        choices,
+        asked,
     })
 }
 
@@ -116,11 +94,13 @@ pub fn level_request(
 fn asks(name: &str, value: &str) -> bool {
     let default: &[&str] = match name {
         "best_of" | "n" | "top_p" => &["1", "1.0"],
-        "echo" | "stream" => &["false"],
+        "echo" | "stream" | "logprobs" => &["false"],
         "suffix" | "user" => &["\"\""],
         "frequency_penalty" | "presence_penalty" => &["0", "0.0", "-0.0"],
         "logit_bias" => &["{}"],
-        "stop" => &["[]"],
+        "stop" | "tools" => &["[]"],
+        "top_logprobs" => &["0"],
+        "encoding_format" => &["\"float\""],
         _ => &[],
     };
     !default.contains(&value)
@@ -157,7 +137,8 @@ mod tests {
     }
 
     fn levelled(body: &str, options: &RequestOptions<'_>) -> Result<String, RequestError> {
-        level_request(body.as_bytes(), options).map(|level| String::from_utf8(level.body).unwrap())
+        level_request(Endpoint::Completions, body.as_bytes(), options)
+            .map(|level| String::from_utf8(level.body).unwrap())
     }
 
     #[test]
@@ -170,6 +151,44 @@ mod tests {
         }
         let given = r#"{"model":"m","prompt":"p","max_tokens":0}"#;
         assert_eq!(level(given), given);
+    }
+
+    #[test]
+    fn a_chats_limit_stands_under_both_names() {
+        let level = |limits: &str| {
+            let body =
+                format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}]{limits}}}"#);
+            let options = RequestOptions::default();
+            let levelled = level_request(Endpoint::ChatCompletions, body.as_bytes(), &options);
+            let body = String::from_utf8(levelled.unwrap().body).unwrap();
+            let at = body.find("}]").unwrap() + 2;
+            body[at..].to_owned()
+        };
+        assert_eq!(level(""), "}", "as many as the model has room for");
+        assert_eq!(level(r#","max_tokens":5"#), r#","max_tokens":5}"#);
+        let newer = r#","max_completion_tokens":6,"max_tokens":6}"#;
+        assert_eq!(level(r#","max_completion_tokens":6"#), newer);
+        assert_eq!(level(r#","max_tokens":9,"max_completion_tokens":6"#), newer);
+        let stream = r#","stream":true,"max_tokens":5,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(level(r#","stream":true,"max_tokens":5,"n":null"#), stream);
+    }
+
+    #[test]
+    fn requests_for_vectors_and_images_pass_as_they_are() {
+        for (endpoint, body) in [
+            (
+                Endpoint::Embeddings,
+                r#"{"model":"m","input":["a"],"encoding_format":"base64"}"#,
+            ),
+            (
+                Endpoint::Images,
+                r#"{"model":"m","prompt":"p","size":"1x1","x":[]}"#,
+            ),
+        ] {
+            let options = RequestOptions::default();
+            let levelled = level_request(endpoint, body.as_bytes(), &options).unwrap();
+            assert_eq!(String::from_utf8(levelled.body).unwrap(), body);
+        }
     }
 
     #[test]
@@ -196,11 +215,21 @@ mod tests {
             let body =
                 format!(r#"{{"model":"m","prompt":"p","max_tokens":5,"stream":true{options}}}"#);
             assert_eq!(level(&body), asked);
-            let levelled = level_request(body.as_bytes(), &RequestOptions::default()).unwrap();
-            assert!(levelled.stream && !levelled.include_usage);
+            let levelled = level_request(
+                Endpoint::Completions,
+                body.as_bytes(),
+                &RequestOptions::default(),
+            )
+            .unwrap();
+            assert!(levelled.asked.stream && !levelled.asked.include_usage);
         }
-        let levelled = level_request(asked.as_bytes(), &RequestOptions::default()).unwrap();
-        assert!(levelled.stream && levelled.include_usage);
+        let levelled = level_request(
+            Endpoint::Completions,
+            asked.as_bytes(),
+            &RequestOptions::default(),
+        )
+        .unwrap();
+        assert!(levelled.asked.stream && levelled.asked.include_usage);
         assert_eq!(levelled.body, asked.as_bytes());
     }
 
@@ -211,13 +240,17 @@ mod tests {
             ignores: &[],
         };
         let body = br#"{"model":"m","prompt":["a","b"],"n":3,"max_tokens":5}"#;
-        let levelled = level_request(body, &options).unwrap();
+        let levelled = level_request(Endpoint::Completions, body, &options).unwrap();
         assert_eq!(
             String::from_utf8(levelled.body).unwrap(),
             r#"{"model":"/models/\"m\"","prompt":["a","b"],"n":3,"max_tokens":5}"#
         );
         assert_eq!(
-            (levelled.model.as_str(), levelled.n, levelled.choices),
+            (
+                levelled.asked.model.as_str(),
+                levelled.asked.n,
+                levelled.asked.choices()
+            ),
             ("m", 3, 6)
         );
     }

@@ -7,10 +7,11 @@ use serde_json::value::RawValue;
 
 use super::{
     FINGERPRINT, LevelError, ReplyContext,
-    logprobs::{EngineLogprobs, Logprobs},
+    chat::{EngineMessage, Message},
+    logprobs::{ChatLogprobs, EngineLogprobs, Logprobs},
 };
 use crate::openai::{
-    Usage,
+    Endpoint, Usage,
     json::Text,
     usage::{CompletionTokensDetails, PromptTokensDetails},
 };
@@ -36,10 +37,15 @@ pub(super) struct EngineCompletion<'a> {
     error: Option<&'a RawValue>,
 }
 
+/// A choice of either endpoint: a prompt's has a text, a chat's a message or a piece of one.
 #[derive(Deserialize)]
 pub(super) struct EngineChoice<'a> {
     #[serde(borrow)]
     pub(super) text: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) message: Option<EngineMessage<'a>>,
+    #[serde(borrow)]
+    pub(super) delta: Option<EngineMessage<'a>>,
     pub(super) index: Option<u32>,
     #[serde(borrow)]
     pub(super) logprobs: Option<EngineLogprobs<'a>>,
@@ -70,6 +76,7 @@ impl<'a> EngineCompletion<'a> {
         let created = self.created.and_then(|created| created.get().parse().ok());
         Head {
             id: completion_id(id, context),
+            object: object(context),
             created: created.unwrap_or_else(|| context.created()),
             fingerprint: if usable { fingerprint } else { FINGERPRINT }.to_owned(),
         }
@@ -80,6 +87,7 @@ impl<'a> EngineCompletion<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     id: String,
+    object: &'static str,
     created: u64,
     fingerprint: String,
 }
@@ -89,6 +97,7 @@ impl Head {
     pub(super) fn empty(context: &ReplyContext) -> Self {
         Self {
             id: completion_id("", context),
+            object: object(context),
             created: context.created(),
             fingerprint: FINGERPRINT.to_owned(),
         }
@@ -102,9 +111,9 @@ impl Head {
     ) -> Completion<'a> {
         Completion {
             id: &self.id,
-            object: "text_completion",
+            object: self.object,
             created: self.created,
-            model: &context.model,
+            model: &context.asked.model,
             choices,
             usage,
             system_fingerprint: &self.fingerprint,
@@ -112,16 +121,29 @@ impl Head {
     }
 }
 
-/// A completion's id begins with `cmpl-`; some engines give completions the id of a chat.
+/// What the reply calls itself.
+fn object(context: &ReplyContext) -> &'static str {
+    match (context.asked.endpoint, context.asked.stream) {
+        (Endpoint::ChatCompletions, true) => "chat.completion.chunk",
+        (Endpoint::ChatCompletions, false) => "chat.completion",
+        _ => "text_completion",
+    }
+}
+
+/// A completion's id begins with `cmpl-`, a chat's with `chatcmpl-`; some engines mix them up.
 fn completion_id(id: &str, context: &ReplyContext) -> String {
+    let prefix = match context.asked.endpoint {
+        Endpoint::ChatCompletions => "chatcmpl",
+        _ => "cmpl",
+    };
     let rest = id
         .strip_prefix("cmpl-")
         .or(id.strip_prefix("chatcmpl-"))
         .unwrap_or(id);
     if rest.is_empty() || rest.len() > MAX_LABEL {
-        format!("cmpl-{}", context.request_id)
+        format!("{prefix}-{}", context.request_id)
     } else {
-        format!("cmpl-{rest}")
+        format!("{prefix}-{rest}")
     }
 }
 
@@ -139,11 +161,39 @@ pub(super) struct Completion<'a> {
     system_fingerprint: &'a str,
 }
 
+/// A choice of the contract, by the kind of reply that it stands in.
 #[derive(Serialize)]
-pub(super) struct Choice<'a> {
+#[serde(untagged)]
+pub(super) enum Choice<'a> {
+    /// Of a prompt's completion, whole or a chunk.
+    Text(TextChoice<'a>),
+    /// Of a chat's reply.
+    Message(MessageChoice<'a>),
+    /// Of a chunk of a chat's reply.
+    Delta(DeltaChoice<'a>),
+}
+
+#[derive(Serialize)]
+pub(super) struct TextChoice<'a> {
     pub(super) text: Cow<'a, str>,
     pub(super) index: u32,
     pub(super) logprobs: Option<Logprobs<'a>>,
+    pub(super) finish_reason: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct MessageChoice<'a> {
+    pub(super) index: u32,
+    pub(super) message: Message<'a>,
+    pub(super) logprobs: Option<ChatLogprobs<'a>>,
+    pub(super) finish_reason: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct DeltaChoice<'a> {
+    pub(super) index: u32,
+    pub(super) delta: Message<'a>,
+    pub(super) logprobs: Option<ChatLogprobs<'a>>,
     pub(super) finish_reason: Option<Cow<'a, str>>,
 }
 

@@ -13,6 +13,10 @@ use serde_json::value::RawValue;
 use super::{MAX_MODEL, RequestError};
 use crate::openai::json::{self, Flaw, Text};
 
+/// What an integer member must be.
+pub(super) const FROM_0: &str = "a 32-bit integer from 0";
+pub(super) const FROM_1: &str = "a 32-bit integer from 1";
+
 /// Most stop sequences.
 const MAX_STOPS: usize = 4;
 
@@ -74,13 +78,14 @@ pub(super) fn string(param: &'static str, value: &RawValue) -> Result<(), Reques
     }
 }
 
-pub(super) fn logprobs(value: &RawValue) -> Result<(), RequestError> {
+/// How many alternatives to show for each token.
+pub(super) fn alternatives(param: &'static str, value: &RawValue) -> Result<(), RequestError> {
     const EXPECTED: &str = "an integer from 0 to 20";
-    let given = scalar::<u32>("logprobs", value, EXPECTED)?;
+    let given = scalar::<u32>(param, value, EXPECTED)?;
     if given <= 20 {
         Ok(())
     } else {
-        Err(RequestError::invalid("logprobs", EXPECTED))
+        Err(RequestError::invalid(param, EXPECTED))
     }
 }
 
@@ -100,6 +105,43 @@ pub(super) fn model(value: &RawValue) -> Result<String, RequestError> {
     } else {
         Err(RequestError::invalid("model", EXPECTED))
     }
+}
+
+/// Reads one of a few words.
+pub(super) fn one_of<T, const N: usize>(
+    param: &'static str,
+    value: &RawValue,
+    choices: [(&str, T); N],
+    expected: &'static str,
+) -> Result<T, RequestError> {
+    let word: Text<'_> =
+        serde_json::from_str(value.get()).map_err(|_| RequestError::invalid(param, expected))?;
+    choices
+        .into_iter()
+        .find_map(|(name, choice)| (word.0 == name).then_some(choice))
+        .ok_or_else(|| RequestError::invalid(param, expected))
+}
+
+/// Reads the members of an object that matter; a derived struct would take an array of them, too.
+pub(super) fn object<'a, T: Deserialize<'a>>(
+    at: &str,
+    value: &'a RawValue,
+    expected: &'static str,
+) -> Result<T, RequestError> {
+    let read = serde_json::from_str(value.get());
+    match read {
+        Ok(object) if value.get().starts_with('{') => Ok(object),
+        _ => Err(RequestError::invalid(at.to_owned(), expected)),
+    }
+}
+
+/// Reads the elements of an array, each untouched.
+pub(super) fn array<'a>(
+    at: &str,
+    value: &'a RawValue,
+    expected: &'static str,
+) -> Result<Vec<&'a RawValue>, RequestError> {
+    serde_json::from_str(value.get()).map_err(|_| RequestError::invalid(at.to_owned(), expected))
 }
 
 /// Checks a value of any shape for duplicates in it.

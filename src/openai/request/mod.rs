@@ -1,12 +1,18 @@
-//! The strict reading of a `POST /v1/completions` body.
+//! The strict reading of a request's body.
 //!
 //! A body that passes has the contract's members with the contract's types and ranges, no name
 //! twice in any object, and strings that decode. Members that the contract does not name pass with
 //! any value. The body itself stays as it came, byte for byte; no copy of the prompt is made.
 
+mod chat;
+mod completions;
+mod embeddings;
 mod error;
+mod images;
 mod members;
+mod messages;
 mod prompt;
+mod sampling;
 
 use std::fmt;
 
@@ -17,7 +23,10 @@ use serde_json::value::RawValue;
 pub use error::RequestError;
 use members::StreamOptions;
 
-use super::json::{self, Members};
+use super::{
+    Endpoint,
+    json::{self, Members},
+};
 
 /// What an absent or null `max_tokens` means.
 pub const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -25,22 +34,22 @@ pub const DEFAULT_MAX_TOKENS: u32 = 16;
 /// Longest model name, in bytes.
 pub const MAX_MODEL: usize = 256;
 
-/// A valid completion request: the body as it came, and what the way through needs to know of it.
+/// A valid request: the body as it came, and what the way through needs to know of it.
 #[derive(Clone)]
-pub struct CompletionRequest {
+pub struct Request {
     body: Bytes,
-    facts: Facts,
+    asked: Asked,
 }
 
-impl CompletionRequest {
-    /// Reads a body.
+impl Request {
+    /// Reads a body that came to an endpoint.
     ///
     /// # Errors
     /// [`RequestError`] for the first flaw found: grammar, then duplicates among the outermost
     /// members, then the members in the order they stand, then those that are missing.
-    pub fn parse(body: Bytes) -> Result<Self, RequestError> {
-        let (_, facts) = read(&body)?;
-        Ok(Self { body, facts })
+    pub fn parse(endpoint: Endpoint, body: Bytes) -> Result<Self, RequestError> {
+        let (_, asked) = read(endpoint, &body)?;
+        Ok(Self { body, asked })
     }
 
     /// The body as it came.
@@ -49,76 +58,86 @@ impl CompletionRequest {
         &self.body
     }
 
+    /// What it asks.
+    #[must_use]
+    pub const fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
     /// The model asked for.
     #[must_use]
     pub fn model(&self) -> &str {
-        &self.facts.model
+        &self.asked.model
     }
 
     /// Whether the reply is to be a stream.
     #[must_use]
     pub const fn stream(&self) -> bool {
-        self.facts.stream
-    }
-
-    /// Whether the stream is to end with a usage chunk.
-    #[must_use]
-    pub const fn include_usage(&self) -> bool {
-        self.facts.include_usage
-    }
-
-    /// Most tokens to make for each choice.
-    #[must_use]
-    pub const fn max_tokens(&self) -> u32 {
-        self.facts.max_tokens
-    }
-
-    /// How many prompts there are.
-    #[must_use]
-    pub const fn prompts(&self) -> u64 {
-        self.facts.prompts
-    }
-
-    /// How many choices are wanted for each prompt.
-    #[must_use]
-    pub const fn n(&self) -> u32 {
-        self.facts.n
-    }
-
-    /// How many choices the reply has: `n` for each prompt.
-    #[must_use]
-    pub fn choices(&self) -> u64 {
-        self.facts.choices()
+        self.asked.stream
     }
 }
 
-impl fmt::Debug for CompletionRequest {
+impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CompletionRequest")
+        f.debug_struct("Request")
+            .field("endpoint", &self.asked.endpoint)
             .field("bytes", &self.body.len())
             .finish_non_exhaustive()
     }
 }
 
-/// What a valid body says.
-#[derive(Clone)]
-pub(super) struct Facts {
-    pub(super) model: String,
-    pub(super) stream: bool,
-    pub(super) include_usage: bool,
-    pub(super) max_tokens: u32,
-    pub(super) n: u32,
-    pub(super) prompts: u64,
+/// What a valid body asks, without its texts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Where it came.
+    pub endpoint: Endpoint,
+    /// The caller's name for the model.
+    pub model: String,
+    /// Whether the reply is to be a stream.
+    pub stream: bool,
+    /// Whether the stream is to end with a usage chunk.
+    pub include_usage: bool,
+    /// Most tokens to make for each choice; `None` for as many as the model has room for.
+    pub max_tokens: Option<u32>,
+    /// How many choices are wanted for each input.
+    pub n: u32,
+    /// How many prompts, conversations or texts to embed there are.
+    pub inputs: u64,
+    /// The length that embeddings are to have.
+    pub dimensions: Option<u32>,
+    /// How vectors or images are to be written, if it is said.
+    pub encoding: Option<Encoding>,
 }
 
-impl Facts {
-    pub(super) fn choices(&self) -> u64 {
-        self.prompts.saturating_mul(u64::from(self.n))
+/// How vectors or images are written into a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Vectors as arrays of numbers.
+    Float,
+    /// Vectors as little-endian `f32`, images as their file; either in base64.
+    Base64,
+    /// Images by their address.
+    Url,
+}
+
+impl Asked {
+    /// How many choices the reply has: `n` for each input.
+    #[must_use]
+    pub fn choices(&self) -> u64 {
+        self.inputs.saturating_mul(u64::from(self.n))
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
 /// Reads a body into its members and what they say.
-pub(super) fn read(body: &[u8]) -> Result<(Members<'_>, Facts), RequestError> {
+pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<(Members<'_>, Asked), RequestError> {
     let text = str::from_utf8(body).map_err(|_| RequestError::InvalidJson)?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|error| {
         if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() {
@@ -144,82 +163,104 @@ pub(super) fn read(body: &[u8]) -> Result<(Members<'_>, Facts), RequestError> {
     }
     let mut seen = Seen::default();
     for (name, value) in &members.entries {
-        seen.member(name, value)?;
+        seen.member(endpoint, name, value)?;
     }
-    let facts = seen.finish()?;
-    Ok((members, facts))
+    let asked = seen.finish(endpoint)?;
+    Ok((members, asked))
 }
 
 /// What the members seen so far say; `None` while absent or null.
 #[derive(Default)]
 struct Seen {
     model: Option<String>,
-    prompts: Option<u64>,
+    inputs: Option<u64>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    /// A chat's `logprobs`, without which its `top_logprobs` has no meaning.
+    logprobs: bool,
+    top_logprobs: bool,
     n: Option<u32>,
+    dimensions: Option<u32>,
+    encoding: Option<Encoding>,
 }
 
 impl Seen {
-    fn member(&mut self, name: &str, value: &RawValue) -> Result<(), RequestError> {
-        use members as check;
-        const FROM_0: &str = "a 32-bit integer from 0";
-        const FROM_1: &str = "a 32-bit integer from 1";
-        const PENALTY: &str = "a number from -2 to 2";
-
-        let null = value.get() == "null";
-        match name {
-            "model" => self.model = Some(check::model(value)?),
-            "prompt" => self.prompts = Some(prompt::count(value)?),
-            _ if null => {}
-            "stream" => self.stream = Some(check::boolean("stream", value)?),
-            "stream_options" => self.stream_options = Some(check::stream_options(value)?),
-            "max_tokens" => self.max_tokens = Some(check::integer("max_tokens", value, 0, FROM_0)?),
-            "n" => self.n = Some(check::integer("n", value, 1, FROM_1)?),
-            "best_of" => drop(check::integer("best_of", value, 1, FROM_1)?),
-            "echo" => drop(check::boolean("echo", value)?),
-            "temperature" => {
-                check::number("temperature", value, 0.0..=2.0, "a number from 0 to 2")?
+    fn member(
+        &mut self,
+        endpoint: Endpoint,
+        name: &str,
+        value: &RawValue,
+    ) -> Result<(), RequestError> {
+        if name == "model" {
+            self.model = Some(members::model(value)?);
+        } else if name == input_of(endpoint) {
+            self.inputs = Some(match endpoint {
+                Endpoint::Completions | Endpoint::Embeddings => {
+                    prompt::count(input_of(endpoint), value)?
+                }
+                Endpoint::ChatCompletions => messages::check(value).map(|()| 1)?,
+                Endpoint::Images => members::string("prompt", value).map(|()| 1)?,
+            });
+        } else if value.get() != "null" {
+            let is_named = match endpoint {
+                Endpoint::Completions => completions::member(self, name, value)?,
+                Endpoint::ChatCompletions => chat::member(self, name, value)?,
+                Endpoint::Embeddings => embeddings::member(self, name, value)?,
+                Endpoint::Images => images::member(self, name, value)?,
+            };
+            if !is_named {
+                members::no_duplicates(&json::path_of(name), value)?;
             }
-            "top_p" => check::number("top_p", value, 0.0..=1.0, "a number from 0 to 1")?,
-            "frequency_penalty" => check::number("frequency_penalty", value, -2.0..=2.0, PENALTY)?,
-            "presence_penalty" => check::number("presence_penalty", value, -2.0..=2.0, PENALTY)?,
-            "logprobs" => check::logprobs(value)?,
-            "seed" => check::seed(value)?,
-            "logit_bias" => check::logit_bias(value)?,
-            "stop" => check::stop(value)?,
-            "suffix" => check::string("suffix", value)?,
-            "user" => check::string("user", value)?,
-            unknown => check::no_duplicates(&json::path_of(unknown), value)?,
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Facts, RequestError> {
-        let model = self
-            .model
-            .ok_or_else(|| RequestError::invalid("model", "given"))?;
-        let prompts = self
-            .prompts
-            .ok_or_else(|| RequestError::invalid("prompt", "given"))?;
+    fn finish(self, endpoint: Endpoint) -> Result<Asked, RequestError> {
+        let given = |name| move || RequestError::invalid(name, "given");
+        let model = self.model.ok_or_else(given("model"))?;
+        let inputs = self.inputs.ok_or_else(given(input_of(endpoint)))?;
         let stream = self.stream.unwrap_or(false);
+        if stream && !endpoint.streams() {
+            return Err(RequestError::invalid("stream", "absent or false"));
+        }
         if self.stream_options.is_some() && !stream {
             return Err(RequestError::invalid(
                 "stream_options",
                 "absent unless `stream` is true",
             ));
         }
-        Ok(Facts {
+        if self.top_logprobs && !self.logprobs {
+            return Err(RequestError::invalid(
+                "top_logprobs",
+                "absent unless `logprobs` is true",
+            ));
+        }
+        let max_tokens = self.max_completion_tokens.or(self.max_tokens);
+        let default = (endpoint == Endpoint::Completions).then_some(DEFAULT_MAX_TOKENS);
+        Ok(Asked {
+            endpoint,
             model,
             stream,
             include_usage: self
                 .stream_options
                 .is_some_and(|options| options.include_usage),
-            max_tokens: self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+            max_tokens: max_tokens.or(default),
             n: self.n.unwrap_or(1),
-            prompts,
+            inputs,
+            dimensions: self.dimensions,
+            encoding: self.encoding,
         })
+    }
+}
+
+/// The member that holds what the model works on.
+const fn input_of(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Completions | Endpoint::Images => "prompt",
+        Endpoint::ChatCompletions => "messages",
+        Endpoint::Embeddings => "input",
     }
 }
 

@@ -1,4 +1,4 @@
-//! The four forms of a prompt.
+//! The four forms of a prompt, and of what is to be embedded.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ use super::{RequestError, members::scalar};
 const PROMPT: &str =
     "a string, or an array, not empty, of strings, of tokens (integers from 0), or of token arrays";
 
-/// Checks the prompt and counts how many there are.
-pub(super) fn count(value: &RawValue) -> Result<u64, RequestError> {
+/// Checks the prompt, or the input, and counts how many there are.
+pub(super) fn count(param: &'static str, value: &RawValue) -> Result<u64, RequestError> {
     if value.get().starts_with('"') {
         return Ok(1);
     }
-    scalar::<PromptArray>("prompt", value, PROMPT).map(|array| array.prompts)
+    scalar::<PromptArray>(param, value, PROMPT).map(|array| array.prompts)
 }
 
 /// An array of strings, of tokens, or of token arrays: not empty, not mixed.

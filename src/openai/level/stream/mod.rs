@@ -6,10 +6,11 @@ use serde::de::IgnoredAny;
 
 use super::{
     LevelError, ReplyContext,
-    logprobs::{Logprobs, characters},
-    shapes::{Choice, EngineChoice, EngineCompletion, Head},
+    chat::Message,
+    logprobs::{ChatLogprobs, EngineLogprobs, Logprobs, characters},
+    shapes::{Choice, DeltaChoice, EngineChoice, EngineCompletion, Head, TextChoice},
 };
-use crate::openai::{Usage, json, sse};
+use crate::openai::{Endpoint, Usage, json, sse};
 
 /// Most choices that one stream can have.
 const MAX_CHOICES: usize = 65_536;
@@ -39,11 +40,79 @@ pub struct StreamLeveller {
 
 #[derive(Debug, Default)]
 struct ChoiceState {
-    /// Characters of text so far.
+    /// Characters of text so far; for a chat, whether anything came at all.
     characters: u64,
     finished: bool,
     /// Some engines count each choice by itself.
     usage: Option<Usage>,
+}
+
+impl ChoiceState {
+    /// A chunk of a text, and how many tokens it must have taken at least.
+    fn text<'a>(
+        &mut self,
+        choice: EngineChoice<'a>,
+        index: u32,
+    ) -> Result<(Choice<'a>, usize), LevelError> {
+        let EngineChoice {
+            text,
+            logprobs,
+            finish_reason,
+            ..
+        } = choice;
+        // Only a choice's end can do without a text; else it is some other reply (a chat's, say),
+        // and its empty answer would be a lie.
+        let text = match text {
+            Some(text) => text.0,
+            None if finish_reason.is_some() && self.characters > 0 => Cow::Borrowed(""),
+            None => return Err(LevelError::Malformed),
+        };
+        let logprobs = logprobs.and_then(|logprobs| logprobs.level(self.characters));
+        self.characters = self.characters.saturating_add(characters(&text));
+        let tokens = logprobs
+            .as_ref()
+            .map_or(0, Logprobs::len)
+            .max(usize::from(!text.is_empty()));
+        let choice = TextChoice {
+            text,
+            index,
+            logprobs,
+            finish_reason: finish_reason.map(|reason| reason.0),
+        };
+        Ok((Choice::Text(choice), tokens))
+    }
+
+    /// A chunk of a message, and how many tokens it must have taken at least.
+    fn delta<'a>(
+        &mut self,
+        choice: EngineChoice<'a>,
+        index: u32,
+    ) -> Result<(Choice<'a>, usize), LevelError> {
+        let EngineChoice {
+            delta,
+            logprobs,
+            finish_reason,
+            ..
+        } = choice;
+        let delta = match delta {
+            Some(delta) => delta.piece()?,
+            None if finish_reason.is_some() && self.characters > 0 => Message::default(),
+            None => return Err(LevelError::Malformed),
+        };
+        self.characters = self.characters.saturating_add(1);
+        let logprobs = logprobs.and_then(EngineLogprobs::chat);
+        let tokens = logprobs
+            .as_ref()
+            .map_or(0, ChatLogprobs::len)
+            .max(usize::from(delta.has_tokens()));
+        let choice = DeltaChoice {
+            index,
+            delta,
+            logprobs,
+            finish_reason: finish_reason.map(|reason| reason.0),
+        };
+        Ok((Choice::Delta(choice), tokens))
+    }
 }
 
 /// The end of a whole stream.
@@ -138,7 +207,7 @@ impl StreamLeveller {
         }
         let usage = self.usage();
         let mut events = Vec::new();
-        if self.context.include_usage {
+        if self.context.asked.include_usage {
             let head = self.head.unwrap_or_else(|| Head::empty(&self.context));
             let last = Some(Some(usage.unwrap_or_default()));
             events = json::to_event(&head.completion(&self.context, Vec::new(), last));
@@ -161,7 +230,7 @@ impl StreamLeveller {
         let choices = choices.into_iter().map(|choice| self.choice(choice, own));
         let choices = choices.collect::<Result<_, _>>()?;
         let head = self.head.get_or_insert_with(|| chunk.head(&self.context));
-        let null = self.context.include_usage.then_some(None);
+        let null = self.context.asked.include_usage.then_some(None);
         Ok(json::to_event(&head.completion(
             &self.context,
             choices,
@@ -174,42 +243,22 @@ impl StreamLeveller {
         choice: EngineChoice<'a>,
         usage: Option<Usage>,
     ) -> Result<Choice<'a>, LevelError> {
-        let EngineChoice {
-            text,
-            index,
-            logprobs,
-            finish_reason,
-        } = choice;
-        let index = index.unwrap_or(0);
+        let index = choice.index.unwrap_or(0);
         if self.choices.len() >= MAX_CHOICES && !self.choices.contains_key(&index) {
             return Err(LevelError::TooManyChoices);
         }
         let state = self.choices.entry(index).or_default();
-        // Only a choice's end can do without a text; else it is some other reply (a chat's, say),
-        // and its empty answer would be a lie.
-        let text = match text {
-            Some(text) => text.0,
-            None if finish_reason.is_some() && state.characters > 0 => Cow::Borrowed(""),
-            None => return Err(LevelError::Malformed),
+        let is_end = choice.finish_reason.is_some();
+        let (choice, tokens) = match self.context.asked.endpoint {
+            Endpoint::ChatCompletions => state.delta(choice, index)?,
+            _ => state.text(choice, index)?,
         };
-        let logprobs = logprobs.and_then(|logprobs| logprobs.level(state.characters));
-        state.characters = state.characters.saturating_add(characters(&text));
-        state.finished |= finish_reason.is_some();
+        state.finished |= is_end;
         state.usage = usage.or(state.usage);
-        let tokens = logprobs
-            .as_ref()
-            .map_or(0, Logprobs::len)
-            .max(usize::from(!text.is_empty()));
         self.counted = self
             .counted
             .saturating_add(u64::try_from(tokens).unwrap_or(u64::MAX));
-        let finish_reason = finish_reason.map(|reason| reason.0);
-        Ok(Choice {
-            text,
-            index,
-            logprobs,
-            finish_reason,
-        })
+        Ok(choice)
     }
 
     /// The sum of what the choices used, where the engine counts each by itself.
@@ -222,7 +271,7 @@ impl StreamLeveller {
             .filter_map(|(index, state)| Some((*index, state.usage?)));
         let mut sum: Option<Usage> = None;
         for (index, usage) in counted {
-            let shares_prompt = index.checked_rem(self.context.n) != Some(0);
+            let shares_prompt = index.checked_rem(self.context.asked.n) != Some(0);
             let sum = sum.get_or_insert_default();
             sum.add(&usage, !shares_prompt);
         }
@@ -231,7 +280,7 @@ impl StreamLeveller {
 
     fn all_finished(&self) -> bool {
         let seen = u64::try_from(self.choices.len()).unwrap_or(u64::MAX);
-        seen >= self.context.choices && self.choices.values().all(|choice| choice.finished)
+        seen >= self.context.asked.choices() && self.choices.values().all(|choice| choice.finished)
     }
 }
 

@@ -10,12 +10,11 @@ use crate::openai::{
 };
 
 fn context(include_usage: bool, n: u32, choices: u64) -> ReplyContext {
-    ReplyContext {
-        include_usage,
-        n,
-        choices,
-        ..test_context()
-    }
+    let mut context = test_context();
+    context.asked.include_usage = include_usage;
+    context.asked.n = n;
+    context.asked.inputs = choices / u64::from(n);
+    context
 }
 
 /// What a node would seal for a whole stream of the engine's, and its usage.

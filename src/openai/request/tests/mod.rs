@@ -1,9 +1,16 @@
+mod chat;
+mod embeddings;
+mod images;
+
 use proptest::prelude::*;
 
 use super::*;
 
-fn parse(body: &str) -> Result<CompletionRequest, RequestError> {
-    CompletionRequest::parse(Bytes::copy_from_slice(body.as_bytes()))
+fn parse(body: &str) -> Result<Request, RequestError> {
+    Request::parse(
+        Endpoint::Completions,
+        Bytes::copy_from_slice(body.as_bytes()),
+    )
 }
 
 /// A valid body with one more member.
@@ -33,10 +40,14 @@ fn the_body_stays_as_it_came() {
     let request = parse(body).unwrap();
     assert_eq!(request.body(), body);
     assert_eq!(request.model(), "m/1");
-    assert!(request.stream() && request.include_usage());
+    assert!(request.stream() && request.asked().include_usage);
     assert_eq!(
-        (request.max_tokens(), request.n(), request.prompts()),
-        (7, 3, 1)
+        (
+            request.asked().max_tokens,
+            request.asked().n,
+            request.asked().inputs
+        ),
+        (Some(7), 3, 1)
     );
     assert!(!format!("{request:?}").contains("m/1"));
 }
@@ -65,10 +76,14 @@ fn absent_and_null_members_are_their_defaults() {
     let nulls = names.map(|name| format!("\"{name}\":null")).join(",");
     for body in [with(&nulls), r#"{"model":"m","prompt":"p"}"#.to_owned()] {
         let request = parse(&body).unwrap();
-        assert!(!request.stream() && !request.include_usage());
+        assert!(!request.stream() && !request.asked().include_usage);
         assert_eq!(
-            (request.max_tokens(), request.n(), request.choices()),
-            (16, 1, 1)
+            (
+                request.asked().max_tokens,
+                request.asked().n,
+                request.asked().choices()
+            ),
+            (Some(16), 1, 1)
         );
     }
 }
@@ -114,7 +129,7 @@ fn the_four_prompt_forms() {
             Some(prompts) => {
                 let request = parse(&body).unwrap();
                 assert_eq!(
-                    (request.prompts(), request.choices()),
+                    (request.asked().inputs, request.asked().choices()),
                     (prompts, 2 * prompts),
                     "{body}"
                 );
@@ -294,7 +309,7 @@ fn what_is_not_json_is_refused_as_such() {
         }
     }
     assert_eq!(
-        CompletionRequest::parse(body.into()).unwrap_err(),
+        Request::parse(Endpoint::Completions, body.into()).unwrap_err(),
         RequestError::InvalidJson
     );
     assert_eq!(outcome(&deep("[", "]", 127)), Ok(()));
@@ -384,7 +399,7 @@ fn messages_say_what_is_wanted() {
 proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = CompletionRequest::parse(body.into());
+        let _ = Request::parse(Endpoint::Completions, body.into());
     }
 
     /// What passes is JSON for serde_json's own tree, and the tree agrees with what was read.
@@ -411,6 +426,6 @@ proptest! {
     #[test]
     fn any_text_can_be_a_prompt(prompt in any::<String>()) {
         let body = format!(r#"{{"model":"m","prompt":{}}}"#, serde_json::to_string(&prompt).unwrap());
-        prop_assert_eq!(parse(&body).unwrap().prompts(), 1);
+        prop_assert_eq!(parse(&body).unwrap().asked().inputs, 1);
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/completions`: the request's path.
+//! Inference: one request's path, whatever kind it is of.
 
 use std::sync::Arc;
 
@@ -20,22 +20,28 @@ use super::{
     stream::EventStream,
     whole::WholeReply,
 };
-use crate::{ids::RequestId, openai::CompletionRequest};
+use crate::{
+    ids::RequestId,
+    openai::{Endpoint, Request},
+};
 
-const PATH: &str = "/v1/completions";
 /// What OpenAI's SDKs obey before their own rule by status.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl Shared {
     /// Answers one request. Whoever drops the future, or the reply's body, ends all work for it.
-    pub(super) async fn complete(
+    pub(super) async fn infer(
         &self,
         id: RequestId,
+        endpoint: Endpoint,
         parts: &Parts,
         mut body: Incoming,
     ) -> Response<ReplyBody> {
-        let mut record = Record::new(id);
-        match self.try_complete(parts, &mut body, &mut record).await {
+        let mut record = Record::new(id, endpoint.path());
+        match self
+            .try_infer(endpoint, parts, &mut body, &mut record)
+            .await
+        {
             Ok((answer, permit)) => self.reply(answer, permit, record),
             Err(error) => {
                 record.refused(&error);
@@ -46,8 +52,9 @@ impl Shared {
         }
     }
 
-    async fn try_complete(
+    async fn try_infer(
         &self,
+        endpoint: Endpoint,
         parts: &Parts,
         body: &mut Incoming,
         record: &mut Record,
@@ -64,7 +71,7 @@ impl Shared {
         // The room for the body is given back when the answer has begun.
         let (content, _room) = reading.await?;
         record.bytes_in = content.len();
-        let request = CompletionRequest::parse(content)?;
+        let request = Request::parse(endpoint, content)?;
         record.stream = request.stream();
         if !caller.may_use(request.model()) {
             return Err(Error::ModelNotAllowed);
@@ -76,7 +83,7 @@ impl Shared {
         record.model = Some(Arc::clone(&served.name));
         let job = Job {
             id: record.id,
-            path: PATH,
+            endpoint,
             stream: request.stream(),
             content: request.body(),
         };

@@ -1,0 +1,87 @@
+//! The messages of a conversation.
+//!
+//! Roles and the shape of contents are checked; what a part, a tool's call or a member that the
+//! contract does not name holds is the engine's to judge.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{RequestError, members as check};
+use crate::openai::json::Text;
+
+/// Who can have said a message.
+const ROLES: [&str; 6] = [
+    "developer",
+    "system",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+];
+const ROLE: &str = "developer, system, user, assistant, tool or function";
+const CONTENT: &str = "a string, or an array, not empty, of parts with a `type`";
+const CALLS: &str = "an array of objects with a `type`";
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, rename = "type")]
+    _type: Text<'a>,
+}
+
+/// Checks the messages.
+pub(super) fn check(value: &RawValue) -> Result<(), RequestError> {
+    const EXPECTED: &str = "an array, not empty, of messages";
+    check::no_duplicates("messages", value)?;
+    let messages = check::array("messages", value, EXPECTED)?;
+    if messages.is_empty() {
+        return Err(RequestError::invalid("messages", EXPECTED));
+    }
+    for (index, value) in messages.into_iter().enumerate() {
+        message(&format!("messages[{index}]"), value)?;
+    }
+    Ok(())
+}
+
+fn message(at: &str, value: &RawValue) -> Result<(), RequestError> {
+    let message: Message<'_> = check::object(at, value, "a message")?;
+    let role: Option<Text<'_>> = message
+        .role
+        .and_then(|role| serde_json::from_str(role.get()).ok());
+    let role = role.filter(|role| ROLES.contains(&role.0.as_ref()));
+    let role = role.ok_or_else(|| RequestError::invalid(format!("{at}.role"), ROLE))?;
+    if let Some(calls) = message.tool_calls {
+        parts(&format!("{at}.tool_calls"), calls, CALLS)?;
+    }
+    let param = || format!("{at}.content");
+    match message.content {
+        Some(content) if content.get().starts_with('"') => Ok(()),
+        // What an assistant said may have been calls alone; so may a function's result be nothing.
+        None => match role.0.as_ref() {
+            "assistant" | "function" => Ok(()),
+            _ => Err(RequestError::invalid(param(), CONTENT)),
+        },
+        Some(content) => match parts(&param(), content, CONTENT)? {
+            0 => Err(RequestError::invalid(param(), CONTENT)),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Checks an array of objects that say their type, and counts them.
+fn parts(at: &str, value: &RawValue, expected: &'static str) -> Result<usize, RequestError> {
+    let parts = check::array(at, value, expected)?;
+    for (index, part) in parts.iter().enumerate() {
+        check::object::<Part<'_>>(&format!("{at}[{index}]"), part, "an object with a `type`")?;
+    }
+    Ok(parts.len())
+}
