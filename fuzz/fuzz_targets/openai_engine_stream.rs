@@ -9,8 +9,16 @@ use sealgate::openai::{
     sse::{EngineEvents, ReplyEvents},
 };
 
-const REQUEST: &[u8] =
-    br#"{"model":"m","prompt":"p","n":2,"stream":true,"stream_options":{"include_usage":true}}"#;
+const REQUESTS: [(Endpoint, &str); 2] = [
+    (
+        Endpoint::Completions,
+        r#"{"model":"m","prompt":"p","n":2,"stream":true,"stream_options":{"include_usage":true}}"#,
+    ),
+    (
+        Endpoint::ChatCompletions,
+        r#"{"model":"m","messages":[{"role":"user","content":"p"}],"n":2,"stream":true}"#,
+    ),
+];
 
 fn events(stream: &[u8], size: usize) -> Option<Vec<bytes::Bytes>> {
     let mut reader = EngineEvents::new();
@@ -25,7 +33,13 @@ fuzz_target!(|stream: &[u8]| {
     let whole = events(stream, stream.len().max(1));
     assert_eq!(events(stream, 1), whole);
     let Some(events) = whole else { return };
-    let request = level_request(Endpoint::Completions, REQUEST, &RequestOptions::default())
+    for (endpoint, request) in REQUESTS {
+        level(&events, endpoint, request);
+    }
+});
+
+fn level(events: &[bytes::Bytes], endpoint: Endpoint, request: &str) {
+    let request = level_request(endpoint, request.as_bytes(), &RequestOptions::default())
         .expect("a valid request");
     let id = "000102030405060708090a0b0c0d0e0f".parse().expect("an id");
     let mut leveller = StreamLeveller::new(request.context(id, std::time::UNIX_EPOCH));
@@ -41,4 +55,4 @@ fuzz_target!(|stream: &[u8]| {
     if let (Ok(()), Ok(end)) = (levelled, leveller.finish(true)) {
         strict.finish(&end.events).expect("the end is valid");
     }
-});
+}

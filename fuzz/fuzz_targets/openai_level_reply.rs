@@ -9,17 +9,16 @@ use sealgate::openai::{
 };
 
 fuzz_target!(|body: &[u8]| {
-    let request = level_request(
-        Endpoint::Completions,
-        br#"{"model":"m","prompt":"p"}"#,
-        &RequestOptions::default(),
-    )
-    .expect("a valid request");
-    let id = "000102030405060708090a0b0c0d0e0f".parse().expect("an id");
-    let context = request.context(id, std::time::UNIX_EPOCH);
-    if let Ok(reply) = level_reply(body, &context) {
-        let again = level_reply(&reply.body, &context).expect("the contract levels");
-        assert_eq!(again.body, reply.body);
+    for endpoint in Endpoint::ALL {
+        let request = endpoint.example("m").to_string();
+        let request = level_request(endpoint, request.as_bytes(), &RequestOptions::default())
+            .expect("a valid request");
+        let id = "000102030405060708090a0b0c0d0e0f".parse().expect("an id");
+        let context = request.context(id, std::time::UNIX_EPOCH);
+        if let Ok(reply) = level_reply(body, &context) {
+            let again = level_reply(&reply.body, &context).expect("the contract levels");
+            assert_eq!(again.body, reply.body);
+        }
     }
     let error = level_error(400, body);
     assert_eq!(level_error(400, &error), error);

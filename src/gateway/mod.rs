@@ -20,6 +20,7 @@ mod authenticate;
 mod body;
 mod cors;
 mod credential;
+mod document;
 mod error;
 mod exchange;
 mod infer;

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use super::{
     Shared,
     body::{self, ReplyBody},
-    cors,
+    cors, document,
     error::Error,
 };
 use crate::{
@@ -33,17 +33,19 @@ const OWNER: &str = "sealgate";
 
 /// What stands at a path.
 #[derive(Debug, PartialEq, Eq)]
-enum Route<'a> {
+pub(super) enum Route<'a> {
     Infer(Endpoint),
     Models,
     Model(&'a str),
     Health,
     Ready,
+    Document,
+    Page,
 }
 
 impl<'a> Route<'a> {
     /// The route of a path, slashes at its end aside.
-    fn of(path: &'a str) -> Option<Self> {
+    pub(super) fn of(path: &'a str) -> Option<Self> {
         let path = path.trim_end_matches('/');
         if let Some(endpoint) = Endpoint::of(path) {
             return Some(Self::Infer(endpoint));
@@ -52,6 +54,8 @@ impl<'a> Route<'a> {
             "/v1/models" => Some(Self::Models),
             "/health" => Some(Self::Health),
             "/readyz" => Some(Self::Ready),
+            "/openapi.json" => Some(Self::Document),
+            "/docs" => Some(Self::Page),
             other => other.strip_prefix("/v1/models/").map(Self::Model),
         }
     }
@@ -59,11 +63,11 @@ impl<'a> Route<'a> {
     fn allow(&self) -> &'static str {
         match self {
             Self::Infer(_) => "POST, OPTIONS",
-            Self::Models | Self::Model(_) | Self::Health | Self::Ready => "GET, HEAD, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
         }
     }
 
-    fn takes(&self, method: &Method) -> bool {
+    pub(super) fn takes(&self, method: &Method) -> bool {
         match self {
             Self::Infer(_) => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
@@ -147,6 +151,8 @@ impl Shared {
             Route::Infer(_) => Err(Error::NotFound),
             Route::Health => Ok(json(Bytes::from_static(br#"{"message":"ok"}"#))),
             Route::Ready => Ok(self.ready()),
+            Route::Document => Ok(document::json_reply()),
+            Route::Page => Ok(document::page_reply()),
             Route::Models => self.models(parts),
             Route::Model(id) => self.model(id, parts),
         }

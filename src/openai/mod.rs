@@ -12,6 +12,7 @@ mod json;
 pub mod level;
 pub mod models;
 mod request;
+pub mod schemas;
 pub mod sse;
 mod usage;
 

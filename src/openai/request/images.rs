@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Most images of one request.
-const MAX_IMAGES: u32 = 10;
+pub(in crate::openai) const MAX_IMAGES: u32 = 10;
 
 /// Checks a member that is not null, and says whether the contract names it.
 pub(super) fn member(seen: &mut Seen, name: &str, value: &RawValue) -> Result<bool, RequestError> {

@@ -94,13 +94,13 @@ pub(super) fn seed(value: &RawValue) -> Result<(), RequestError> {
 }
 
 pub(super) fn model(value: &RawValue) -> Result<String, RequestError> {
-    const EXPECTED: &str = "a string of 1 to 256 bytes";
-    // Six bytes of JSON are the most that one byte of a name takes.
-    if value.get().len() > MAX_MODEL * 6 + 2 {
+    const EXPECTED: &str = "a string of 1 to 256 characters";
+    // Two escapes are the most that one character takes.
+    if value.get().len() > MAX_MODEL * 12 + 2 {
         return Err(RequestError::invalid("model", EXPECTED));
     }
     let name: String = scalar("model", value, EXPECTED)?;
-    if (1..=MAX_MODEL).contains(&name.len()) {
+    if (1..=MAX_MODEL).contains(&name.chars().count()) {
         Ok(name)
     } else {
         Err(RequestError::invalid("model", EXPECTED))

@@ -10,7 +10,7 @@ use super::{RequestError, members as check};
 use crate::openai::json::Text;
 
 /// Who can have said a message.
-const ROLES: [&str; 6] = [
+pub(in crate::openai) const ROLES: [&str; 6] = [
     "developer",
     "system",
     "user",

@@ -21,7 +21,9 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 pub use error::RequestError;
+pub(super) use images::MAX_IMAGES;
 use members::StreamOptions;
+pub(super) use messages::ROLES;
 
 use super::{
     Endpoint,
@@ -31,7 +33,7 @@ use super::{
 /// What an absent or null `max_tokens` means.
 pub const DEFAULT_MAX_TOKENS: u32 = 16;
 
-/// Longest model name, in bytes.
+/// Longest model name, in characters.
 pub const MAX_MODEL: usize = 256;
 
 /// A valid request: the body as it came, and what the way through needs to know of it.

@@ -252,8 +252,8 @@ fn model_and_prompt_are_required() {
     for model in ["null", "5", "\"\"", "[\"m\"]", &long, &huge] {
         invalid(&format!(r#"{{"model":{model},"prompt":"p"}}"#), "model");
     }
-    let longest = "é".repeat(MAX_MODEL / 2);
-    let escaped = "\\u00e9".repeat(MAX_MODEL / 2);
+    let longest = "\u{1F600}".repeat(MAX_MODEL);
+    let escaped = "\\ud83d\\ude00".repeat(MAX_MODEL);
     for model in [&longest, &escaped] {
         let request = parse(&format!(r#"{{"model":"{model}","prompt":"p"}}"#)).unwrap();
         assert_eq!(request.model(), longest);

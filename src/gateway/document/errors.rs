@@ -1,0 +1,113 @@
+//! Which errors which kind of operation can end in.
+
+use std::collections::BTreeMap;
+
+use crate::openai::Code;
+
+/// Operations that fail alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Anybody may ask, and it says what is there.
+    Open,
+    /// The same, and it can say that it is not ready.
+    Readiness,
+    /// A list of what the caller may know.
+    List,
+    /// One model of it.
+    Model,
+    /// What a node showed.
+    Evidence,
+    /// A request that an engine answers.
+    Inference,
+    /// A node announces itself.
+    Announcement,
+    /// A lock is taken.
+    Lock,
+    /// What is sealed in the seed's format is carried.
+    Confidential,
+    /// A node's keys are carried.
+    Keys,
+    /// What is sealed to them is carried.
+    Relay,
+}
+
+impl Kind {
+    /// Those that have a body.
+    const POSTS: [Self; 5] = [
+        Self::Inference,
+        Self::Announcement,
+        Self::Lock,
+        Self::Confidential,
+        Self::Relay,
+    ];
+
+    /// Whether no key is asked for.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Readiness)
+    }
+
+    /// Whether a refusal can be the engine's.
+    pub(super) fn is_answered_by_an_engine(self) -> bool {
+        self == Self::Inference
+    }
+
+    fn is_carried(self) -> bool {
+        matches!(self, Self::Confidential | Self::Keys | Self::Relay)
+    }
+
+    /// Whether an operation of this kind can end so.
+    fn can_end_in(self, code: Code) -> bool {
+        let posts = Self::POSTS.contains(&self);
+        match code {
+            Code::NotFound | Code::UriTooLong | Code::HeadersTooLarge | Code::Internal => true,
+            Code::InvalidApiKey => !self.is_open(),
+            Code::RequestTimeout | Code::RequestTooLarge | Code::UnsupportedMediaType => posts,
+            Code::InvalidRequest => posts || self == Self::Evidence,
+            Code::InvalidJson | Code::DuplicateMember => posts && self != Self::Relay,
+            Code::Overloaded => posts || matches!(self, Self::Evidence | Self::Keys),
+            Code::Draining => posts || self == Self::Keys || self == Self::Readiness,
+            Code::ModelNotAllowed => {
+                matches!(self, Self::Inference | Self::Lock | Self::Confidential)
+            }
+            Code::ModelNotFound => matches!(self, Self::Inference | Self::Lock | Self::Model),
+            Code::NoAttestedNode => {
+                matches!(
+                    self,
+                    Self::Inference | Self::Lock | Self::Model | Self::Readiness
+                ) || self.is_carried()
+            }
+            Code::NoNodeAvailable => {
+                matches!(self, Self::Inference | Self::Lock | Self::Evidence) || self.is_carried()
+            }
+            Code::NodeReplyInvalid | Code::UpstreamTruncated => {
+                matches!(self, Self::Inference | Self::Evidence) || self.is_carried()
+            }
+            Code::EngineError => matches!(self, Self::Inference),
+            Code::FirstByteTimeout | Code::IdleTimeout => {
+                matches!(self, Self::Inference | Self::Evidence) || self.is_carried()
+            }
+            Code::RateLimited => self == Self::Announcement,
+            // Not yet: there are no budgets and no store.
+            Code::BudgetExceeded | Code::StoreUnavailable | Code::LengthRequired => false,
+            // The operations of a document take their methods.
+            Code::MethodNotAllowed => false,
+        }
+    }
+}
+
+/// The codes of a kind, by their status.
+pub(super) fn by_status(kind: Kind) -> BTreeMap<u16, Vec<Code>> {
+    let mut all: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in Code::ALL.into_iter().filter(|code| kind.can_end_in(*code)) {
+        all.entry(code.status().as_u16()).or_default().push(code);
+    }
+    all
+}
+
+/// What each code means.
+pub(super) fn description(codes: &[Code]) -> String {
+    let lines = codes
+        .iter()
+        .map(|code| format!("`{}`: {}", code.code(), code.message()));
+    lines.collect::<Vec<_>>().join("\n\n")
+}
