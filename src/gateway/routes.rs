@@ -14,6 +14,7 @@ use super::{
     body::{self, ReplyBody},
     cors,
     error::Error,
+    fleet,
 };
 use crate::{
     config::gateway::is_loopback_host,
@@ -37,6 +38,7 @@ enum Route<'a> {
     Infer(Endpoint),
     Models,
     Model(&'a str),
+    Fleet(fleet::Route<'a>),
     Health,
     Ready,
 }
@@ -52,13 +54,17 @@ impl<'a> Route<'a> {
             "/v1/models" => Some(Self::Models),
             "/health" => Some(Self::Health),
             "/readyz" => Some(Self::Ready),
-            other => other.strip_prefix("/v1/models/").map(Self::Model),
+            other => match other.strip_prefix("/v1/models/") {
+                Some(model) => Some(Self::Model(model)),
+                None => fleet::Route::of(other).map(Self::Fleet),
+            },
         }
     }
 
     fn allow(&self) -> &'static str {
         match self {
             Self::Infer(_) => "POST, OPTIONS",
+            Self::Fleet(route) => route.allow(),
             Self::Models | Self::Model(_) | Self::Health | Self::Ready => "GET, HEAD, OPTIONS",
         }
     }
@@ -66,6 +72,7 @@ impl<'a> Route<'a> {
     fn takes(&self, method: &Method) -> bool {
         match self {
             Self::Infer(_) => method == Method::POST,
+            Self::Fleet(route) => route.takes(method),
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
@@ -80,6 +87,9 @@ impl Shared {
         let mut response = match self.route(&parts) {
             Ok(Route::Infer(endpoint)) if parts.method != Method::OPTIONS => {
                 self.infer(id, endpoint, &parts, body).await
+            }
+            Ok(Route::Fleet(route)) if parts.method != Method::OPTIONS => {
+                self.fleet(id, route, &parts, body).await
             }
             routed => {
                 if let Ok(Route::Models | Route::Model(_)) = routed {
@@ -144,7 +154,7 @@ impl Shared {
             return Ok(response);
         }
         match route {
-            Route::Infer(_) => Err(Error::NotFound),
+            Route::Infer(_) | Route::Fleet(_) => Err(Error::NotFound),
             Route::Health => Ok(json(Bytes::from_static(br#"{"message":"ok"}"#))),
             Route::Ready => Ok(self.ready()),
             Route::Models => self.models(parts),
@@ -215,7 +225,7 @@ fn names_this_machine(parts: &http::request::Parts) -> bool {
 }
 
 /// `%2F` and the like decoded (RFC 3986 section 2.1); `None` for what is no UTF-8 afterwards.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
