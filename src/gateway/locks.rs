@@ -194,7 +194,6 @@ fn random_id() -> u64 {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use http::HeaderMap;
     use tokio::time::{advance, sleep};
 
     use super::*;
