@@ -227,6 +227,9 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
         root = %verified.node.root(),
         "a node that announced itself has joined"
     );
+    // Whoever is told of it finds it in the list; if that takes long, sooner.
+    let listed = shared.nodes.until_listed(&node, &verified.id);
+    let _ = timeout(within, listed).await;
     let _ = verdict.send(Ok(()));
     let forget_after = Duration::from_secs(desk.config.forget_after_s.get().into());
     tokio::select! {

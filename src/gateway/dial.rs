@@ -50,8 +50,8 @@ impl Service<Name> for Dialer {
                 Box::pin(async move { Ok(asking.await?.collect::<Vec<_>>().into_iter()) })
             }
             Self::Pinned(addresses) => {
-                let addresses = addresses.to_vec().into_iter();
-                Box::pin(std::future::ready(Ok(addresses)))
+                let addresses = Vec::from(&**addresses);
+                Box::pin(std::future::ready(Ok(addresses.into_iter())))
             }
         }
     }

@@ -72,11 +72,23 @@ impl<'a> Route<'a> {
         }
         match below.strip_prefix('/')?.rsplit_once('/') {
             None if below == "/lock" => Some(Self::Lock),
-            Some((id, _)) if id.is_empty() => None,
+            Some(("", _)) => None,
             Some((id, "attestation")) => Some(Self::Attestation(id)),
             Some((id, "ohttp-keys")) => Some(Self::Keys(id)),
             Some((id, "ohttp")) => Some(Self::Sealed(id)),
             _ => None,
+        }
+    }
+
+    /// The path as the log has it, without ids.
+    fn path(&self) -> &'static str {
+        match self {
+            Self::Nodes => "/v1/nodes",
+            Self::Lock => "/v1/nodes/lock",
+            Self::Attestation(_) => "/v1/nodes/{id}/attestation",
+            Self::Keys(_) => "/v1/nodes/{id}/ohttp-keys",
+            Self::Sealed(_) => "/v1/nodes/{id}/ohttp",
+            Self::Confidential(path) => path,
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Nodes {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Wakes the task that makes snapshots.
     changed: Notify,
+    /// Says that another was made.
+    made: watch::Sender<()>,
     /// Whether every node was appraised once, whatever came of it.
     settled: watch::Sender<bool>,
 }
@@ -81,6 +83,7 @@ impl Nodes {
             aliases,
             snapshot: RwLock::default(),
             changed: Notify::new(),
+            made: watch::Sender::new(()),
             settled: watch::Sender::new(false),
         }
     }
@@ -155,6 +158,16 @@ impl Nodes {
         Ok(())
     }
 
+    /// Waits until the snapshot has a node that joined, by its id.
+    pub(super) async fn until_listed(&self, node: &Arc<Node>, id: &str) {
+        let mut made = self.made.subscribe();
+        let is_listed = |known: &Arc<Node>| Arc::ptr_eq(known, node);
+        while !self.snapshot().node(id).is_some_and(is_listed) {
+            // The sender is here: it cannot be gone.
+            let _ = made.changed().await;
+        }
+    }
+
     /// Lets a node go.
     pub(super) fn leave(&self, gone: &Arc<Node>) {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
@@ -214,6 +227,7 @@ impl Nodes {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         // Last: who waits for it reads the snapshot next.
+        self.made.send_replace(());
         if settled {
             self.settled.send_replace(true);
         }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::{
     MAX_MODEL, RequestError,
     json::{self, Members},
+    request::members_of,
 };
 
 /// Largest whole number that every client's JSON holds exactly (RFC 8259 section 6).
@@ -58,12 +59,12 @@ impl Announcement {
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
         const ADDRESS: &str = "data.public_address";
         const EXPECTED: &str = "a string of 1 to 512 bytes";
-        let outer = members(body)?;
+        let outer = members_of(body)?;
         let data = find(&outer, "data").ok_or(RequestError::invalid("data", "an object"))?;
         if !data.get().starts_with('{') {
             return Err(RequestError::invalid("data", "an object"));
         }
-        let inner = members(data.get().as_bytes())?;
+        let inner = members_of(data.get().as_bytes())?;
         let address = find(&inner, "public_address");
         let address = address.ok_or(RequestError::invalid(ADDRESS, EXPECTED))?;
         optional::<u64>(&inner, "node_small_id", "a whole number")?;
@@ -82,7 +83,7 @@ impl LockRequest {
     /// [`RequestError`] names the member that is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
         const EXPECTED: &str = "a whole number from 1";
-        let members = members(body)?;
+        let members = members_of(body)?;
         let positive = |name| match optional::<u64>(&members, name, EXPECTED)? {
             Some(0) => Err(RequestError::invalid(name, EXPECTED)),
             given => Ok(given),
@@ -104,7 +105,7 @@ impl ConfidentialRequest {
         const ID: &str = "stack_small_id";
         const KEY: &str = "node_dh_public_key";
         const EXPECTED_KEY: &str = "32 bytes in base64";
-        let members = members(body)?;
+        let members = members_of(body)?;
         let id = optional::<u64>(&members, ID, "a whole number")?;
         let key = find(&members, KEY).ok_or(RequestError::invalid(KEY, EXPECTED_KEY))?;
         let key = string(KEY, key, 64, EXPECTED_KEY)?;
@@ -117,29 +118,6 @@ impl ConfidentialRequest {
                 .ok_or(RequestError::invalid(KEY, EXPECTED_KEY))?,
             stream: optional(&members, "stream", "true or false")?.unwrap_or(false),
         })
-    }
-}
-
-/// The members of a body, none of them twice.
-fn members(body: &[u8]) -> Result<Members<'_>, RequestError> {
-    let text = str::from_utf8(body).map_err(|_| RequestError::InvalidJson)?;
-    let members: Members<'_> = serde_json::from_str(text).map_err(|error| {
-        if error.is_data() {
-            RequestError::Invalid {
-                param: None,
-                expected: "a JSON object",
-            }
-        } else {
-            RequestError::InvalidJson
-        }
-    })?;
-    match &members.duplicate {
-        Some(name) => Err(RequestError::DuplicateMember(json::path_of(name))),
-        None if members.too_many => Err(RequestError::Invalid {
-            param: None,
-            expected: "an object of fewer members",
-        }),
-        None => Ok(members),
     }
 }
 

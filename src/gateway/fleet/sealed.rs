@@ -42,7 +42,7 @@ impl Shared {
         parts: &Parts,
         mut body: Incoming,
     ) -> Response<ReplyBody> {
-        let mut record = Record::new(id);
+        let mut record = Record::new(id, route.path());
         let carrying = self.try_carry(route, parts, &mut body, &mut record);
         match carrying.await {
             Ok(begun) => self.relay(begun, record),
