@@ -27,7 +27,6 @@ use super::{
     body::{Aborted, ReplyBody},
     error::{Error, NodeFailure},
     node::{Node, Verified},
-    problem::Problem,
     record::Record,
     trust::Trust,
     upstream::NodeBody,
@@ -126,27 +125,29 @@ fn checked(node: &Node, response: Response<NodeBody>) -> Result<Response<NodeBod
     if response.body().left().is_none() && !is_chunked {
         return Err(NodeFailure::Unexpected("a reply that shows no end"));
     }
-    match status {
-        // It is the gateway's own credential that the node refuses, not the caller's.
-        StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-            return Err(NodeFailure::Problem {
-                problem: Problem::Credential,
-                retry_after_s: None,
-            });
+    if status.is_informational() || status.is_redirection() {
+        return Err(NodeFailure::Unexpected("a status that is no answer"));
+    }
+    // It is the gateway's own credential that the node refuses, not the caller's.
+    let refuses_gateway = matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+    );
+    let is_full = matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    );
+    if refuses_gateway || is_full {
+        let retry_after = response.headers().get(RETRY_AFTER);
+        let refusal = NodeFailure::Outside {
+            status,
+            retry_after_s: retry_after.and_then(|value| value.to_str().ok()?.parse().ok()),
+            not_executed: true,
+        };
+        if refuses_gateway {
+            return Err(refusal);
         }
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            let retry_after = response.headers().get(RETRY_AFTER);
-            let full = NodeFailure::Outside {
-                status,
-                retry_after_s: retry_after.and_then(|value| value.to_str().ok()?.parse().ok()),
-                not_executed: false,
-            };
-            take_note(node, &full);
-        }
-        _ if status.is_informational() || status.is_redirection() => {
-            return Err(NodeFailure::Unexpected("a status that is no answer"));
-        }
-        _ => {}
+        take_note(node, &refusal);
     }
     Ok(response)
 }
