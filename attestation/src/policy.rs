@@ -14,7 +14,7 @@ use crate::digest::{from_hex, sha256};
 use crate::nitro::{self, NitroPolicy};
 use crate::nvidia::{self, ARCHITECTURES, NvidiaPolicy};
 use crate::sev_snp::{self, Product, SnpPolicy};
-use crate::statement::Suite;
+use crate::statement::{Dialect, Suite};
 use crate::tdx::{self, TdxPolicy};
 use crate::toml_error::TomlError;
 
@@ -35,6 +35,7 @@ pub struct Policy {
     pub(crate) appraisal_max_age: Duration,
     pub(crate) allow_remote_engine: bool,
     pub(crate) required_suites: Vec<Suite>,
+    pub(crate) forbidden_dialects: Vec<Dialect>,
     pub(crate) config_sha256: Option<Vec<[u8; 32]>>,
     bundle_signers: Vec<[u8; 32]>,
     pub(crate) sev_snp: Option<SnpPolicy>,
@@ -148,6 +149,8 @@ struct File {
     allow_remote_engine: bool,
     #[serde(default)]
     required_suites: Vec<Suite>,
+    #[serde(default)]
+    forbid_dialects: Vec<Dialect>,
     config_sha256: Option<Vec<Hex<32>>>,
     #[serde(default)]
     bundle_signers: Vec<Hex<32>>,
@@ -228,6 +231,7 @@ impl Policy {
             appraisal_max_age: Duration::from_secs(file.appraisal_max_age_s),
             allow_remote_engine: file.allow_remote_engine,
             required_suites: file.required_suites,
+            forbidden_dialects: file.forbid_dialects,
             config_sha256: file.config_sha256.map(Hex::unwrap_all),
             bundle_signers: Hex::unwrap_all(file.bundle_signers),
             sev_snp,
@@ -251,6 +255,11 @@ impl Policy {
     /// Whether a node may send prompts to an engine outside its machine.
     pub fn allows_remote_engine(&self) -> bool {
         self.allow_remote_engine
+    }
+
+    /// Whether it forbids to give out keys of `dialect`.
+    pub fn forbids(&self, dialect: Dialect) -> bool {
+        self.forbidden_dialects.contains(&dialect)
     }
 
     /// What it asks of SEV-SNP evidence; `None` refuses all of it.

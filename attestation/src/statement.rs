@@ -4,6 +4,7 @@
 //! its digest, and then it is read through [`crate::VerifiedNode`].
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -57,18 +58,66 @@ pub enum Suite {
     /// DHKEM(X25519, HKDF-SHA256).
     #[serde(rename = "x25519")]
     X25519,
+    /// The same KEM, for [`Dialect::Ehbp`] alone.
+    #[serde(rename = "ehbp-x25519")]
+    EhbpX25519,
+    /// X25519, for [`Dialect::Seed`] alone.
+    #[serde(rename = "seed-x25519")]
+    SeedX25519,
 }
 
 impl Suite {
+    const ALL: [Self; 3] = [Self::X25519, Self::EhbpX25519, Self::SeedX25519];
+
     /// The suite's name in a statement.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::X25519 => "x25519",
+            Self::EhbpX25519 => "ehbp-x25519",
+            Self::SeedX25519 => "seed-x25519",
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        (name == Self::X25519.as_str()).then_some(Self::X25519)
+        Self::ALL.into_iter().find(|suite| suite.as_str() == name)
+    }
+}
+
+/// A way of sealing that clients already speak (`docs/wire.md`, "Two more dialects"). Each has keys
+/// of its own, and nothing of this project seals with them.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// Encrypted HTTP bodies.
+    Ehbp,
+    /// The seed API's confidential endpoints.
+    Seed,
+}
+
+impl Dialect {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ehbp, Self::Seed];
+
+    /// The word in policies and configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ehbp => "ehbp",
+            Self::Seed => "seed",
+        }
+    }
+
+    /// The suite of its keys.
+    pub fn suite(self) -> Suite {
+        match self {
+            Self::Ehbp => Suite::EhbpX25519,
+            Self::Seed => Suite::SeedX25519,
+        }
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

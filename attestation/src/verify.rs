@@ -11,7 +11,7 @@ use crate::evidence;
 use crate::input::{Context, Expected};
 use crate::nvidia::{self, NvidiaPolicy};
 use crate::policy::Policy;
-use crate::statement::{ClaimedKey, EngineLocation, Statement, Suite};
+use crate::statement::{ClaimedKey, Dialect, EngineLocation, Statement, Suite};
 use crate::time::to_rfc3339;
 
 /// Longest life of a node's key (`docs/wire.md`, "Keys").
@@ -26,6 +26,7 @@ pub const MAX_KEY_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub struct VerifiedNode {
     statement: Statement,
     claims: Claims,
+    forbidden_dialects: Vec<Dialect>,
     policy_digest: [u8; 32],
     bundle_digest: Option<[u8; 32]>,
     verified_at: SystemTime,
@@ -44,6 +45,20 @@ pub struct VerifiedKey {
     expires_at: SystemTime,
 }
 
+/// A verified node's public key for one of the dialects, to be given to clients that speak it.
+///
+/// [`VerifiedNode::dialect_key`] is the only maker. It is no [`VerifiedKey`], so that what this
+/// project seals itself is never sealed to it.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct DialectKey {
+    dialect: Dialect,
+    key_id: u8,
+    key: [u8; 32],
+    statement_digest: StatementDigest,
+    expires_at: SystemTime,
+}
+
 /// Why a verified node has no key to seal to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Ineligible {
@@ -53,6 +68,9 @@ pub enum Ineligible {
     /// None of its keys is in its life.
     #[error("no key is valid now")]
     NoKey,
+    /// The policy forbids the dialect.
+    #[error("the policy forbids the dialect {0}")]
+    Forbidden(Dialect),
 }
 
 /// Every check that was made, and what follows.
@@ -146,6 +164,7 @@ fn appraise_asked(
         Box::new(VerifiedNode {
             expires_at,
             verified_at: now,
+            forbidden_dialects: policy.forbidden_dialects.clone(),
             policy_digest: *policy.digest(),
             bundle_digest: bundle.digest().copied(),
             statement,
@@ -229,8 +248,8 @@ fn check_suites(checks: &mut Checks, statement: &Statement, policy: &Policy, now
 /// Checks the sealing keys, and gives the one to seal to at `now`.
 fn check_keys(checks: &mut Checks, statement: &Statement, now: SystemTime) -> Option<ClaimedKey> {
     let life = |key: &ClaimedKey| key.not_after.saturating_sub(key.not_before);
-    let keys = || sealing_keys(statement);
-    let longest = keys().map(life).max().unwrap_or(0);
+    let keys = || keys_of(statement, Suite::X25519);
+    let longest = statement.keys().iter().map(life).max().unwrap_or(0);
     checks.record(
         "key life",
         longest <= MAX_KEY_LIFE.as_secs(),
@@ -255,9 +274,9 @@ fn check_keys(checks: &mut Checks, statement: &Statement, now: SystemTime) -> Op
     newest.copied()
 }
 
-fn sealing_keys(statement: &Statement) -> impl Iterator<Item = &ClaimedKey> {
+fn keys_of(statement: &Statement, suite: Suite) -> impl Iterator<Item = &ClaimedKey> {
     let keys = statement.keys().iter();
-    keys.filter(|key| key.suite == Suite::X25519)
+    keys.filter(move |key| key.suite == suite)
 }
 
 /// The key that began last among those in their life; the first listed among equals.
@@ -516,17 +535,74 @@ impl VerifiedNode {
     /// # Errors
     /// If the appraisal has ended, or no key is in its life.
     pub fn sealing_key(&self, now: SystemTime) -> Result<VerifiedKey, Ineligible> {
-        if now >= self.expires_at {
-            return Err(Ineligible::AppraisalExpired);
-        }
-        let key = newest(sealing_keys(&self.statement), now).ok_or(Ineligible::NoKey)?;
-        let not_after = unix(key.not_after).ok_or(Ineligible::NoKey)?;
+        let (key, expires_at) = self.newest_key(Suite::X25519, now)?;
         Ok(VerifiedKey {
             key_id: key.key_id,
             key: key.public_key,
             statement_digest: self.statement.digest(),
-            expires_at: self.expires_at.min(not_after),
+            expires_at,
         })
+    }
+
+    /// The key that clients of `dialect` seal to at `now`: of those in their life, the one that
+    /// began last.
+    ///
+    /// # Errors
+    /// If the policy forbids the dialect, the appraisal has ended, or no such key is in its life:
+    /// the node does not speak the dialect, or says nothing newer.
+    pub fn dialect_key(&self, dialect: Dialect, now: SystemTime) -> Result<DialectKey, Ineligible> {
+        if self.forbidden_dialects.contains(&dialect) {
+            return Err(Ineligible::Forbidden(dialect));
+        }
+        let (key, expires_at) = self.newest_key(dialect.suite(), now)?;
+        Ok(DialectKey {
+            dialect,
+            key_id: key.key_id,
+            key: key.public_key,
+            statement_digest: self.statement.digest(),
+            expires_at,
+        })
+    }
+
+    /// The newest key of `suite` in its life, and its end, which the appraisal's bounds.
+    fn newest_key(
+        &self,
+        suite: Suite,
+        now: SystemTime,
+    ) -> Result<(&ClaimedKey, SystemTime), Ineligible> {
+        if now >= self.expires_at {
+            return Err(Ineligible::AppraisalExpired);
+        }
+        let key = newest(keys_of(&self.statement, suite), now).ok_or(Ineligible::NoKey)?;
+        let not_after = unix(key.not_after).ok_or(Ineligible::NoKey)?;
+        Ok((key, self.expires_at.min(not_after)))
+    }
+}
+
+impl DialectKey {
+    /// The dialect that it is for.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The key's id in the statement. The dialects themselves know no ids.
+    pub fn key_id(&self) -> u8 {
+        self.key_id
+    }
+
+    /// The key, or `None` once it or its appraisal has ended.
+    pub fn at(&self, now: SystemTime) -> Option<&[u8; 32]> {
+        (now < self.expires_at).then_some(&self.key)
+    }
+
+    /// The statement that it was in.
+    pub fn statement_digest(&self) -> StatementDigest {
+        self.statement_digest
+    }
+
+    /// When it may no longer be given out.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at
     }
 }
 

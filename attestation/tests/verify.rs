@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::bundle::{BundleItem, BundleKey, ItemKind, Manifest};
 use attestation::software_root::{SoftwareRoot, SoftwareSigner};
-use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
+use attestation::statement::{ClaimedKey, Dialect, Draft, EngineLocation, Software, Suite};
 use attestation::{
     Answer, Bundle, Collateral, CpuClaims, EvidenceItem, EvidenceKind, Expected, Ineligible, Nonce,
     Policy, Root, StatementDigest, appraise, appraise_item, binding, verify,
@@ -287,6 +287,55 @@ fn the_newest_key_in_its_life_is_sealed_to() {
     );
 }
 
+/// However new they are, and also where nothing else is there.
+#[test]
+fn keys_of_the_dialects_are_given_out_and_never_sealed_to() {
+    let of = |suite, key: ClaimedKey| ClaimedKey { suite, ..key };
+    let mut draft = draft();
+    draft.keys = vec![
+        of(Suite::SeedX25519, key(40, NOW, NOW + DAY)),
+        of(Suite::EhbpX25519, key(30, NOW - 10, NOW + DAY)),
+        of(Suite::EhbpX25519, key(31, NOW - 20, NOW + DAY)),
+        of(Suite::EhbpX25519, key(32, NOW + 60, NOW + 120)),
+        key(20, NOW - HOUR, NOW + DAY),
+    ];
+    let verified = |settings: &str| {
+        let answer = answer(&draft, vec![]);
+        verify(
+            &answer,
+            &policy(settings),
+            &Bundle::empty(),
+            &nonce(),
+            at(NOW),
+        )
+        .unwrap()
+    };
+    let node = verified("");
+    assert_eq!(node.sealing_key(at(NOW)).unwrap().key_id(), 20);
+    let given = |dialect, time| {
+        let key = node.dialect_key(dialect, at(time))?;
+        assert_eq!(key.dialect(), dialect);
+        assert_eq!(key.statement_digest(), node.statement_digest());
+        assert_eq!(key.at(at(time)), Some(&[key.key_id(); 32]));
+        assert_eq!(key.at(key.expires_at()), None);
+        Ok((key.key_id(), key.expires_at()))
+    };
+    assert_eq!(given(Dialect::Seed, NOW), Ok((40, at(NOW + HOUR))));
+    assert_eq!(given(Dialect::Ehbp, NOW + 59), Ok((30, at(NOW + HOUR))));
+    assert_eq!(given(Dialect::Ehbp, NOW + 60), Ok((32, at(NOW + 120))));
+    assert_eq!(given(Dialect::Ehbp, NOW + 120), Ok((30, at(NOW + HOUR))));
+    let ended = Err(Ineligible::AppraisalExpired);
+    assert_eq!(given(Dialect::Ehbp, NOW + HOUR), ended);
+    assert_eq!(given(Dialect::Seed, NOW - 1), Err(Ineligible::NoKey));
+
+    let node = verified("forbid_dialects = [\"seed\"]");
+    let refused = node.dialect_key(Dialect::Seed, at(NOW)).unwrap_err();
+    assert_eq!(refused, Ineligible::Forbidden(Dialect::Seed));
+    assert_eq!(refused.to_string(), "the policy forbids the dialect seed");
+    assert!(node.dialect_key(Dialect::Ehbp, at(NOW)).is_ok());
+    assert_eq!(node.sealing_key(at(NOW)).unwrap().key_id(), 20);
+}
+
 #[test]
 fn each_flaw_is_refused_by_its_check() {
     let with = |change: fn(&mut Draft)| {
@@ -333,6 +382,22 @@ fn each_flaw_is_refused_by_its_check() {
             Some("configuration"),
         ),
         ("no key", with(|d| d.keys.clear()), "", Some("sealing key")),
+        (
+            "keys of dialects alone",
+            with(|d| d.keys[0].suite = Suite::EhbpX25519),
+            "",
+            Some("sealing key"),
+        ),
+        (
+            "a dialect's key of over a week",
+            with(|d| {
+                let mut long = key(21, NOW, NOW + 7 * DAY + 1);
+                long.suite = Suite::SeedX25519;
+                d.keys.push(long);
+            }),
+            "",
+            Some("key life"),
+        ),
         (
             "suite there",
             with(|_| {}),

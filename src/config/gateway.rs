@@ -20,6 +20,14 @@ use super::{
 };
 use crate::seal::Padding;
 
+mod announce;
+mod locks;
+
+pub use self::{
+    announce::{Allowed, AnnounceConfig, InvalidAllowed},
+    locks::LocksConfig,
+};
+
 /// Most nodes of one gateway.
 const MAX_NODES: usize = 4096;
 /// Most other names for models.
@@ -64,6 +72,12 @@ pub struct GatewayConfig {
     /// Which pages in browsers may ask.
     #[serde(default)]
     pub cors: CorsConfig,
+    /// Which nodes may announce themselves; left out, none.
+    #[serde(default)]
+    pub announce: Option<AnnounceConfig>,
+    /// What locks on nodes hold at most.
+    #[serde(default)]
+    pub locks: LocksConfig,
     /// How the length of what travels is hidden: `bucket` or `off` (docs/wire.md, "Hiding lengths").
     #[serde(default, deserialize_with = "padding")]
     pub padding: Padding,
@@ -141,6 +155,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
         let message = format!("a node takes at most {MAX_BODY_BYTES}");
         return Err(config.invalid("limits.body_bytes", message));
     }
+    announce::check(config)?;
     cors::check(config)?;
     archive::check(config)
 }
@@ -193,6 +208,19 @@ impl NodeUrl {
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The host, an address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.authority.host().trim_matches(['[', ']'])
+    }
+
+    /// The port, the scheme's own if none is given.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let own = if self.https { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(own)
     }
 }
 

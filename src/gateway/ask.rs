@@ -133,7 +133,7 @@ impl Shared {
 }
 
 /// Remembers for later requests what a failure says of the node.
-fn take_note(node: &Node, failure: &NodeFailure) {
+pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
     let full = |retry_after_s: &Option<u32>| {
         let asked = retry_after_s.map(|s| Duration::from_secs(s.into()));
         node.avoid(asked.map_or(AVOID_FULL, |asked| asked.clamp(AVOID_FULL, MAX_AVOID)));

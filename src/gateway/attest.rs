@@ -61,6 +61,8 @@ pub(super) enum AttestError {
     Random,
     #[error("the node's name or statement makes no header value")]
     Name,
+    #[error("the node that announced itself there had another id")]
+    OtherNode,
     #[error("the verifier panicked")]
     Panicked,
     #[error("the archive, which is required: {0}")]
@@ -70,7 +72,7 @@ pub(super) enum AttestError {
 /// What a node answered to a nonce of ours, as it came.
 #[derive(Debug)]
 pub(super) struct Evidence {
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
     /// SHA-256 of the bytes in hex.
     digest: String,
     nonce: Nonce,
@@ -303,7 +305,11 @@ impl Attester {
             None => Arc::new(self.channel(node, pin)?),
         };
         let id: Arc<str> = verified.node_id().into();
+        if !node.may_be(&id) {
+            return Err(AttestError::OtherNode);
+        }
         Ok(Arc::new(Verified {
+            small_id: small_id(&id),
             last: evidence.last(&verified),
             evidence,
             rules,
@@ -324,6 +330,7 @@ impl Attester {
         };
         Ok(Channel::new(
             &node.url,
+            node.pinned(),
             tls,
             self.settings.connect_timeout,
             self.settings.max_idle,
@@ -337,6 +344,7 @@ impl Attester {
         let _one_of_few = self.fetches.acquire().await;
         let channel = Channel::new(
             &node.url,
+            node.pinned(),
             tls::to_anybody()?,
             self.settings.connect_timeout,
             0,
@@ -350,6 +358,14 @@ impl Attester {
         }
         read(response.into_body()).await
     }
+}
+
+/// The number that stands for a node's id: the first 53 bits of its SHA-256, which every client's
+/// JSON holds exactly.
+fn small_id(id: &str) -> u64 {
+    let digest: [u8; 32] = Sha256::digest(id).into();
+    let first = digest.first_chunk().copied().map_or(0, u64::from_be_bytes);
+    (first >> 11).max(1)
 }
 
 /// Does work for the processor beside the runtime's own threads; nothing if it panicked. It holds its
@@ -374,7 +390,7 @@ fn fresh_nonce() -> Result<Nonce, AttestError> {
     Ok(Nonce::from(nonce))
 }
 
-async fn read(mut body: NodeBody) -> Result<Bytes, AttestError> {
+pub(super) async fn read(mut body: NodeBody) -> Result<Bytes, AttestError> {
     let mut all = BytesMut::new();
     while let Some(data) = body.data().await {
         let data = data.map_err(AttestError::Broken)?;

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderValue,
     header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -19,9 +19,11 @@ use tokio::time::timeout;
 use super::{
     admit::{Admission, BodyRoom},
     error::Error,
+    relay::Relayed,
     stream::EventStream,
     whole::WholeReply,
 };
+use crate::seal::REQUEST_MEDIA_TYPE;
 
 /// Bytes that a body of unknown length is given room for at a time.
 const ROOM_STEP: usize = 64 * 1024;
@@ -35,15 +37,36 @@ const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`Error::MediaType`] unless it is plain `application/json`; [`Error::TooLarge`].
 pub(super) fn check_head(headers: &HeaderMap, body: &Incoming, max: usize) -> Result<(), Error> {
-    let json = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| is_media_type(value.as_bytes(), b"application/json"));
-    let coded = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if !json || coded {
+    if !is_plain(headers, b"application/json") {
         return Err(Error::MediaType);
     }
+    check_size(body, max)
+}
+
+/// Checks what the head says of a body that is sealed.
+///
+/// # Errors
+/// [`Error::SealedMediaType`] unless it is a plain sealed request; [`Error::TooLarge`].
+pub(super) fn check_sealed_head(
+    headers: &HeaderMap,
+    body: &Incoming,
+    max: usize,
+) -> Result<(), Error> {
+    if !is_plain(headers, REQUEST_MEDIA_TYPE.as_bytes()) {
+        return Err(Error::SealedMediaType);
+    }
+    check_size(body, max)
+}
+
+fn is_plain(headers: &HeaderMap, expected: &[u8]) -> bool {
+    let is_coded = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| is_media_type(value.as_bytes(), expected))
+        && !headers.get(CONTENT_ENCODING).is_some_and(is_coded)
+}
+
+fn check_size(body: &Incoming, max: usize) -> Result<(), Error> {
     let least = body.size_hint().lower();
     if usize::try_from(least).map_or(true, |least| least > max) {
         return Err(Error::TooLarge { max });
@@ -154,6 +177,8 @@ pub(super) enum ReplyBody {
     Whole(Box<WholeReply>),
     /// A node's event stream as it comes.
     Stream(Box<EventStream>),
+    /// A node's reply that is sealed to the caller.
+    Relay(Box<Relayed>),
 }
 
 impl From<Bytes> for ReplyBody {
@@ -174,6 +199,7 @@ impl Body for ReplyBody {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Whole(reply) => Poll::Ready(reply.next().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll_next(cx).map_ok(Frame::data),
+            Self::Relay(relayed) => relayed.poll_next(cx).map_ok(Frame::data),
         }
     }
 
@@ -182,6 +208,7 @@ impl Body for ReplyBody {
             Self::Own(bytes) => bytes.is_none(),
             Self::Whole(reply) => reply.is_ended(),
             Self::Stream(stream) => stream.is_ended(),
+            Self::Relay(relayed) => relayed.is_ended(),
         }
     }
 
@@ -191,6 +218,9 @@ impl Body for ReplyBody {
             Self::Own(bytes) => exact(bytes.as_ref().map_or(0, Bytes::len)),
             Self::Whole(reply) => exact(reply.left()),
             Self::Stream(_) => SizeHint::default(),
+            Self::Relay(relayed) => relayed
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -9,10 +9,10 @@ use http::{
     header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use super::{body::ReplyBody, problem::Problem, upstream::SendError};
+use super::{attest::AttestError, body::ReplyBody, problem::Problem, upstream::SendError};
 use crate::{
-    openai::{Code, RequestError, sse::SseError},
-    seal::{OpenError, SealError},
+    openai::{Code, ErrorObject, RequestError, sse::SseError},
+    seal::{OpenError, REQUEST_MEDIA_TYPE, SealError},
 };
 
 /// Longest `Retry-After` that is given on: above it clients do not retry at all.
@@ -39,6 +39,8 @@ pub(super) enum Error {
     Draining,
     #[error("the body is not plain application/json")]
     MediaType,
+    #[error("the body is not plain {REQUEST_MEDIA_TYPE}")]
+    SealedMediaType,
     #[error("the body exceeds {max} bytes")]
     TooLarge { max: usize },
     #[error("the body did not arrive in time")]
@@ -55,8 +57,72 @@ pub(super) enum Error {
     NoAttestedNode,
     #[error("no verified node for the model may be asked now")]
     NoNodeAvailable,
+    #[error("no verified node has the id")]
+    NodeNotFound,
+    #[error("the key may not use every model of the node")]
+    RelayNotAllowed,
+    #[error("the policy forbids the dialect")]
+    DialectForbidden,
+    #[error("no such lock of this caller for this request")]
+    LockNotFound,
+    #[error("the caller, or all, hold as many locks as they may")]
+    TooManyLocks,
+    #[error("the caller does it too often; again in {retry_after_s} s")]
+    RateLimited { retry_after_s: u32 },
+    #[error("announcement: {0}")]
+    Announcement(#[from] NotAnnounced),
     #[error(transparent)]
     Node(#[from] NodeFailure),
+}
+
+/// Why a node that announced itself is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotAnnounced {
+    #[error("the configuration allows none")]
+    Off,
+    #[error("an address that the configuration does not allow")]
+    Place,
+    #[error("its name cannot be resolved")]
+    Unresolved,
+    #[error("an address of a range that is refused")]
+    Range,
+    #[error("the evidence: {0}")]
+    Evidence(#[from] AttestError),
+    #[error("it was asked again, and did not pass")]
+    NotRefreshed,
+    #[error("its id is another node's")]
+    IdTaken,
+    #[error("as many as may be have announced themselves")]
+    Full,
+}
+
+impl NotAnnounced {
+    fn code(&self) -> Code {
+        match self {
+            // One answer for all: what a name means in the gateway's own network is not told.
+            Self::Off | Self::Place | Self::Unresolved | Self::Range => {
+                Code::AnnouncementNotAllowed
+            }
+            Self::Evidence(
+                AttestError::Archive(_) | AttestError::Panicked | AttestError::Random,
+            ) => Code::Internal,
+            Self::Evidence(_) | Self::NotRefreshed => Code::EvidenceRefused,
+            Self::IdTaken => Code::NodeIdTaken,
+            Self::Full => Code::TooManyNodes,
+        }
+    }
+
+    /// The class of check that refused, in words of this program alone.
+    fn class(&self) -> Option<&'static str> {
+        match self {
+            Self::Evidence(AttestError::Refused(refusal)) => Some(refusal.check),
+            Self::Evidence(AttestError::Answer(_)) => Some("the form of the answer"),
+            Self::Evidence(_) if self.code() == Code::EvidenceRefused => {
+                Some("an answer of status 200 in time")
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Error {
@@ -69,7 +135,7 @@ impl Error {
             Self::Unauthenticated => Code::InvalidApiKey,
             Self::Overloaded => Code::Overloaded,
             Self::Draining => Code::Draining,
-            Self::MediaType => Code::UnsupportedMediaType,
+            Self::MediaType | Self::SealedMediaType => Code::UnsupportedMediaType,
             Self::TooLarge { .. } => Code::RequestTooLarge,
             Self::BodyTimeout => Code::RequestTimeout,
             Self::BodyBroken(_) => Code::InvalidRequest,
@@ -78,17 +144,41 @@ impl Error {
             Self::ModelNotFound => Code::ModelNotFound,
             Self::NoAttestedNode => Code::NoAttestedNode,
             Self::NoNodeAvailable => Code::NoNodeAvailable,
+            Self::NodeNotFound => Code::NodeNotFound,
+            Self::RelayNotAllowed => Code::RelayNotAllowed,
+            Self::DialectForbidden => Code::DialectForbidden,
+            Self::LockNotFound => Code::LockNotFound,
+            Self::TooManyLocks => Code::TooManyLocks,
+            Self::RateLimited { .. } => Code::RateLimited,
+            Self::Announcement(error) => error.code(),
             Self::Node(failure) => failure.code(),
         }
+    }
+
+    /// What the caller is told.
+    fn object(&self) -> ErrorObject<'_> {
+        let mut object = self.code().object();
+        match self {
+            Self::Request(error) => return error.object(),
+            Self::SealedMediaType => {
+                object.message =
+                    format!("The body must be `{REQUEST_MEDIA_TYPE}`, without a content coding.")
+                        .into();
+            }
+            Self::Announcement(error) => {
+                if let Some(class) = error.class() {
+                    object.message = format!("{} It fails at: {class}.", object.message).into();
+                }
+            }
+            _ => {}
+        }
+        object
     }
 
     /// The reply; `x-request-id` is set where all replies get it.
     pub(super) fn into_response(self) -> Response<ReplyBody> {
         let code = self.code();
-        let body = match &self {
-            Self::Request(error) => error.object().to_json(),
-            _ => code.object().to_json(),
-        };
+        let body = self.object().to_json();
         let mut response = Response::new(ReplyBody::from(body));
         *response.status_mut() = code.status();
         let headers = response.headers_mut();
@@ -119,6 +209,7 @@ impl Error {
         match self {
             Self::Draining | Self::NoAttestedNode => 5,
             Self::Node(failure) => failure.retry_after_s().unwrap_or(1),
+            Self::RateLimited { retry_after_s } => *retry_after_s,
             _ => 1,
         }
     }

@@ -140,14 +140,7 @@ impl Shared {
                 response
             }
         };
-        let headers = response.headers_mut();
-        headers.insert(
-            HeaderName::from_static("sealgate-node"),
-            verified.id_header.clone(),
-        );
-        if let Some(value) = verified.attestation_header(self.clock.now()) {
-            headers.insert(HeaderName::from_static("sealgate-attestation"), value);
-        }
+        verified.say(response.headers_mut(), self.clock.now());
         response
     }
 }

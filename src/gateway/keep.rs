@@ -74,6 +74,15 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// The same for a node that was verified just now.
+    pub(super) async fn run_on(mut self, verified: &Verified) {
+        let renewal = self.until_renewal(verified, self.clock().now());
+        self.due = Instant::now() + renewal;
+        self.follow_rules().await;
+        self.rest().await;
+        self.run().await;
+    }
+
     async fn appraise(&mut self) -> Result<Judged, AttestError> {
         loop {
             if let Some(appraised) = self.appraise_under_one_policy().await {

@@ -5,6 +5,10 @@
 //! and decides on another try, `exchange` seals the request, sends it through `upstream` and opens
 //! the reply; `whole` or `stream` give it on.
 //!
+//! What is sealed by somebody else takes another way: `fleet` gives out what is known of nodes and
+//! `locks` on them, and `relay` carries sealed bytes that nothing here can open. `announce` takes in
+//! nodes that the configuration does not name; `dial` holds connections to addresses.
+//!
 //! Beside it `keep` has each `node` appraised by `attest`, under the `rules` in force; `archive`
 //! keeps what was judged, `trust` ends what a node's requests hold when it is no longer verified, and
 //! `self_test` tries the verifier itself.
@@ -13,6 +17,7 @@
 //! The gateway carries bodies and replies; it rewrites neither.
 
 mod admit;
+mod announce;
 mod archive;
 mod ask;
 mod attest;
@@ -21,14 +26,18 @@ mod body;
 mod cors;
 mod credential;
 mod document;
+mod dial;
 mod error;
 mod exchange;
+mod fleet;
 mod infer;
 mod keep;
+mod locks;
 mod node;
 mod nodes;
 mod problem;
 mod record;
+mod relay;
 mod routes;
 mod rules;
 mod self_test;
@@ -56,19 +65,21 @@ use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     admit::Admission,
+    announce::Desk,
     archive::Archive,
     attest::{Attester, Settings},
     authenticate::Callers,
     cors::Cors,
     credential::Credential,
     keep::Keeper,
+    locks::Locks,
     node::Node,
     nodes::Nodes,
     rules::{Reloader, Rules, Sources},
@@ -91,6 +102,8 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for error events to leave once open requests are ended.
 const CUT_GRACE: Duration = Duration::from_secs(2);
+/// Most questions for evidence that callers have nodes asked at once.
+const MAX_QUESTIONS: usize = 8;
 /// Time for the last verdicts to be written.
 const ARCHIVE_GRACE: Duration = Duration::from_secs(2);
 
@@ -152,6 +165,11 @@ struct Shared {
     callers: Callers,
     admission: Admission,
     nodes: Nodes,
+    /// Where nodes announce themselves, if they may.
+    desk: Option<Desk>,
+    locks: Locks,
+    /// Callers' questions to nodes for evidence.
+    questions: Semaphore,
     /// What nodes are judged by.
     rules: watch::Receiver<Arc<Rules>>,
     padding: Padding,
@@ -177,6 +195,7 @@ struct Limits {
 #[derive(Debug)]
 struct Timeouts {
     body: Duration,
+    connect: Duration,
     attest: Duration,
     first_byte: Duration,
     idle: Duration,
@@ -307,10 +326,24 @@ impl Beside {
         tasks: &TaskTracker,
     ) -> Option<archive::Ended> {
         let attester = Arc::new(self.attester);
-        for node in &shared.nodes.all {
+        for node in shared.nodes.all().iter() {
             let keeping = keep(Arc::clone(&attester), Arc::clone(shared), Arc::clone(node));
             tasks.spawn(until(stop.clone(), keeping));
         }
+        if let Some(orders) = shared.desk.as_ref().and_then(Desk::take_orders) {
+            let (stop, tasks) = (stop.clone(), tasks.clone());
+            let serving = announce::serve(
+                orders,
+                attester,
+                Arc::clone(shared),
+                stop.clone(),
+                tasks.clone(),
+            );
+            tasks.spawn(until(stop, serving));
+        }
+        let locks = Arc::clone(shared);
+        let expiring = async move { locks.locks.expire().await };
+        tasks.spawn(until(stop.clone(), expiring));
         let nodes = Arc::clone(shared);
         let current = async move { nodes.nodes.keep_current(nodes.clock).await };
         tasks.spawn(until(stop.clone(), current));
@@ -374,7 +407,7 @@ async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        for verified in shared.nodes.all.iter().flat_map(|node| node.held()) {
+        for verified in shared.nodes.all().iter().flat_map(|node| node.held()) {
             verified.channel.sweep();
         }
     }
@@ -394,6 +427,9 @@ fn share(
         callers: read_callers(config)?,
         admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
         nodes: Nodes::new(nodes, value.models.clone()),
+        desk: value.announce.clone().map(Desk::new),
+        locks: Locks::new(value.locks),
+        questions: Semaphore::new(MAX_QUESTIONS),
         rules,
         padding: value.padding,
         retry_unauthenticated: value.retry_unauthenticated,
@@ -405,6 +441,7 @@ fn share(
         },
         timeouts: Timeouts {
             body: millis(timeouts.body_ms),
+            connect: millis(timeouts.connect_ms),
             attest: millis(timeouts.attest_ms),
             first_byte: millis(timeouts.first_byte_ms),
             idle: millis(timeouts.idle_ms),

@@ -1,19 +1,21 @@
 //! One node: what attestation found, how it stands, and how another appraisal is asked for.
 
 use std::{
+    net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use attestation::{StatementDigest, VerifiedNode, statement::ClaimedKey};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     attest::Evidence, credential::Credential, rules::Rules, tls::Roots, trust::Trust,
@@ -29,12 +31,13 @@ const MAX_REPLACED: usize = 64;
 /// How long a node that does not open, or refuses for good, is left alone.
 pub(super) const BAR: Duration = Duration::from_secs(60);
 
-/// One node of the configuration.
+/// One node.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) url: NodeUrl,
     pub(super) credential: Option<Credential>,
     pub(super) roots: Roots,
+    pub(super) origin: Origin,
     in_flight: AtomicU32,
     epoch: Instant,
     /// Until when other nodes go first, in milliseconds from `epoch`.
@@ -44,15 +47,32 @@ pub(super) struct Node {
     state: watch::Sender<State>,
     /// Wakes the task that keeps it attested.
     pub(super) wanted: Notify,
+    /// Set once another took its place.
+    pub(super) gone: CancellationToken,
     /// Whether a request waits for an appraisal.
     demanded: AtomicBool,
     /// When one did last, in milliseconds from `epoch`; 0 for never.
     last_demand: AtomicU64,
 }
 
+/// Where the gateway knows a node from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// The configuration.
+    Configured,
+    /// Its announcement. Connections go to the addresses that were checked then, whatever its name
+    /// means later, and it keeps the id that it joined with.
+    Announced {
+        addresses: Arc<[SocketAddr]>,
+        id: OnceLock<Arc<str>>,
+    },
+}
+
 /// What attestation found.
 #[derive(Debug, Default)]
 struct State {
+    /// The id that it had last, verified still or not.
+    id: Option<Arc<str>>,
     verified: Option<Arc<Verified>>,
     /// Appraisals of other keys that were verified before, on which requests may rest; the oldest
     /// first.
@@ -79,6 +99,7 @@ pub(super) struct Verified {
     /// Whether the evidence vouches for the connection itself.
     pub(super) authenticated_channel: bool,
     pub(super) id: Arc<str>,
+    pub(super) small_id: u64,
     pub(super) id_header: HeaderValue,
     /// The statement's digest in hex.
     pub(super) statement: String,
@@ -103,6 +124,15 @@ impl Verified {
         let age = unix_seconds(now).saturating_sub(unix_seconds(self.node.verified_at()));
         let (tee, root) = (self.node.tee(), self.node.root());
         HeaderValue::try_from(format!("{tee}; root={root}; age={age}")).ok()
+    }
+
+    /// Says in a reply's head which node it is of, and what vouches for it.
+    pub(super) fn say(&self, headers: &mut HeaderMap, now: SystemTime) {
+        let name = HeaderName::from_static("sealgate-node");
+        headers.insert(name, self.id_header.clone());
+        if let Some(value) = self.attestation_header(now) {
+            headers.insert(HeaderName::from_static("sealgate-attestation"), value);
+        }
     }
 
     /// Whether `node` holds a key of this one, so that what was sealed to this one is open to it.
@@ -140,20 +170,71 @@ impl State {
 }
 
 impl Node {
+    /// A node of the configuration.
     pub(super) fn new(url: NodeUrl, credential: Option<Credential>, roots: Roots) -> Self {
+        Self::with(url, credential, roots, Origin::Configured)
+    }
+
+    /// A node that announced itself, and may be at these addresses.
+    pub(super) fn announced(url: NodeUrl, addresses: Vec<SocketAddr>) -> Self {
+        let origin = Origin::Announced {
+            addresses: addresses.into(),
+            id: OnceLock::new(),
+        };
+        Self::with(url, None, Roots::Public, origin)
+    }
+
+    fn with(url: NodeUrl, credential: Option<Credential>, roots: Roots, origin: Origin) -> Self {
         Self {
             url,
             credential,
             roots,
+            origin,
             in_flight: AtomicU32::new(0),
             epoch: Instant::now(),
             avoided_until: AtomicU64::new(0),
             barred_until: AtomicU64::new(0),
             state: watch::Sender::new(State::default()),
             wanted: Notify::new(),
+            gone: CancellationToken::new(),
             demanded: AtomicBool::new(false),
             last_demand: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn is_announced(&self) -> bool {
+        matches!(self.origin, Origin::Announced { .. })
+    }
+
+    /// The addresses that connections are held to.
+    pub(super) fn pinned(&self) -> Option<&Arc<[SocketAddr]>> {
+        match &self.origin {
+            Origin::Configured => None,
+            Origin::Announced { addresses, .. } => Some(addresses),
+        }
+    }
+
+    /// Whether what was checked of its address is as true of these ones: of a node of the
+    /// configuration nothing was.
+    pub(super) fn is_at(&self, addresses: &[SocketAddr]) -> bool {
+        self.pinned()
+            .is_none_or(|pinned| pinned.iter().any(|one| addresses.contains(one)))
+    }
+
+    /// Whether it may have this id: a node that announced itself keeps the one that it joined with.
+    pub(super) fn may_be(&self, id: &Arc<str>) -> bool {
+        match &self.origin {
+            Origin::Configured => true,
+            Origin::Announced { id: joined, .. } => *joined.get_or_init(|| Arc::clone(id)) == *id,
+        }
+    }
+
+    /// Whether the id of `other`, which is verified, is this one's: for good if the configuration
+    /// names this one, and otherwise while it is verified.
+    pub(super) fn holds_id_of(&self, other: &Self) -> bool {
+        let id = other.state.borrow().id.clone();
+        let state = self.state.borrow();
+        state.id == id && (!self.is_announced() || state.verified.is_some())
     }
 
     /// What the last appraisal that passed found, if it still holds.
@@ -187,6 +268,13 @@ impl Node {
     pub(super) fn next_end(&self, now: SystemTime) -> Option<Duration> {
         let state = self.state.borrow();
         state.held().map(|it| it.left(now)).min()
+    }
+
+    /// Waits until the node is not verified.
+    pub(super) async fn until_unverified(&self) {
+        let mut state = self.state.subscribe();
+        // The sender is this node's own: it cannot be gone.
+        let _ = state.wait_for(|state| state.verified.is_none()).await;
     }
 
     /// Waits until the node is verified.
@@ -235,6 +323,7 @@ impl Node {
             }
             changed |= old.is_none_or(|old| old.node.models() != new.node.models());
             let trust = new.trust.clone();
+            state.id = Some(Arc::clone(&new.id));
             let old = state.verified.replace(new);
             state.replaced.extend(old);
             state.replaced.retain(|replaced| !replaced.trust.is(&trust));
@@ -299,6 +388,22 @@ impl Node {
             }
             state.appraisals
         };
+        self.demanded(state, appraisals, within).await
+    }
+
+    /// Has the node appraised again, and waits for it.
+    pub(super) async fn refresh(&self, within: Duration) -> Reattested {
+        let mut state = self.state.subscribe();
+        let appraisals = state.borrow_and_update().appraisals;
+        self.demanded(state, appraisals, within).await
+    }
+
+    async fn demanded(
+        &self,
+        mut state: watch::Receiver<State>,
+        appraisals: u64,
+        within: Duration,
+    ) -> Reattested {
         if let Err(rest) = self.demand() {
             return Reattested::TooSoon(rest);
         }

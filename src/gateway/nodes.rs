@@ -20,7 +20,10 @@ use super::{
     error::Error,
     node::{Chosen, Node, Standing, Verified},
 };
-use crate::clock::{Clock, unix_seconds};
+use crate::{
+    clock::{Clock, unix_seconds},
+    config::gateway::NodeUrl,
+};
 
 /// Most nodes that are looked at for one request.
 const MAX_PROBES: usize = 64;
@@ -30,12 +33,15 @@ const MAX_REMEMBERED: usize = 16 * 1024;
 /// All nodes, and what they serve.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    pub(super) all: Vec<Arc<Node>>,
+    /// In no order; replaced as a whole when one comes or goes.
+    all: RwLock<Arc<Vec<Arc<Node>>>>,
     /// Other names for models: the caller's name to the node's.
     aliases: BTreeMap<String, String>,
     snapshot: RwLock<Arc<Snapshot>>,
     /// Wakes the task that makes snapshots.
     changed: Notify,
+    /// Says that another was made.
+    made: watch::Sender<()>,
     /// Whether every node was appraised once, whatever came of it.
     settled: watch::Sender<bool>,
 }
@@ -45,8 +51,17 @@ pub(super) struct Nodes {
 pub(super) struct Snapshot {
     /// By the caller's name for it. A model that was served once stays, with no nodes.
     models: HashMap<Arc<str>, Arc<Served>>,
-    /// Nodes that are verified.
-    verified: usize,
+    /// Nodes that are verified, by their ids; of several with one id the configured one.
+    by_id: HashMap<Arc<str>, Arc<Node>>,
+}
+
+/// Why an announced node does not join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotJoined {
+    /// Another has its id.
+    IdTaken,
+    /// There are as many as may be.
+    Full,
 }
 
 /// A model.
@@ -64,10 +79,11 @@ pub(super) struct Served {
 impl Nodes {
     pub(super) fn new(all: Vec<Arc<Node>>, aliases: BTreeMap<String, String>) -> Self {
         Self {
-            all,
+            all: RwLock::new(Arc::new(all)),
             aliases,
             snapshot: RwLock::default(),
             changed: Notify::new(),
+            made: watch::Sender::new(()),
             settled: watch::Sender::new(false),
         }
     }
@@ -101,8 +117,65 @@ impl Nodes {
 
     /// Waits for the first node that is verified.
     pub(super) async fn first_verified(&self) -> Option<Arc<Verified>> {
-        let verified = self.all.iter().map(|node| Box::pin(node.until_verified()));
+        let all = self.all();
+        let verified = all.iter().map(|node| Box::pin(node.until_verified()));
         futures_util::future::select_all(verified).await.0
+    }
+
+    /// Every node, verified or not.
+    pub(super) fn all(&self) -> Arc<Vec<Arc<Node>>> {
+        Arc::clone(&self.all.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The node at this address.
+    pub(super) fn at(&self, url: &NodeUrl) -> Option<Arc<Node>> {
+        self.all().iter().find(|node| node.url == *url).cloned()
+    }
+
+    /// Takes in a node that announced itself and is verified, in place of an announced one at the
+    /// same address.
+    ///
+    /// # Errors
+    /// [`NotJoined`] if another node has its id, or `max` have announced themselves.
+    pub(super) fn join(&self, new: &Arc<Node>, max: usize) -> Result<(), NotJoined> {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let is_replaced = |node: &Arc<Node>| node.is_announced() && node.url == new.url;
+        let mut others = all.iter().filter(|node| !is_replaced(node));
+        if others.any(|node| node.holds_id_of(new)) {
+            return Err(NotJoined::IdTaken);
+        }
+        let mut next: Vec<_> = all.iter().filter(|it| !is_replaced(it)).cloned().collect();
+        if next.iter().filter(|node| node.is_announced()).count() >= max {
+            return Err(NotJoined::Full);
+        }
+        next.push(Arc::clone(new));
+        let before = std::mem::replace(&mut *all, Arc::new(next));
+        drop(all);
+        for node in before.iter().filter(|node| is_replaced(node)) {
+            node.gone.cancel();
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Waits until the snapshot has a node that joined, by its id.
+    pub(super) async fn until_listed(&self, node: &Arc<Node>, id: &str) {
+        let mut made = self.made.subscribe();
+        let is_listed = |known: &Arc<Node>| Arc::ptr_eq(known, node);
+        while !self.snapshot().node(id).is_some_and(is_listed) {
+            // The sender is here: it cannot be gone.
+            let _ = made.changed().await;
+        }
+    }
+
+    /// Lets a node go.
+    pub(super) fn leave(&self, gone: &Arc<Node>) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let staying = all.iter().filter(|node| !Arc::ptr_eq(node, gone));
+        let next = Arc::new(staying.cloned().collect());
+        *all = next;
+        drop(all);
+        self.changed();
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -124,15 +197,22 @@ impl Nodes {
     }
 
     fn rebuild(&self, now: SystemTime) {
-        let settled = self.all.iter().all(|node| node.is_appraised());
-        let verified = self
-            .all
-            .iter()
-            .filter_map(|node| Some((node, node.verified()?)));
+        let all = self.all();
+        let settled = all.iter().all(|node| node.is_appraised());
+        let (announced, configured): (Vec<_>, Vec<_>) =
+            all.iter().partition(|node| node.is_announced());
         let mut served: HashMap<String, Vec<Arc<Node>>> = HashMap::new();
-        let mut count = 0_usize;
-        for (node, verified) in verified {
-            count = count.saturating_add(1);
+        let mut by_id: HashMap<Arc<str>, Arc<Node>> = HashMap::new();
+        for node in configured.into_iter().chain(announced) {
+            let Some(verified) = node.verified() else {
+                continue;
+            };
+            // Whoever announced itself first, the configuration's word counts.
+            if node.is_announced() && by_id.contains_key(&verified.id) {
+                continue;
+            }
+            let id = Arc::clone(&verified.id);
+            by_id.entry(id).or_insert_with(|| Arc::clone(node));
             for model in verified.node.models() {
                 served
                     .entry(model.clone())
@@ -141,12 +221,13 @@ impl Nodes {
             }
         }
         let old = self.snapshot();
-        let snapshot = Snapshot::next(&old, &served, &self.aliases, count, unix_seconds(now));
+        let snapshot = Snapshot::next(&old, &served, &self.aliases, by_id, unix_seconds(now));
         *self
             .snapshot
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         // Last: who waits for it reads the snapshot next.
+        self.made.send_replace(());
         if settled {
             self.settled.send_replace(true);
         }
@@ -158,7 +239,7 @@ impl Snapshot {
         old: &Self,
         served: &HashMap<String, Vec<Arc<Node>>>,
         aliases: &BTreeMap<String, String>,
-        verified: usize,
+        by_id: HashMap<Arc<str>, Arc<Node>>,
         now: u64,
     ) -> Self {
         let aliased = aliases
@@ -192,12 +273,22 @@ impl Snapshot {
                 })
             });
         }
-        Self { models, verified }
+        Self { models, by_id }
     }
 
     /// Whether any node is verified.
     pub(super) fn is_ready(&self) -> bool {
-        self.verified > 0
+        !self.by_id.is_empty()
+    }
+
+    /// The verified node with this id.
+    pub(super) fn node(&self, id: &str) -> Option<&Arc<Node>> {
+        self.by_id.get(id)
+    }
+
+    /// The nodes that are verified, one for each id, in no order.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.by_id.values()
     }
 
     /// The model of this name.
@@ -283,7 +374,9 @@ mod tests {
             .iter()
             .map(|(name, nodes)| ((*name).to_owned(), nodes.to_vec()));
         let aliases = BTreeMap::from([("other".to_owned(), "a".to_owned())]);
-        Snapshot::next(old, &served.collect(), &aliases, verified, 7)
+        let ids = nodes(verified).into_iter().enumerate();
+        let by_id = ids.map(|(i, node)| (i.to_string().into(), node)).collect();
+        Snapshot::next(old, &served.collect(), &aliases, by_id, 7)
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use super::{
     body::{self, ReplyBody},
     cors, document,
     error::Error,
+    fleet,
 };
 use crate::{
     config::gateway::is_loopback_host,
@@ -37,6 +38,7 @@ pub(super) enum Route<'a> {
     Infer(Endpoint),
     Models,
     Model(&'a str),
+    Fleet(fleet::Route<'a>),
     Health,
     Ready,
     Document,
@@ -56,13 +58,17 @@ impl<'a> Route<'a> {
             "/readyz" => Some(Self::Ready),
             "/openapi.json" => Some(Self::Document),
             "/docs" => Some(Self::Page),
-            other => other.strip_prefix("/v1/models/").map(Self::Model),
+            other => match other.strip_prefix("/v1/models/") {
+                Some(model) => Some(Self::Model(model)),
+                None => fleet::Route::of(other).map(Self::Fleet),
+            },
         }
     }
 
     fn allow(&self) -> &'static str {
         match self {
             Self::Infer(_) => "POST, OPTIONS",
+            Self::Fleet(route) => route.allow(),
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -70,6 +76,7 @@ impl<'a> Route<'a> {
     pub(super) fn takes(&self, method: &Method) -> bool {
         match self {
             Self::Infer(_) => method == Method::POST,
+            Self::Fleet(route) => route.takes(method),
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
@@ -84,6 +91,9 @@ impl Shared {
         let mut response = match self.route(&parts) {
             Ok(Route::Infer(endpoint)) if parts.method != Method::OPTIONS => {
                 self.infer(id, endpoint, &parts, body).await
+            }
+            Ok(Route::Fleet(route)) if parts.method != Method::OPTIONS => {
+                self.fleet(id, route, &parts, body).await
             }
             routed => {
                 if let Ok(Route::Models | Route::Model(_)) = routed {
@@ -148,7 +158,7 @@ impl Shared {
             return Ok(response);
         }
         match route {
-            Route::Infer(_) => Err(Error::NotFound),
+            Route::Infer(_) | Route::Fleet(_) => Err(Error::NotFound),
             Route::Health => Ok(json(Bytes::from_static(br#"{"message":"ok"}"#))),
             Route::Ready => Ok(self.ready()),
             Route::Document => Ok(document::json_reply()),
@@ -221,7 +231,7 @@ fn names_this_machine(parts: &http::request::Parts) -> bool {
 }
 
 /// `%2F` and the like decoded (RFC 3986 section 2.1); `None` for what is no UTF-8 afterwards.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {

@@ -5,6 +5,7 @@
 //! a reply closes its connection at once, which is how a node learns that the asker is gone.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -28,6 +29,7 @@ use tokio::{
 };
 use tower_service::Service as _;
 
+use super::dial::Dialer;
 use crate::config::gateway::NodeUrl;
 
 /// Longest time that a connection waits for its next request: shorter than a node keeps one.
@@ -64,7 +66,7 @@ pub(super) enum SendError {
 /// The way to one node, with its idle connections.
 #[derive(Debug)]
 pub(super) struct Channel {
-    connector: HttpsConnector<HttpConnector>,
+    connector: HttpsConnector<HttpConnector<Dialer>>,
     target: Uri,
     host: HeaderValue,
     connect_timeout: Duration,
@@ -80,17 +82,19 @@ struct Idle {
 }
 
 impl Channel {
-    /// The way to `url`; `tls` says whom an `https` connection must end at.
+    /// The way to `url`, or only to `addresses` of it if they are given; `tls` says whom an `https`
+    /// connection must end at.
     ///
     /// # Errors
     /// If the address makes no URI, which a [`NodeUrl`] always does.
     pub(super) fn new(
         url: &NodeUrl,
+        addresses: Option<&Arc<[SocketAddr]>>,
         tls: ClientConfig,
         connect_timeout: Duration,
         max_idle: usize,
     ) -> Result<Self, http::Error> {
-        let mut http = HttpConnector::new();
+        let mut http = HttpConnector::new_with_resolver(Dialer::new(addresses));
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEPALIVE));
@@ -274,6 +278,11 @@ pub(super) struct NodeBody {
 }
 
 impl NodeBody {
+    /// How many bytes are still to come, where the node says so.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.incoming.size_hint().exact()
+    }
+
     /// The next bytes, or `None` at the end, where the connection goes back to the pool.
     pub(super) fn poll_data(
         &mut self,

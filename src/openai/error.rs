@@ -69,6 +69,24 @@ pub enum Code {
     FirstByteTimeout,
     /// The node fell silent in the middle of its reply.
     IdleTimeout,
+    /// The key may not use every model of this node, and what is sealed cannot be looked into.
+    RelayNotAllowed,
+    /// The policy forbids the format that this path is for.
+    DialectForbidden,
+    /// No node may announce itself from this address.
+    AnnouncementNotAllowed,
+    /// No verified node has this id.
+    NodeNotFound,
+    /// Another node has the id that an announced one claims.
+    NodeIdTaken,
+    /// An announced node gave no evidence that the policy accepts.
+    EvidenceRefused,
+    /// No such lock of this caller waits for this request.
+    LockNotFound,
+    /// The key, or all keys together, hold as many locks as they may.
+    TooManyLocks,
+    /// As many nodes have announced themselves as may.
+    TooManyNodes,
     /// A fault of the gateway itself.
     Internal,
 }
@@ -104,7 +122,7 @@ const fn row(
 
 impl Code {
     /// Every code, for tables, metrics and documentation.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 36] = [
         Self::InvalidRequest,
         Self::InvalidJson,
         Self::DuplicateMember,
@@ -131,6 +149,15 @@ impl Code {
         Self::StoreUnavailable,
         Self::FirstByteTimeout,
         Self::IdleTimeout,
+        Self::RelayNotAllowed,
+        Self::DialectForbidden,
+        Self::AnnouncementNotAllowed,
+        Self::NodeNotFound,
+        Self::NodeIdTaken,
+        Self::EvidenceRefused,
+        Self::LockNotFound,
+        Self::TooManyLocks,
+        Self::TooManyNodes,
         Self::Internal,
     ];
 
@@ -194,6 +221,27 @@ impl Code {
                 "The node did not begin its reply in time."),
             Self::IdleTimeout => row(S::GATEWAY_TIMEOUT, "idle_timeout", SERVER,
                 "The node fell silent in the middle of its reply."),
+            Self::RelayNotAllowed => row(S::FORBIDDEN, "relay_not_allowed", PERMISSION,
+                "This API key is held to some models and this node serves others; what is sealed shows \
+                 not which one it asks."),
+            Self::DialectForbidden => row(S::FORBIDDEN, "dialect_forbidden", PERMISSION,
+                "The policy of this gateway forbids what is sealed in the format of this path."),
+            Self::AnnouncementNotAllowed => row(S::FORBIDDEN, "announcement_not_allowed",
+                PERMISSION,
+                "The configuration of this gateway lets no node announce itself with this address."),
+            Self::NodeNotFound => row(S::NOT_FOUND, "node_not_found", INVALID_REQUEST,
+                "No verified node has this id. `GET /v1/nodes` lists those that are verified."),
+            Self::NodeIdTaken => row(S::CONFLICT, "node_id_taken", INVALID_REQUEST,
+                "Another node of this gateway has the id that this one claims."),
+            Self::EvidenceRefused => row(S::UNPROCESSABLE_ENTITY, "evidence_refused", INVALID_REQUEST,
+                "The node gave no evidence that the policy of this gateway accepts."),
+            Self::LockNotFound => row(S::LOCKED, "lock_not_found", INVALID_REQUEST,
+                "No lock of this API key waits for this request: it was used or has expired, or is for \
+                 another model or key. Take a new one with `POST /v1/nodes/lock`."),
+            Self::TooManyLocks => row(S::TOO_MANY_REQUESTS, "too_many_locks", RATE_LIMIT,
+                "Too many locks wait for their request. Use them, or let them expire."),
+            Self::TooManyNodes => row(S::SERVICE_UNAVAILABLE, "too_many_nodes", SERVER,
+                "As many nodes have announced themselves as this gateway keeps."),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal_error", SERVER,
                 "The gateway made a mistake."),
         }
@@ -255,7 +303,16 @@ impl Code {
             | Self::NoAttestedNode
             | Self::NoNodeAvailable
             | Self::Draining
-            | Self::StoreUnavailable => None,
+            | Self::StoreUnavailable
+            | Self::RelayNotAllowed
+            | Self::DialectForbidden
+            | Self::AnnouncementNotAllowed
+            | Self::NodeNotFound
+            | Self::NodeIdTaken
+            | Self::EvidenceRefused
+            | Self::LockNotFound
+            | Self::TooManyLocks
+            | Self::TooManyNodes => None,
         }
     }
 
@@ -270,6 +327,8 @@ impl Code {
                 | Self::NoNodeAvailable
                 | Self::Draining
                 | Self::StoreUnavailable
+                | Self::TooManyLocks
+                | Self::TooManyNodes
         )
     }
 
@@ -360,6 +419,15 @@ mod tests {
             ("store_unavailable", 503, "server_error"),
             ("first_byte_timeout", 504, "server_error"),
             ("idle_timeout", 504, "server_error"),
+            ("relay_not_allowed", 403, "permission_error"),
+            ("dialect_forbidden", 403, "permission_error"),
+            ("announcement_not_allowed", 403, "permission_error"),
+            ("node_not_found", 404, "invalid_request_error"),
+            ("node_id_taken", 409, "invalid_request_error"),
+            ("evidence_refused", 422, "invalid_request_error"),
+            ("lock_not_found", 423, "invalid_request_error"),
+            ("too_many_locks", 429, "rate_limit_error"),
+            ("too_many_nodes", 503, "server_error"),
             ("internal_error", 500, "server_error"),
         ];
         let table = Code::ALL.map(|code| (code.code(), code.status().as_u16(), code.kind()));

@@ -11,6 +11,7 @@ mod error;
 mod json;
 pub mod level;
 pub mod models;
+pub mod nodes;
 mod request;
 pub mod schemas;
 pub mod sse;

@@ -17,6 +17,7 @@ mod contract;
 mod doctor;
 mod endpoints;
 mod failures;
+mod fleet;
 mod harness;
 mod layers;
 mod node;

@@ -29,7 +29,7 @@ struct Node {
 }
 
 /// The members of a sealed request that a test may bend.
-struct Inner {
+pub(crate) struct Inner {
     method: &'static str,
     path: &'static str,
     date: String,
@@ -41,15 +41,15 @@ struct Inner {
 
 /// The reply inside the seal.
 #[derive(Debug)]
-struct Opened {
-    status: u16,
+pub(crate) struct Opened {
+    pub(crate) status: u16,
     media_type: String,
     body: Vec<u8>,
     trailers: Vec<String>,
 }
 
 impl Opened {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
@@ -87,15 +87,7 @@ impl Node {
     }
 
     fn inner(&self, body: &Value) -> Inner {
-        Inner {
-            method: "POST",
-            path: "/v1/completions",
-            date: date(0),
-            statement: self.statement.clone(),
-            request_id: "0123456789abcdef0123456789abcdef".to_owned(),
-            more: vec![("sealgate-padding", "off")],
-            body: body.to_string().into_bytes(),
-        }
+        Inner::new(&self.statement, body)
     }
 
     /// Seals with the published `ohttp` crate (AES-128-GCM), sends, opens the reply.
@@ -121,24 +113,7 @@ impl Node {
         let configs = format!("{}/.well-known/ohttp-gateway", self.process.url);
         let reply = self.client.get(configs).send().await.unwrap();
         assert_eq!(reply.headers()["content-type"], "application/ohttp-keys");
-        let configs = reply.bytes().await.unwrap();
-        let client = ClientRequest::from_encoded_config_list(&configs).unwrap();
-        let written = Written::default();
-        let mut request = client.encapsulate_stream(written.clone()).unwrap();
-        request.write_all(&inner.encode()).await.unwrap();
-        request.close().await.unwrap();
-        let sealed = written.0.lock().unwrap().clone();
-        let open = async move |sealed: &[u8]| {
-            let mut opened = Vec::new();
-            request
-                .response(sealed)
-                .unwrap()
-                .read_to_end(&mut opened)
-                .await
-                .unwrap();
-            Opened::from(&Message::read_bhttp(&mut io::Cursor::new(opened)).unwrap())
-        };
-        (sealed, open)
+        seal(&reply.bytes().await.unwrap(), inner).await
     }
 
     fn post(&self, sealed: Vec<u8>) -> reqwest::RequestBuilder {
@@ -148,6 +123,31 @@ impl Node {
             .header("incremental", "?1")
             .body(sealed)
     }
+}
+
+/// A request sealed to one of these key configurations with the published `ohttp` crate, and what
+/// opens its reply.
+pub(crate) async fn seal(
+    configs: &[u8],
+    inner: &Inner,
+) -> (Vec<u8>, impl AsyncFn(&[u8]) -> Opened + use<>) {
+    let client = ClientRequest::from_encoded_config_list(configs).unwrap();
+    let written = Written::default();
+    let mut request = client.encapsulate_stream(written.clone()).unwrap();
+    request.write_all(&inner.encode()).await.unwrap();
+    request.close().await.unwrap();
+    let sealed = written.0.lock().unwrap().clone();
+    let open = async move |sealed: &[u8]| {
+        let mut opened = Vec::new();
+        request
+            .response(sealed)
+            .unwrap()
+            .read_to_end(&mut opened)
+            .await
+            .unwrap();
+        Opened::from(&Message::read_bhttp(&mut io::Cursor::new(opened)).unwrap())
+    };
+    (sealed, open)
 }
 
 /// Bytes written so far, for a writer that keeps what it is given.
@@ -174,6 +174,19 @@ impl AsyncWrite for Written {
 }
 
 impl Inner {
+    /// A completion request to the node with this statement.
+    pub(crate) fn new(statement: &str, body: &Value) -> Self {
+        Self {
+            method: "POST",
+            path: "/v1/completions",
+            date: date(0),
+            statement: statement.to_owned(),
+            request_id: "0123456789abcdef0123456789abcdef".to_owned(),
+            more: vec![("sealgate-padding", "off")],
+            body: body.to_string().into_bytes(),
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut message = Message::request(
             self.method.into(),

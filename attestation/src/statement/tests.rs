@@ -47,6 +47,23 @@ fn reads_what_it_writes() {
 }
 
 #[test]
+fn keys_of_the_dialects_are_read_as_such() {
+    let mut draft = draft();
+    for (key_id, suite) in [(8, Suite::EhbpX25519), (9, Suite::SeedX25519)] {
+        draft.keys.push(ClaimedKey {
+            key_id,
+            suite,
+            ..draft.keys[0]
+        });
+    }
+    let text = String::from_utf8(draft.to_json().unwrap()).unwrap();
+    assert!(text.contains(r#""key_id":8,"suite":"ehbp-x25519""#));
+    assert!(text.contains(r#""key_id":9,"suite":"seed-x25519""#));
+    let statement = Statement::parse(text.as_bytes()).unwrap();
+    assert_eq!(statement.keys(), draft.keys);
+}
+
+#[test]
 fn ignores_unknown_members_and_suites() {
     let other = r#""x":{"y":[1]},"keys":[{"key_id":1,"suite":"x-wing","public_key":"long"},"#;
     let statement = Statement::parse(text().replace("\"keys\":[", other).as_bytes()).unwrap();

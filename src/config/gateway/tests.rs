@@ -81,6 +81,26 @@ fn a_wrong_configuration_names_the_key() {
             "cors.origins",
         ),
         (
+            "announcements from nowhere",
+            format!("{MINIMAL}[announce]\nallow = []\n"),
+            "announce.allow",
+        ),
+        (
+            "announcements from a pattern",
+            format!("{MINIMAL}[announce]\nallow = [\"*.example\"]\n"),
+            "a host name",
+        ),
+        (
+            "more announced nodes than can be kept",
+            format!("{MINIMAL}[announce]\nallow = [\"a\"]\nmax_nodes = 4097\n"),
+            "announce.max_nodes",
+        ),
+        (
+            "no lock at all",
+            format!("{MINIMAL}[locks]\ntotal = 0\n"),
+            "total",
+        ),
+        (
             "an archive without a folder",
             format!("{MINIMAL}[archive]\nrequired = true\n"),
             "dir",

@@ -78,7 +78,7 @@ async fn an_appraisal_serves_until_its_end_and_its_streams_no_longer() {
     let stream = gateway.begin(STREAM_BODY).await;
     node.lie();
 
-    let known = &gateway.shared.nodes.all[0];
+    let known = &gateway.shared.nodes.all()[0];
     let verified = known.verified().unwrap();
     let end = verified.node.expires_at();
     let left = || end.duration_since(clock.now()).unwrap();

@@ -15,12 +15,15 @@ use std::{
 };
 
 use attestation::{
-    Answer, Nonce, binding,
+    Answer, Dialect, Nonce, binding,
     software_root::{SoftwareRoot, SoftwareSigner},
     statement::{ClaimedKey, Draft, EngineLocation, Software, Suite},
 };
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, LOCATION},
+};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
@@ -50,6 +53,17 @@ pub(super) struct Asked {
     pub(super) request: OpenedRequest,
     pub(super) sealer: ReplySealer,
 }
+
+/// A request that the fake node got as somebody else made it.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+type Carrying = Arc<dyn Fn(Carried) -> Playing + Send + Sync>;
 
 /// A body that a test writes.
 pub(super) struct FakeBody(mpsc::Receiver<Result<Bytes, Broken>>);
@@ -155,12 +169,16 @@ pub(in crate::gateway) enum Keys {
 struct Identity {
     keys: OpeningKeys,
     claimed: Vec<ClaimedKey>,
+    seed_key: [u8; 32],
     statement: Vec<u8>,
 }
 
 impl Identity {
     fn new(name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
-        let mut own = (OpeningKeys::new(), Vec::new());
+        let mut own = (
+            OpeningKeys::new(),
+            vec![claimed(200, Dialect::Seed.suite()).1],
+        );
         generate_key(3, &mut own);
         Self::with(own, name, tls_spki_sha256)
     }
@@ -194,27 +212,34 @@ impl Identity {
                 commit: String::new(),
             },
         };
+        let seed_key = claimed.last().unwrap().public_key;
         Self {
             keys,
             claimed,
+            seed_key,
             statement: draft.to_json().unwrap(),
         }
     }
 }
 
 /// Puts a fresh key before the others.
-fn generate_key(key_id: u8, (keys, claimed): &mut (OpeningKeys, Vec<ClaimedKey>)) {
+fn generate_key(key_id: u8, (keys, all): &mut (OpeningKeys, Vec<ClaimedKey>)) {
+    let (secret, key) = claimed(key_id, Suite::X25519);
+    all.insert(0, key);
+    keys.insert(key_id, secret);
+}
+
+fn claimed(key_id: u8, suite: Suite) -> (NodeSecret, ClaimedKey) {
     let secret = NodeSecret::generate().unwrap();
     let now = unix_seconds(Clock::system().now());
     let key = ClaimedKey {
         key_id,
-        suite: Suite::X25519,
+        suite,
         public_key: secret.public_key(),
         not_before: now - 60,
         not_after: now + 3600,
     };
-    claimed.insert(0, key);
-    keys.insert(key_id, secret);
+    (secret, key)
 }
 
 /// The node.
@@ -229,6 +254,10 @@ struct Shared {
     tls_spki_sha256: Option<[u8; 32]>,
     identity: Mutex<Arc<Identity>>,
     script: Mutex<Script>,
+    /// In place of it, for requests as they come.
+    carrying: Mutex<Option<Carrying>>,
+    /// Where requests for evidence are sent on to.
+    redirect: Mutex<Option<String>>,
     lies: Mutex<bool>,
     /// Whether evidence is given, or held back for now.
     gives: watch::Sender<bool>,
@@ -252,6 +281,8 @@ impl FakeNode {
             script: Mutex::new(Arc::new(|asked| {
                 Box::pin(async move { asked.json(200, r#"{"object":"text_completion"}"#) })
             })),
+            carrying: Mutex::default(),
+            redirect: Mutex::default(),
             lies: Mutex::new(false),
             gives: watch::Sender::new(true),
             attested: watch::Sender::new(0),
@@ -288,6 +319,26 @@ impl FakeNode {
         P: Future<Output = Response<FakeBody>> + Send + 'static,
     {
         *self.shared.script.lock().unwrap() = Arc::new(move |asked| Box::pin(script(asked)));
+    }
+
+    /// Plays `script` for every request as it comes, sealed or not, from now on.
+    pub(super) fn carry<F, P>(&self, script: F)
+    where
+        F: Fn(Carried) -> P + Send + Sync + 'static,
+        P: Future<Output = Response<FakeBody>> + Send + 'static,
+    {
+        let script: Carrying = Arc::new(move |carried| Box::pin(script(carried)));
+        *self.shared.carrying.lock().unwrap() = Some(script);
+    }
+
+    /// Sends whoever asks for evidence on to `url` from now on.
+    pub(super) fn redirect(&self, url: String) {
+        *self.shared.redirect.lock().unwrap() = Some(url);
+    }
+
+    /// The public key of the seed's format.
+    pub(super) fn seed_key(&self) -> [u8; 32] {
+        self.shared.identity.lock().unwrap().seed_key
     }
 
     /// New keys and a new statement, as after a restart.
@@ -344,6 +395,15 @@ impl Shared {
             self.attested.send_modify(|asked| *asked += 1);
             let mut gives = self.gives.subscribe();
             gives.wait_for(|gives| *gives).await.unwrap();
+            let redirect = self.redirect.lock().unwrap().clone();
+            if let Some(url) = redirect {
+                let mut response = plain(302, "text/plain", Bytes::new());
+                let url = format!("{url}{}", request.uri());
+                response
+                    .headers_mut()
+                    .insert(LOCATION, url.parse().unwrap());
+                return response;
+            }
             let nonce = request
                 .uri()
                 .query()
@@ -354,6 +414,17 @@ impl Shared {
             return plain(200, "application/json", answer.into());
         }
         self.asked.fetch_add(1, Ordering::Relaxed);
+        let carrying = self.carrying.lock().unwrap().clone();
+        if let Some(script) = carrying {
+            let (head, body) = request.into_parts();
+            let carried = Carried {
+                method: head.method,
+                path: head.uri.to_string(),
+                headers: head.headers,
+                body: body.collect().await.unwrap().to_bytes(),
+            };
+            return script(carried).await;
+        }
         assert_eq!(request.uri(), "/.well-known/ohttp-gateway");
         assert_eq!(request.headers()["incremental"], "?1");
         assert_eq!(request.headers()["cache-control"], "no-store");

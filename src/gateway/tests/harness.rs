@@ -91,6 +91,17 @@ impl Running {
 
     /// A gateway whose policy is in `folder`.
     pub(super) async fn start_in(folder: &Path, urls: &[String], rest: &str, clock: Clock) -> Self {
+        Self::start_adjusted(folder, urls, rest, clock, |_| {}).await
+    }
+
+    /// The same with something in it that no configuration says.
+    pub(super) async fn start_adjusted(
+        folder: &Path,
+        urls: &[String],
+        rest: &str,
+        clock: Clock,
+        adjust: impl FnOnce(&mut Shared),
+    ) -> Self {
         let nodes = urls
             .iter()
             .map(|url| format!("[[node]]\nurl = \"{url}\"\n"));
@@ -105,7 +116,8 @@ impl Running {
         );
         let path = folder.join("gateway.toml");
         let config = config::parse(&path, &text, std::iter::empty()).unwrap();
-        let gateway = Gateway::bind(config, clock).await.unwrap();
+        let mut gateway = Gateway::bind(config, clock).await.unwrap();
+        adjust(Arc::get_mut(&mut gateway.shared).unwrap());
         let (address, shared) = (gateway.address(), Arc::clone(&gateway.shared));
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(gateway.serve(shutdown.clone()));
@@ -143,6 +155,37 @@ impl Running {
         read(self.begin(body).await).await
     }
 
+    /// A JSON body to any path, as the holder of `key`.
+    pub(super) async fn post_as(&self, key: &str, path: &str, body: impl Into<Bytes>) -> Got {
+        read(self.begin_as(key, path, "application/json", body).await).await
+    }
+
+    pub(super) async fn get_as(&self, key: &str, path: &str) -> Got {
+        let request = self.request("GET", path);
+        let request = request.header("authorization", format!("Bearer {key}"));
+        self.send(request.body(Full::default()).unwrap()).await
+    }
+
+    /// The same where the reply has only begun.
+    pub(super) async fn begin_as(
+        &self,
+        key: &str,
+        path: &str,
+        media_type: &str,
+        body: impl Into<Bytes>,
+    ) -> Response<Incoming> {
+        let request = self
+            .request("POST", path)
+            .header(CONTENT_TYPE, media_type)
+            .header("authorization", format!("Bearer {key}"))
+            .body(Full::new(body.into()))
+            .unwrap();
+        timeout(PATIENCE, self.client.request(request))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
     /// A completion request whose reply has begun.
     pub(super) async fn begin(&self, body: impl Into<Bytes>) -> Response<Incoming> {
         let request = self
@@ -167,7 +210,19 @@ impl Running {
     }
 }
 
-async fn read(response: Response<Incoming>) -> Got {
+/// The rest of a body, and whether the connection was aborted there.
+pub(super) async fn read_raw(mut body: Incoming) -> (Vec<u8>, bool) {
+    let mut all = Vec::new();
+    loop {
+        match timeout(PATIENCE, body.frame()).await.unwrap() {
+            Some(Ok(frame)) => all.extend_from_slice(&frame.into_data().unwrap()),
+            Some(Err(_)) => return (all, true),
+            None => return (all, false),
+        }
+    }
+}
+
+pub(super) async fn read(response: Response<Incoming>) -> Got {
     let (head, body) = response.into_parts();
     let body = timeout(PATIENCE, body.collect())
         .await

@@ -1,8 +1,11 @@
 //! A gateway over loopback before nodes that a test plays.
 
+mod announcements;
 mod appraisals;
+mod carried;
 mod cors;
 pub(super) mod fake;
+mod fleet;
 mod harness;
 mod refusals;
 mod retries;

@@ -138,8 +138,8 @@ impl fmt::Debug for Asked {
     }
 }
 
-/// Reads a body into its members and what they say.
-pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<(Members<'_>, Asked), RequestError> {
+/// Reads a body into its members, none of them twice.
+pub(super) fn members_of(body: &[u8]) -> Result<Members<'_>, RequestError> {
     let text = str::from_utf8(body).map_err(|_| RequestError::InvalidJson)?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|error| {
         if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() {
@@ -163,6 +163,12 @@ pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<(Members<'_>, Aske
             expected: members::FEWER,
         });
     }
+    Ok(members)
+}
+
+/// Reads a body into its members and what they say.
+pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<(Members<'_>, Asked), RequestError> {
+    let members = members_of(body)?;
     let mut seen = Seen::default();
     for (name, value) in &members.entries {
         seen.member(endpoint, name, value)?;

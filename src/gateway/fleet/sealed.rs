@@ -1,0 +1,218 @@
+//! Requests that are sealed to a node's key by whoever sent them: authenticated, admitted, counted
+//! by bytes, and carried.
+
+use std::{sync::Arc, time::SystemTime};
+
+use attestation::{Dialect, Ineligible};
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response,
+    header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
+    request::Parts,
+};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::{Route, Shared};
+use crate::{
+    gateway::{
+        admit::Permit,
+        ask::Held,
+        authenticate::Caller,
+        body::{self, ReplyBody},
+        error::{Error, NodeFailure},
+        node::{Chosen, Node, Verified},
+        record::Record,
+        relay::Begun,
+    },
+    ids::RequestId,
+    openai::nodes::ConfidentialRequest,
+    seal::REQUEST_MEDIA_TYPE,
+};
+
+/// Where a node gives its key configurations and takes what is sealed to them (RFC 9540).
+const OHTTP: &str = "/.well-known/ohttp-gateway";
+
+impl Shared {
+    /// Carries a request. Whoever drops the future, or the reply's body, ends all work for it.
+    pub(super) async fn carry(
+        &self,
+        id: RequestId,
+        route: &Route<'_>,
+        parts: &Parts,
+        mut body: Incoming,
+    ) -> Response<ReplyBody> {
+        let mut record = Record::new(id, route.path());
+        let carrying = self.try_carry(route, parts, &mut body, &mut record);
+        match carrying.await {
+            Ok(begun) => self.relay(begun, record),
+            Err(error) => {
+                record.refused(&error);
+                drop(record);
+                body::discard(&parts.headers, body).await;
+                error.into_response()
+            }
+        }
+    }
+
+    async fn try_carry(
+        &self,
+        route: &Route<'_>,
+        parts: &Parts,
+        body: &mut Incoming,
+        record: &mut Record,
+    ) -> Result<Begun, Error> {
+        if self.is_draining() {
+            return Err(Error::Draining);
+        }
+        let caller = self.callers.authenticate(&parts.headers)?;
+        record.key = Some(Arc::clone(&caller.name));
+        let permit = self.admission.admit(caller)?;
+        match *route {
+            Route::Confidential(path) => {
+                self.confidential(path, caller, permit, (parts, body), record)
+                    .await
+            }
+            Route::Keys(node) => self.keys(node, permit, record).await,
+            Route::Sealed(node) => {
+                self.blind(node, caller, permit, (parts, body), record)
+                    .await
+            }
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// What is sealed in the seed's format, to the node of the caller's lock.
+    async fn confidential(
+        &self,
+        path: &'static str,
+        caller: &Caller,
+        permit: Permit,
+        (parts, body): (&Parts, &mut Incoming),
+        record: &mut Record,
+    ) -> Result<Begun, Error> {
+        let max = self.limits.body_bytes;
+        body::check_head(&parts.headers, body, max)?;
+        let reading = body::read(body, max, self.timeouts.body, &self.admission);
+        // The room for the body is given back when the answer has begun.
+        let (content, _room) = reading.await?;
+        record.bytes_in = content.len();
+        let outside = ConfidentialRequest::parse(&content)?;
+        record.stream = outside.stream;
+        if !caller.may_use(&outside.model) {
+            return Err(Error::ModelNotAllowed);
+        }
+        let id = outside.stack_small_id;
+        let lock = self
+            .locks
+            .take(id, caller, &outside.model, &outside.node_key)?;
+        record.model = Some(Arc::clone(&lock.model));
+        let verified = self.verified(&lock.node.node).await?;
+        check_key(&verified, &lock.key, self.clock.now())?;
+        let request = confidential(path, &lock.node.node, record.id, outside.stream, content);
+        self.begin(request, lock.node, verified, permit, record)
+            .await
+    }
+
+    /// A node's key configurations.
+    async fn keys(&self, id: &str, permit: Permit, record: &mut Record) -> Result<Begun, Error> {
+        self.nodes.settled(self.timeouts.attest).await;
+        let node = Chosen::new(&self.node_of(id)?);
+        let verified = self.verified(&node.node).await?;
+        let request = Request::get(OHTTP).body(Full::default());
+        self.begin(request, node, verified, permit, record).await
+    }
+
+    /// What is sealed to them.
+    async fn blind(
+        &self,
+        id: &str,
+        caller: &Caller,
+        permit: Permit,
+        (parts, body): (&Parts, &mut Incoming),
+        record: &mut Record,
+    ) -> Result<Begun, Error> {
+        let max = self.limits.body_bytes;
+        body::check_sealed_head(&parts.headers, body, max)?;
+        self.nodes.settled(self.timeouts.attest).await;
+        let node = Chosen::new(&self.node_of(id)?);
+        let reading = body::read(body, max, self.timeouts.body, &self.admission);
+        let (content, _room) = reading.await?;
+        record.bytes_in = content.len();
+        let verified = self.verified(&node.node).await?;
+        // Which model is asked stands under the seal.
+        if !caller.may_use_all(verified.node.models()) {
+            return Err(Error::RelayNotAllowed);
+        }
+        let request = post(OHTTP, REQUEST_MEDIA_TYPE).body(Full::new(content));
+        self.begin(request, node, verified, permit, record).await
+    }
+
+    async fn begin(
+        &self,
+        request: http::Result<Request<Full<Bytes>>>,
+        node: Chosen,
+        verified: Arc<Verified>,
+        permit: Permit,
+        record: &mut Record,
+    ) -> Result<Begun, Error> {
+        record.node = Some(Arc::clone(&verified.id));
+        record.tries = 1;
+        let request = request.map_err(NodeFailure::from)?;
+        let response = self.send_once(&node.node, &verified, request).await?;
+        Ok(Begun {
+            response,
+            verified,
+            held: Held {
+                _permit: permit,
+                _node: node,
+                _retries: Vec::new(),
+            },
+        })
+    }
+}
+
+/// Whether the key of a lock is still the node's: that it was, when the lock was given, may have been
+/// before it restarted, or before another policy.
+fn check_key(verified: &Verified, key: &[u8; 32], now: SystemTime) -> Result<(), Error> {
+    if let Err(Ineligible::Forbidden(_)) = verified.node.dialect_key(Dialect::Seed, now) {
+        return Err(Error::DialectForbidden);
+    }
+    let mut keys = verified.node.statement().keys().iter();
+    let suite = Dialect::Seed.suite();
+    keys.any(|claimed| claimed.suite == suite && claimed.public_key == *key)
+        .then_some(())
+        .ok_or(Error::LockNotFound)
+}
+
+fn confidential(
+    path: &'static str,
+    node: &Node,
+    id: RequestId,
+    stream: bool,
+    content: Bytes,
+) -> http::Result<Request<Full<Bytes>>> {
+    let accept = if stream {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
+    let mut request = post(path, "application/json")
+        .header(ACCEPT, accept)
+        .header("sealgate-request-id", id.to_string());
+    if let Some(credential) = &node.credential {
+        let mut value = HeaderValue::try_from(credential.as_field_value())?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    request.body(Full::new(content))
+}
+
+fn post(path: &'static str, media_type: &'static str) -> http::request::Builder {
+    Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(CONTENT_TYPE, media_type)
+        .header(CACHE_CONTROL, "no-store")
+        .header(HeaderName::from_static("incremental"), "?1")
+}
