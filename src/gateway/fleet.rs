@@ -24,7 +24,7 @@ use crate::{
     config::gateway::NodeUrl,
     ids::RequestId,
     openai::{
-        RequestError,
+        Endpoint, RequestError,
         nodes::{Announcement, ListedNode, NodeList},
     },
 };
@@ -35,14 +35,6 @@ mod sealed;
 
 /// Longest body of an announcement, or of what asks for a lock, in bytes.
 const MAX_BODY: usize = 16 * 1024;
-/// Where a node takes what is sealed in the seed's format; the gateway's paths are the same.
-const CONFIDENTIAL: [&str; 4] = [
-    "/v1/confidential/completions",
-    "/v1/confidential/chat/completions",
-    "/v1/confidential/embeddings",
-    "/v1/confidential/images/generations",
-];
-
 /// What stands at a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
@@ -62,8 +54,8 @@ pub(super) enum Route<'a> {
 impl<'a> Route<'a> {
     /// The route of a path without slashes at its end.
     pub(super) fn of(path: &'a str) -> Option<Self> {
-        let confidential = CONFIDENTIAL.into_iter().find(|known| *known == path);
-        if let Some(path) = confidential {
+        let mut confidential = Endpoint::ALL.into_iter().map(Endpoint::confidential_path);
+        if let Some(path) = confidential.find(|known| *known == path) {
             return Some(Self::Confidential(path));
         }
         let below = path.strip_prefix("/v1/nodes")?;

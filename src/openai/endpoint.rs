@@ -42,6 +42,17 @@ impl Endpoint {
         }
     }
 
+    /// Its path for requests that are sealed in the seed's format.
+    #[must_use]
+    pub const fn confidential_path(self) -> &'static str {
+        match self {
+            Self::Completions => "/v1/confidential/completions",
+            Self::ChatCompletions => "/v1/confidential/chat/completions",
+            Self::Embeddings => "/v1/confidential/embeddings",
+            Self::Images => "/v1/confidential/images/generations",
+        }
+    }
+
     /// Whether its reply can be asked for as an event stream.
     #[must_use]
     pub const fn streams(self) -> bool {

@@ -14,8 +14,8 @@ use super::{
 
 /// Largest whole number that every client's JSON holds exactly (RFC 8259 section 6).
 pub const MAX_SAFE: u64 = (1 << 53) - 1;
-/// Longest address of a node, in bytes.
-const MAX_ADDRESS: usize = 512;
+/// Longest address of a node, in characters.
+pub(super) const MAX_ADDRESS: usize = 512;
 
 /// A node's announcement of itself.
 ///
@@ -58,7 +58,7 @@ impl Announcement {
     /// [`RequestError`] names the member that is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
         const ADDRESS: &str = "data.public_address";
-        const EXPECTED: &str = "a string of 1 to 512 bytes";
+        const EXPECTED: &str = "a string of 1 to 512 characters";
         let outer = members_of(body)?;
         let data = find(&outer, "data").ok_or(RequestError::invalid("data", "an object"))?;
         if !data.get().starts_with('{') {
@@ -146,7 +146,7 @@ fn string(
 ) -> Result<String, RequestError> {
     let text: String =
         serde_json::from_str(value.get()).map_err(|_| RequestError::invalid(name, expected))?;
-    if (1..=max).contains(&text.len()) {
+    if (1..=max).contains(&text.chars().count()) {
         Ok(text)
     } else {
         Err(RequestError::invalid(name, expected))
@@ -154,7 +154,7 @@ fn string(
 }
 
 fn model(name: &'static str, members: &Members<'_>) -> Result<String, RequestError> {
-    const EXPECTED: &str = "a string of 1 to 256 bytes";
+    const EXPECTED: &str = "a string of 1 to 256 characters";
     let value = find(members, name).ok_or(RequestError::invalid(name, EXPECTED))?;
     string(name, value, MAX_MODEL, EXPECTED)
 }

@@ -46,9 +46,9 @@ impl Kind {
         matches!(self, Self::Open | Self::Readiness)
     }
 
-    /// Whether a refusal can be the engine's.
-    pub(super) fn is_answered_by_an_engine(self) -> bool {
-        self == Self::Inference
+    /// Whether the status can be another's: an engine's, or a node's that is carried.
+    pub(super) fn has_others_statuses(self) -> bool {
+        self == Self::Inference || self.is_carried()
     }
 
     fn is_carried(self) -> bool {
@@ -86,7 +86,16 @@ impl Kind {
             Code::FirstByteTimeout | Code::IdleTimeout => {
                 matches!(self, Self::Inference | Self::Evidence) || self.is_carried()
             }
-            Code::RateLimited => self == Self::Announcement,
+            Code::RateLimited
+            | Code::AnnouncementNotAllowed
+            | Code::NodeIdTaken
+            | Code::EvidenceRefused
+            | Code::TooManyNodes => self == Self::Announcement,
+            Code::NodeNotFound => matches!(self, Self::Evidence | Self::Keys | Self::Relay),
+            Code::RelayNotAllowed => self == Self::Relay,
+            Code::DialectForbidden => matches!(self, Self::Lock | Self::Confidential),
+            Code::LockNotFound => self == Self::Confidential,
+            Code::TooManyLocks => self == Self::Lock,
             // Not yet: there are no budgets and no store.
             Code::BudgetExceeded | Code::StoreUnavailable | Code::LengthRequired => false,
             // The operations of a document take their methods.

@@ -19,7 +19,10 @@ use http::{
 };
 use serde_json::{Map, Value, json};
 
-use self::operations::{Operation, operations};
+use self::{
+    errors::Kind,
+    operations::{Operation, operations},
+};
 use super::body::ReplyBody;
 use crate::openai::schemas::{reference, schemas};
 
@@ -137,12 +140,20 @@ fn responses(operation: &Operation) -> Value {
             json!({"description": errors::description(&codes), "content": error}),
         );
     }
-    if operation.kind.is_answered_by_an_engine() {
-        let error = json!({"application/json": {"schema": reference("Error")}});
-        all.insert(
-            "4XX".to_owned(),
-            json!({"description": "What the model's engine says of the request.", "content": error}),
-        );
+    if operation.kind.has_others_statuses() {
+        all.insert("4XX".to_owned(), others(operation.kind));
     }
     Value::Object(all)
+}
+
+/// A refusal that is not the gateway's own.
+fn others(kind: Kind) -> Value {
+    let error = json!({"schema": reference("Error")});
+    if kind == Kind::Inference {
+        let content = json!({"application/json": error});
+        return json!({"description": "What the engine says of the request.", "content": content});
+    }
+    let problem = json!({"schema": reference("Problem")});
+    let content = json!({"application/json": error, "application/problem+json": problem});
+    json!({"description": "What the node says, unchanged.", "content": content})
 }

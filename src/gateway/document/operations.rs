@@ -50,6 +50,9 @@ type Content = (&'static str, Value);
 pub(super) fn operations() -> Vec<Operation> {
     let mut all: Vec<_> = Endpoint::ALL.into_iter().map(inference).collect();
     all.extend(models());
+    all.extend(nodes());
+    all.extend(Endpoint::ALL.into_iter().map(confidential));
+    all.extend(relay());
     all.extend(health());
     all
 }
@@ -87,8 +90,10 @@ fn inference(endpoint: Endpoint) -> Operation {
             json!({
                 "schema": {"type": "string", "contentMediaType": EVENTS},
                 "itemSchema": {"type": "object", "required": ["data"],
-                    "properties": {"data": {"oneOf": [
-                        reference(chunk), reference("Error"), {"const": "[DONE]"},
+                    "properties": {"data": {"anyOf": [
+                        {"const": "[DONE]"},
+                        {"type": "string", "contentMediaType": JSON, "contentSchema":
+                            {"anyOf": [reference(chunk), reference("Error")]}},
                     ]}}},
             }),
         ));
@@ -116,6 +121,128 @@ fn inference(endpoint: Endpoint) -> Operation {
         replies,
         ..operation("post", endpoint.path(), Kind::Inference)
     }
+}
+
+/// The id of a node in a path.
+fn node() -> Value {
+    json!({"name": "id", "in": "path", "required": true, "description": "The node's id.",
+        "schema": {"type": "string", "pattern": "^[a-z0-9-]{1,64}$"}})
+}
+
+fn nodes() -> [Operation; 4] {
+    let nonce = json!({"name": "nonce", "in": "query", "required": false,
+        "description": "Ask the node itself for evidence of this moment.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}});
+    let success = json!({"schema": {"type": "object", "required": ["message"],
+        "properties": {"message": {"const": "Success"}}}});
+    [
+        Operation {
+            id: "nodes_list",
+            tag: "Nodes",
+            summary: "List nodes",
+            description: "Those that are verified now.",
+            replies: vec![(JSON, schema("NodeList"))],
+            ..operation("get", "/v1/nodes", Kind::List)
+        },
+        Operation {
+            id: "nodes_create",
+            tag: "Nodes",
+            summary: "Announce a node",
+            description: "The node joins if announcements are on, its address is allowed, and its \
+                evidence passes the policy. The signature is read past: evidence is what counts.",
+            body: Some((
+                JSON,
+                json!({"schema": reference("NodeAnnouncement"),
+                "example": {"data": {"public_address": "https://node-1.example"}}}),
+            )),
+            replies: vec![(JSON, success)],
+            ..operation("post", "/v1/nodes", Kind::Announcement)
+        },
+        Operation {
+            id: "nodes_attestation",
+            tag: "Nodes",
+            summary: "Get a node's evidence",
+            description: "What the gateway judged last, byte for byte, or what the node shows to a \
+                nonce. `sealgate verify` judges it without this gateway.",
+            parameters: vec![node(), nonce],
+            replies: vec![(JSON, schema("Attestation"))],
+            ..operation("get", "/v1/nodes/{id}/attestation", Kind::Evidence)
+        },
+        Operation {
+            id: "nodes_create_lock",
+            tag: "Nodes",
+            summary: "Lock a node",
+            description: "A node for one request in the seed's format, and the key to seal it to. \
+                Only its taker can use a lock, once, while it lasts.",
+            body: Some((
+                JSON,
+                json!({"schema": reference("LockRequest"),
+                "example": {"model": "meta-llama/Llama-3.3-70B-Instruct"}}),
+            )),
+            replies: vec![(JSON, schema("Lock"))],
+            ..operation("post", "/v1/nodes/lock", Kind::Lock)
+        },
+    ]
+}
+
+/// What is sealed in the seed's format.
+fn confidential(endpoint: Endpoint) -> Operation {
+    let (id, summary) = match endpoint {
+        Endpoint::Completions => ("confidential_completions_create", "Complete, sealed"),
+        Endpoint::ChatCompletions => ("confidential_chat_completions_create", "Chat, sealed"),
+        Endpoint::Embeddings => ("confidential_embeddings_create", "Embed, sealed"),
+        Endpoint::Images => ("confidential_images_generate", "Draw, sealed"),
+    };
+    let mut replies = vec![(JSON, schema("ConfidentialResponse"))];
+    if endpoint.streams() {
+        replies.push((
+            EVENTS,
+            json!({
+                "schema": {"type": "string", "contentMediaType": EVENTS},
+                "itemSchema": {"type": "object", "required": ["data"],
+                    "properties": {"data": {"type": "string", "contentMediaType": JSON,
+                        "contentSchema": {"anyOf":
+                            [reference("ConfidentialResponse"), reference("Error")]}}}},
+            }),
+        ));
+    }
+    Operation {
+        id,
+        tag: "Confidential",
+        summary,
+        description: "What the seed's SDKs seal to the key that a lock gave. The gateway carries it \
+            unchanged to the node of that lock and cannot open it. A stream ends without `[DONE]`. \
+            What this older format does not protect stands in docs/wire.md.",
+        body: Some((JSON, schema("ConfidentialRequest"))),
+        replies,
+        ..operation("post", endpoint.confidential_path(), Kind::Confidential)
+    }
+}
+
+fn relay() -> [Operation; 2] {
+    let bytes = || json!({});
+    [
+        Operation {
+            id: "nodes_ohttp_keys",
+            tag: "Confidential",
+            summary: "Get a node's keys",
+            description: "For clients of chunked Oblivious HTTP. Whoever seals to them without \
+                judging the node's evidence is not sealed against this gateway.",
+            parameters: vec![node()],
+            replies: vec![("application/ohttp-keys", bytes())],
+            ..operation("get", "/v1/nodes/{id}/ohttp-keys", Kind::Keys)
+        },
+        Operation {
+            id: "nodes_ohttp",
+            tag: "Confidential",
+            summary: "Carry a sealed request",
+            description: "The node's status, media type and body come back unchanged.",
+            parameters: vec![node()],
+            body: Some(("message/ohttp-chunked-req", bytes())),
+            replies: vec![("message/ohttp-chunked-res", bytes())],
+            ..operation("post", "/v1/nodes/{id}/ohttp", Kind::Relay)
+        },
+    ]
 }
 
 fn models() -> [Operation; 2] {

@@ -258,7 +258,7 @@ fn write_members<'a>(
 /// What a value is, in words.
 fn kind(document: &Value, schema: &Value) -> String {
     let schema = resolve(document, schema);
-    let variants = list(&schema["oneOf"]);
+    let variants = variants(schema);
     if !variants.is_empty() {
         let kinds = variants.iter().map(|it| kind(document, it));
         return kinds.collect::<Vec<_>>().join(" or ");
@@ -296,13 +296,22 @@ fn kind(document: &Value, schema: &Value) -> String {
 /// The schemas that a value can have, one for each variant; of an array, those of its items.
 fn parts<'a>(document: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
     let schema = resolve(document, schema);
-    let variants = list(&schema["oneOf"]);
+    let variants = variants(schema);
     if !variants.is_empty() {
         return variants.iter().flat_map(|it| parts(document, it)).collect();
     }
-    match &schema["items"] {
-        Value::Null => vec![schema],
-        items => parts(document, items),
+    match (&schema["items"], &schema["contentSchema"]) {
+        (Value::Null, Value::Null) => vec![schema],
+        (Value::Null, content) => parts(document, content),
+        (items, _) => parts(document, items),
+    }
+}
+
+/// The schemas one of which a value has, if there is a choice.
+fn variants(schema: &Value) -> &[Value] {
+    match list(&schema["anyOf"]) {
+        [] => list(&schema["oneOf"]),
+        variants => variants,
     }
 }
 

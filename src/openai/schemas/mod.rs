@@ -8,6 +8,7 @@ mod errors;
 mod images;
 mod messages;
 mod models;
+mod nodes;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -28,6 +29,7 @@ pub fn schemas() -> Map<String, Value> {
         embeddings::schemas(),
         images::schemas(),
         models::schemas(),
+        nodes::schemas(),
         errors::schemas(),
     ];
     let mut all = Map::new();

@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::openai::{Code, Request};
+use crate::openai::{
+    Code, Request,
+    nodes::{Announcement, LockRequest},
+};
 
 /// The seed's contract of `POST /v1/completions` (the Atoma network's proxy API, Apache-2.0), without
 /// its texts.
@@ -281,4 +284,48 @@ fn readers_hold_every_bound_that_is_written() {
         }
     }
     assert!(bounds > 30, "{bounds}");
+}
+
+#[test]
+fn readers_know_every_member_of_a_lock_and_an_announcement() {
+    type Param = fn(&[u8]) -> Result<(), Option<String>>;
+    let lock: Param = |body| {
+        let read = LockRequest::parse(body).map(drop);
+        read.map_err(|error| error.param().map(str::to_owned))
+    };
+    let announcement: Param = |body| {
+        let read = Announcement::parse(body).map(drop);
+        read.map_err(|error| error.param().map(str::to_owned))
+    };
+    let all = Value::Object(schemas());
+    let data = &all["NodeAnnouncement"]["properties"]["data"];
+    let inside = |data: Value| json!({"data": data});
+    let address = json!({"public_address": "https://a.example"});
+    let lock_for = json!({"model": "m"});
+    for (schema, example, wrap, prefix, parse) in [
+        (&all["LockRequest"], &lock_for, None, "", lock),
+        (data, &address, Some(inside), "data.", announcement),
+    ] {
+        let wrapped = |body: Value| wrap.map_or_else(|| body.clone(), |wrap| wrap(body.clone()));
+        let read = |body: Value| parse(wrapped(body).to_string().as_bytes());
+        assert_eq!(read(example.clone()), Ok(()));
+        for (name, property) in schema["properties"].as_object().unwrap() {
+            let types = words(&property["type"]);
+            let mut body = example.clone();
+            body[name] = of_another_type(&types);
+            let seen = read(body).unwrap_err().unwrap();
+            assert!(seen == *name || seen == format!("{prefix}{name}"), "{seen}");
+            let mut body = example.clone();
+            body[name] = Value::Null;
+            assert_eq!(read(body).is_ok(), types.contains("null"), "{name}");
+            if let Some(least) = property.get("minimum").and_then(Value::as_u64) {
+                let mut body = example.clone();
+                body[name] = json!(least);
+                assert_eq!(read(body), Ok(()), "{name}");
+                let mut body = example.clone();
+                body[name] = json!(i64::try_from(least).unwrap() - 1);
+                assert!(read(body).is_err(), "{name}");
+            }
+        }
+    }
 }
