@@ -19,6 +19,9 @@ const LIMITS: RequestLimits = RequestLimits { content_bytes: MAX };
 
 type Context = AeadCtxS<AesGcm256, HkdfSha256, X25519HkdfSha256>;
 
+/// What is sent: the header's key and the body.
+type Sealed = (EncapsulatedKey, Vec<u8>);
+
 /// A sender with the cryptography of another implementation.
 struct Sender {
     enc: EncapsulatedKey,
@@ -167,7 +170,7 @@ fn what_is_wrong_is_refused() {
         (sender.enc, body)
     };
     let too_large = EhbpError::TooLarge { max: MAX };
-    let cases: [(&str, (EncapsulatedKey, Vec<u8>), EhbpError); 11] = [
+    let cases: [(&str, Sealed, EhbpError); 11] = [
         ("nothing", with(&|_| Vec::new()), EhbpError::Empty),
         ("half a length", with(&|_| vec![0, 0]), EhbpError::Truncated),
         (
