@@ -83,7 +83,7 @@ impl Suite {
     }
 }
 
-/// A way of sealing that clients already speak (`docs/wire.md`, "Two more dialects"). Each has keys
+/// A way of sealing that clients already speak (`docs/wire.md`, "Two further dialects"). Each has keys
 /// of its own, and nothing of this project seals with them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -292,7 +292,9 @@ fn node_config(engine: &str, model: Option<&str>) -> String {
         .unwrap_or_default();
     format!(
         "node_id = \"{NODE_ID}\"\n\
-         listen = \"127.0.0.1:0\"\n\n\
+         listen = \"127.0.0.1:0\"\n\
+         # For clients that seal so already; both protect less than sealgate's own format.\n\
+         dialects = [\"ehbp\", \"seed\"]\n\n\
          [evidence]\n\
          source = \"software-root\"\n\
          dir = \"software-root\"\n\n\

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, net::SocketAddr, num::NonZeroU64, time::Duration};
 
+use attestation::Dialect;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest as _, Sha256};
 
@@ -44,6 +45,9 @@ pub struct NodeConfig {
     /// refuses such a node unless told otherwise.
     #[serde(default)]
     pub allow_remote_engine: bool,
+    /// What the node opens besides its own format, for clients that seal so already.
+    #[serde(default)]
+    pub dialects: Vec<Dialect>,
     /// Where the evidence comes from.
     pub evidence: EvidenceConfig,
     /// The engines, in the order of preference for a model that several of them serve.
@@ -90,6 +94,9 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
         return Err(config.invalid("engine.url", message));
     }
     evidence::check(config)?;
+    if value.dialects.iter().collect::<HashSet<_>>().len() < value.dialects.len() {
+        return Err(config.invalid("dialects", "name each dialect once"));
+    }
     let life = Duration::from_secs(value.keys.life_s.get());
     if life > MAX_KEY_LIFE {
         return Err(config.invalid("keys.life_s", "a sealer refuses keys that live over 7 days"));

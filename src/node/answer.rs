@@ -41,7 +41,16 @@ pub(super) struct Question {
     pub(super) content: Bytes,
     /// The node's name of the model, where the caller's is another.
     pub(super) model: Option<String>,
+    /// What was said of the content outside its seal.
+    pub(super) outer: Option<Outer>,
     pub(super) buffered: Buffered,
+}
+
+/// What the seed's format says of a request outside the seal. Anybody on the way can write it, so it
+/// must be what the content says.
+pub(super) struct Outer {
+    pub(super) model: String,
+    pub(super) stream: bool,
 }
 
 /// Answers one accepted request.
@@ -55,15 +64,21 @@ pub(super) async fn answer(
         endpoint,
         content,
         model,
+        outer,
         buffered,
     } = question;
     let request = match Request::parse(endpoint, content) {
         Ok(request) => request,
-        Err(error) => return exchange.error(400, &error.object().to_json()),
+        Err(error) => return exchange.error(400, error.object()),
     };
+    if outer.is_some_and(|outer| outer.model != request.model() || outer.stream != request.stream())
+    {
+        let refusal = Refusal::Malformed("model_name and stream are those of the sealed body");
+        return exchange.refuse(refusal, &state.clock);
+    }
     let name = model.as_deref().unwrap_or(request.model());
     let Some(engine) = state.models.engine_of(name) else {
-        return exchange.error(404, &Code::ModelNotFound.object().to_json());
+        return exchange.error(404, Code::ModelNotFound.object());
     };
     exchange.record.model = Some(name.to_owned());
     let options = RequestOptions {
@@ -72,7 +87,7 @@ pub(super) async fn answer(
     };
     let levelled = match level::level_request(endpoint, request.body(), &options) {
         Ok(levelled) => levelled,
-        Err(error) => return exchange.error(400, &error.object().to_json()),
+        Err(error) => return exchange.error(400, error.object()),
     };
     drop(request);
     let Some(place) = engine.place() else {
@@ -147,7 +162,8 @@ async fn whole(
         _ => Err(Refusal::EngineFailed),
     };
     match answered {
-        Ok((content, usage)) => exchange.whole(status.as_u16(), JSON, &content, usage),
+        Ok((content, usage)) if status == StatusCode::OK => exchange.whole(&content, usage),
+        Ok((content, _)) => exchange.flaw(status.as_u16(), &content),
         Err(refusal) => {
             tracing::warn!(status = status.as_u16(), refusal = refusal.code(), "engine");
             exchange.refuse(refusal, &state.clock)

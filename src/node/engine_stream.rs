@@ -59,6 +59,17 @@ pub(super) enum Part {
     },
 }
 
+impl Part {
+    /// What it holds of the stream.
+    pub(super) fn content(&self) -> &[u8] {
+        match self {
+            Self::Content(content) | Self::End { content, .. } | Self::Broken { content, .. } => {
+                content
+            }
+        }
+    }
+}
+
 /// Reads an engine's stream on demand.
 pub(super) struct EngineStream {
     body: Incoming,

@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    engine::Engine, evidence::Sources, models::Models, replay::ReplayTable, request::Buffered,
-    statement::Identity, time::SteadyClock,
+    dialects::ReplayTables, engine::Engine, evidence::Sources, models::Models, replay::ReplayTable,
+    request::Buffered, statement::Identity, time::SteadyClock,
 };
 use crate::{
     clock::Clock,
@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod answer;
+mod dialects;
 mod echo;
 mod engine;
 mod engine_stream;
@@ -44,6 +45,8 @@ mod replay;
 mod reply;
 mod request;
 mod routes;
+mod said;
+mod seal;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -114,6 +117,8 @@ struct State {
     attestations: Arc<Semaphore>,
     models: Models,
     replay: ReplayTable,
+    /// The same for each dialect.
+    replay_of: ReplayTables,
     /// Places for sealed requests.
     requests: Arc<Semaphore>,
     /// Room for requests that have not reached an engine.
@@ -161,6 +166,7 @@ impl Node {
             models,
             replay: ReplayTable::new(config.limits.replay_entries.get()),
             requests: Arc::new(Semaphore::new(places(&config))),
+            replay_of: ReplayTables::new(&config),
             buffered: Buffered::shared(config.limits.buffered_bytes.get()),
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),

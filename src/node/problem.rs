@@ -1,10 +1,13 @@
 //! How the node refuses: in clear before a request is opened, under the seal from then on.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::reply::ReplyBody;
+use super::{replay::ClaimError, reply::ReplyBody};
+use crate::openai::{Code, ErrorObject};
 
 /// Media type of every refusal (RFC 9457).
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
@@ -13,7 +16,7 @@ const DATE: &str = "https://iana.org/assignments/http-problem-types#date";
 /// Seconds after which a full node is worth another try.
 pub(super) const RETRY_AFTER_S: u16 = 1;
 /// Seconds after which a draining node's successor may be there.
-const RETRY_AFTER_DRAINING_S: u16 = 5;
+pub(super) const RETRY_AFTER_DRAINING_S: u16 = 5;
 
 /// A refusal in clear: anybody on the way may have written it, so it says little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,6 +168,34 @@ impl Refusal {
         }
     }
 
+    /// Whether a client may send the request again without asking anybody: not where it may have
+    /// run, although its status says so to many clients.
+    pub(super) fn allows_another_try(self) -> bool {
+        !matches!(self, Self::EngineFailed | Self::Replayed)
+    }
+
+    /// The refusal as an OpenAI client reads it.
+    pub(super) fn object(self) -> ErrorObject<'static> {
+        let (code, kind) = match self {
+            Self::Malformed(_) | Self::Date | Self::Statement => {
+                (Code::InvalidRequest.code(), Code::InvalidRequest.kind())
+            }
+            Self::Credential => (Code::InvalidApiKey.code(), Code::InvalidApiKey.kind()),
+            Self::Path => (Code::NotFound.code(), Code::NotFound.kind()),
+            Self::Replayed => ("replayed", Code::InvalidRequest.kind()),
+            Self::Overloaded { .. } => (Code::Overloaded.code(), Code::Overloaded.kind()),
+            Self::Draining => (Code::Draining.code(), Code::Draining.kind()),
+            Self::EngineUnreachable => ("engine_unreachable", Code::EngineError.kind()),
+            Self::EngineFailed => (Code::EngineError.code(), Code::EngineError.kind()),
+        };
+        ErrorObject {
+            message: Cow::Owned(self.to_string()),
+            kind,
+            param: None,
+            code: Some(code),
+        }
+    }
+
     /// The problem document.
     pub(super) fn to_json(self) -> Bytes {
         let kind = match self {
@@ -175,7 +206,20 @@ impl Refusal {
     }
 }
 
-fn problem(kind: &str, status: u16, detail: &str) -> Bytes {
+impl From<ClaimError> for Refusal {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Replayed => Self::Replayed,
+            ClaimError::Ended => Self::Date,
+            ClaimError::Full => Self::Overloaded {
+                retry_after_s: RETRY_AFTER_S,
+            },
+        }
+    }
+}
+
+/// A problem document (RFC 9457).
+pub(super) fn problem(kind: &str, status: u16, detail: &str) -> Bytes {
     #[derive(Serialize)]
     struct Problem<'a> {
         r#type: &'a str,

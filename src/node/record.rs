@@ -14,6 +14,8 @@ pub(super) struct Record {
     pub(super) id: Option<RequestId>,
     /// One of the node's own paths.
     pub(super) path: Option<&'static str>,
+    /// The dialect that it came in, if it is not this project's own format.
+    pub(super) dialect: Option<&'static str>,
     /// A model that the node serves.
     pub(super) model: Option<String>,
     pub(super) status: u16,
@@ -33,6 +35,7 @@ impl Record {
             started: Instant::now(),
             id: None,
             path: None,
+            dialect: None,
             model: None,
             status: 0,
             outcome: CANCELLED,
@@ -44,7 +47,12 @@ impl Record {
 
     /// Ends as a refusal in clear.
     pub(super) fn refused(&mut self, outside: Outside) {
-        self.status = outside.status().as_u16();
+        self.refused_with(outside.status().as_u16());
+    }
+
+    /// The same, with this status.
+    pub(super) fn refused_with(&mut self, status: u16) {
+        self.status = status;
         self.outcome = "refused-outside";
     }
 
@@ -70,6 +78,7 @@ impl Drop for Record {
         tracing::info!(
             request_id = self.id.map(tracing::field::display),
             path = self.path,
+            dialect = self.dialect,
             model = self.model.as_deref(),
             status = self.status,
             outcome = self.outcome,

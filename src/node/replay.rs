@@ -1,6 +1,7 @@
 //! Remembers accepted requests, so that a copy of one is refused.
 //!
-//! A claim is kept while a request with its date could still be accepted. A full table refuses new
+//! A claim is kept while a copy could still be accepted: as long as its date is good, or its key
+//! opens. A full table refuses new
 //! requests: forgetting a live claim would let a copy run.
 
 use std::{
@@ -25,12 +26,12 @@ pub(super) enum ClaimError {
     /// There is no room without forgetting a live claim.
     #[error("the replay table is full")]
     Full,
-    /// Its date is no longer acceptable, and a claim of it may be forgotten.
-    #[error("the request's date has ended")]
+    /// It can no longer be accepted, and a claim of it may be forgotten.
+    #[error("the request's time has ended")]
     Ended,
 }
 
-/// The digests of the encapsulated keys (`enc`) of accepted requests.
+/// The digests of the encapsulated keys (`enc`) of accepted requests, or what else they are known by.
 #[derive(Debug)]
 pub(super) struct ReplayTable {
     capacity: usize,
@@ -43,7 +44,7 @@ type Claim = ([u8; 32], Option<IpAddr>);
 #[derive(Debug, Default)]
 struct Claims {
     live: HashSet<[u8; 32]>,
-    /// The same claims by the last second in which their date is acceptable.
+    /// The same claims by the last second in which a copy could be accepted.
     ends: BTreeMap<u64, Vec<Claim>>,
     /// How many live claims each source holds; of sources that are counted.
     held: HashMap<IpAddr, usize>,
@@ -59,17 +60,18 @@ impl ReplayTable {
         }
     }
 
-    /// Claims `enc_digest` for a request dated `date`, at `now` (both Unix seconds).
+    /// Claims `enc_digest` for a request that could be accepted until `end`, at `now` (both Unix
+    /// seconds).
     ///
     /// `source` is the asker's address where no credential tells gateways from anybody else.
     ///
     /// # Errors
     /// [`ClaimError::Replayed`] if it is claimed already, [`ClaimError::Full`] without room,
-    /// [`ClaimError::Ended`] for a date too long ago.
+    /// [`ClaimError::Ended`] if the end is over.
     pub(super) fn claim(
         &self,
         enc_digest: [u8; 32],
-        date: u64,
+        end: u64,
         now: u64,
         source: Option<IpAddr>,
     ) -> Result<(), ClaimError> {
@@ -79,7 +81,6 @@ impl ReplayTable {
         if claims.live.contains(&enc_digest) {
             return Err(ClaimError::Replayed);
         }
-        let end = date.saturating_add(DATE_WINDOW_S);
         if end < claims.latest {
             return Err(ClaimError::Ended);
         }
@@ -150,6 +151,11 @@ mod tests {
 
     const NOW: u64 = 1_000_000;
 
+    /// The last second in which a request of that date is accepted.
+    fn end(date: u64) -> u64 {
+        date + DATE_WINDOW_S
+    }
+
     fn enc(n: u8) -> [u8; 32] {
         [n; 32]
     }
@@ -163,14 +169,14 @@ mod tests {
         let table = ReplayTable::new(8);
         for date in [NOW - DATE_WINDOW_S, NOW, NOW + DATE_WINDOW_S] {
             let digest = enc(u8::try_from(date % 251).unwrap());
-            let end = date + DATE_WINDOW_S;
-            assert_eq!(table.claim(digest, date, NOW, None), Ok(()));
+            let end = end(date);
+            assert_eq!(table.claim(digest, end, NOW, None), Ok(()));
             assert_eq!(
-                table.claim(digest, date, end, None),
+                table.claim(digest, end, end, None),
                 Err(ClaimError::Replayed)
             );
             assert_eq!(
-                table.claim(digest, date, end + 1, None),
+                table.claim(digest, end, end + 1, None),
                 Err(ClaimError::Ended),
                 "after its end"
             );
@@ -181,11 +187,11 @@ mod tests {
     #[test]
     fn a_copy_whose_claim_was_cleared_while_it_waited_is_refused() {
         let table = ReplayTable::new(8);
-        assert_eq!(table.claim(enc(1), NOW, NOW, None), Ok(()));
-        let (end, later) = (NOW + DATE_WINDOW_S, NOW + DATE_WINDOW_S + 1);
-        assert_eq!(table.claim(enc(2), later, later, None), Ok(()));
+        assert_eq!(table.claim(enc(1), end(NOW), NOW, None), Ok(()));
+        let later = end(NOW) + 1;
+        assert_eq!(table.claim(enc(2), end(later), later, None), Ok(()));
         assert_eq!(
-            table.claim(enc(1), NOW, end, None),
+            table.claim(enc(1), end(NOW), end(NOW), None),
             Err(ClaimError::Ended),
             "its date was good when it was looked at"
         );
@@ -194,15 +200,18 @@ mod tests {
     #[test]
     fn a_full_table_refuses_and_forgets_nothing() {
         let table = ReplayTable::new(2);
-        assert_eq!(table.claim(enc(1), NOW, NOW, None), Ok(()));
-        assert_eq!(table.claim(enc(2), NOW, NOW, None), Ok(()));
-        assert_eq!(table.claim(enc(3), NOW, NOW, None), Err(ClaimError::Full));
+        assert_eq!(table.claim(enc(1), end(NOW), NOW, None), Ok(()));
+        assert_eq!(table.claim(enc(2), end(NOW), NOW, None), Ok(()));
         assert_eq!(
-            table.claim(enc(1), NOW, NOW, None),
+            table.claim(enc(3), end(NOW), NOW, None),
+            Err(ClaimError::Full)
+        );
+        assert_eq!(
+            table.claim(enc(1), end(NOW), NOW, None),
             Err(ClaimError::Replayed)
         );
         let later = NOW + DATE_WINDOW_S + 1;
-        assert_eq!(table.claim(enc(3), later, later, None), Ok(()));
+        assert_eq!(table.claim(enc(3), end(later), later, None), Ok(()));
     }
 
     #[test]
@@ -210,20 +219,26 @@ mod tests {
         let table = ReplayTable::new(8);
         let first = address("2001:db8::1");
         let same_network = address("2001:db8::2");
-        assert_eq!(table.claim(enc(1), NOW, NOW, first), Ok(()));
-        assert_eq!(table.claim(enc(2), NOW, NOW, same_network), Ok(()));
-        assert_eq!(table.claim(enc(3), NOW, NOW, first), Err(ClaimError::Full));
-        assert_eq!(table.claim(enc(3), NOW, NOW, address("10.0.0.1")), Ok(()));
+        assert_eq!(table.claim(enc(1), end(NOW), NOW, first), Ok(()));
+        assert_eq!(table.claim(enc(2), end(NOW), NOW, same_network), Ok(()));
         assert_eq!(
-            table.claim(enc(4), NOW, NOW, address("::ffff:10.0.0.1")),
+            table.claim(enc(3), end(NOW), NOW, first),
+            Err(ClaimError::Full)
+        );
+        assert_eq!(
+            table.claim(enc(3), end(NOW), NOW, address("10.0.0.1")),
             Ok(())
         );
         assert_eq!(
-            table.claim(enc(5), NOW, NOW, address("10.0.0.1")),
+            table.claim(enc(4), end(NOW), NOW, address("::ffff:10.0.0.1")),
+            Ok(())
+        );
+        assert_eq!(
+            table.claim(enc(5), end(NOW), NOW, address("10.0.0.1")),
             Err(ClaimError::Full)
         );
         let later = NOW + DATE_WINDOW_S + 1;
-        assert_eq!(table.claim(enc(5), later, later, first), Ok(()));
+        assert_eq!(table.claim(enc(5), end(later), later, first), Ok(()));
         let claims = table.claims.lock().unwrap();
         assert_eq!((claims.live.len(), claims.held.len()), (1, 1));
     }
@@ -232,10 +247,10 @@ mod tests {
     fn ended_claims_are_cleared_a_few_at_a_time() {
         let table = ReplayTable::new(1000);
         for n in 0..200 {
-            assert_eq!(table.claim(enc(n), NOW, NOW, None), Ok(()));
+            assert_eq!(table.claim(enc(n), end(NOW), NOW, None), Ok(()));
         }
         let later = NOW + DATE_WINDOW_S + 1;
-        assert_eq!(table.claim(enc(255), later, later, None), Ok(()));
+        assert_eq!(table.claim(enc(255), end(later), later, None), Ok(()));
         assert_eq!(
             table.claims.lock().unwrap().live.len(),
             200 - MAX_CLEARED + 1

@@ -1,109 +1,80 @@
-//! Seals what an engine answers, whole or as it comes.
+//! Sends what an engine answers, whole or as it comes, under the seal that the request came with.
 //!
 //! A stream's body is pulled: hyper asks for the next frame when the asker has read the last, and
 //! only then is the engine read. Nothing is queued, no task runs beside it, and dropping it closes
 //! the engine's connection.
 
 use std::{
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Sleep, sleep},
+};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     engine_stream::{EngineStream, Part},
-    problem::{Outside, PROBLEM_JSON, Refusal},
+    problem::{Outside, Refusal},
     record::Record,
-    request::http_date,
+    said::Said,
+    seal::{Next, Seal, StreamSeal},
     time::SteadyClock,
 };
 use crate::{
-    openai::Usage,
-    seal::{Padding, RESPONSE_MEDIA_TYPE, ReplySealer, SealError, StreamSealer},
+    openai::{ErrorObject, Usage},
+    seal::SealError,
 };
 
-/// The trailer with the usage, and the one that says that a reply is not whole.
-const USAGE: &str = "sealgate-usage";
-const INCOMPLETE: &str = "sealgate-incomplete";
-const EVENT_STREAM: &str = "text/event-stream";
+/// Between a last word and the abort of its connection, so that the word arrives.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// What keeps a place in the node's limits until the last byte of the reply went out.
 pub(super) type Place = OwnedSemaphorePermit;
 
 /// One opened request that waits for its answer.
 pub(super) struct Exchange {
-    pub(super) sealer: ReplySealer,
-    pub(super) padding: Padding,
+    pub(super) seal: Seal,
     pub(super) record: Record,
     pub(super) place: Place,
 }
 
 impl Exchange {
-    /// Answers with a refusal under the seal.
-    pub(super) fn refuse(mut self, refusal: Refusal, clock: &SteadyClock) -> Response<ReplyBody> {
-        self.record.outcome = refusal.code();
-        self.record.status = refusal.status();
-        let retry_after = refusal.retry_after_s().map(|seconds| seconds.to_string());
-        let date = http_date(clock.now());
-        let mut fields = vec![("content-type", PROBLEM_JSON)];
-        fields.extend(
-            retry_after
-                .as_deref()
-                .map(|seconds| ("retry-after", seconds)),
-        );
-        if refusal == Refusal::Date {
-            fields.push(("date", date.as_str()));
-        }
-        self.seal_whole(refusal.status(), &fields, &refusal.to_json(), &[])
+    /// Answers with a refusal.
+    pub(super) fn refuse(self, refusal: Refusal, clock: &SteadyClock) -> Response<ReplyBody> {
+        self.say(&Said::refusal(refusal, clock))
     }
 
-    /// Answers with what an engine said, all of it.
-    pub(super) fn whole(
-        mut self,
-        status: u16,
-        content_type: &'static str,
-        content: &[u8],
-        usage: Option<Usage>,
-    ) -> Response<ReplyBody> {
-        self.record.outcome = "complete";
-        self.record.status = status;
-        let usage = usage.as_ref().map(trailer);
-        let trailers: Vec<_> = usage.iter().map(|usage| (USAGE, usage.as_str())).collect();
-        self.seal_whole(
-            status,
-            &[("content-type", content_type)],
-            content,
-            &trailers,
-        )
+    /// Answers with what was asked for, all of it.
+    pub(super) fn whole(self, content: &[u8], usage: Option<Usage>) -> Response<ReplyBody> {
+        self.say(&Said::Reply { content, usage })
+    }
+
+    /// Answers with what an engine finds wrong with the request, which is the caller's to see.
+    pub(super) fn flaw(self, status: u16, content: &[u8]) -> Response<ReplyBody> {
+        self.say(&Said::EngineError { status, content })
     }
 
     /// Answers with an error of the contract, which is the caller's to see.
-    pub(super) fn error(mut self, status: u16, object: &[u8]) -> Response<ReplyBody> {
-        self.record.outcome = "invalid-request";
-        self.record.status = status;
-        self.seal_whole(status, &[("content-type", "application/json")], object, &[])
+    pub(super) fn error(self, status: u16, object: ErrorObject<'_>) -> Response<ReplyBody> {
+        self.say(&Said::Error { status, object })
     }
 
-    fn seal_whole(
-        mut self,
-        status: u16,
-        fields: &[(&str, &str)],
-        content: &[u8],
-        trailers: &[(&str, &str)],
-    ) -> Response<ReplyBody> {
-        match self
-            .sealer
-            .seal_whole(status, fields, content, trailers, self.padding)
-        {
-            Ok(sealed) => {
-                self.record.went(sealed.len());
-                encapsulated(ReplyBody::Whole {
+    fn say(mut self, said: &Said<'_>) -> Response<ReplyBody> {
+        self.record.outcome = said.outcome();
+        self.record.status = said.status();
+        match self.seal.whole(said) {
+            Ok(response) => {
+                self.record.went(response.body().len());
+                response.map(|sealed| ReplyBody::Whole {
                     body: Full::new(sealed),
                     _place: Some(self.place),
                 })
@@ -121,20 +92,19 @@ impl Exchange {
         cut: CancellationToken,
     ) -> Response<ReplyBody> {
         self.record.status = 200;
-        let fields = [("content-type", EVENT_STREAM)];
-        let sealer = match self.sealer.into_stream(200, &fields, self.padding) {
-            Ok(sealer) => sealer,
+        let (head, seal) = match self.seal.stream() {
+            Ok(begun) => begun,
             Err(error) => return cannot_seal(self.record, error),
         };
         let stream = SealedStream {
-            sealer: Some(sealer),
+            stage: Stage::Open(seal),
             engine,
             first: Some(first),
             cut: Box::pin(cut.cancelled_owned()),
             record: self.record,
             _places: [self.place, engine_place],
         };
-        encapsulated(ReplyBody::Stream(Box::new(stream)))
+        head.map(|()| ReplyBody::Stream(Box::new(stream)))
     }
 }
 
@@ -145,21 +115,10 @@ fn cannot_seal(mut record: Record, error: SealError) -> Response<ReplyBody> {
     Outside::Internal.response()
 }
 
-/// The counters as a trailer's value.
-fn trailer(usage: &Usage) -> String {
-    String::from_utf8(usage.to_json()).unwrap_or_default()
-}
-
-fn encapsulated(body: ReplyBody) -> Response<ReplyBody> {
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(RESPONSE_MEDIA_TYPE),
-    );
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
+/// A reply that is not whole. The connection is aborted.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the reply was aborted")]
+pub(super) struct Aborted;
 
 /// The body of any reply of the node.
 pub(super) enum ReplyBody {
@@ -182,12 +141,12 @@ impl ReplyBody {
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = SealError;
+    type Error = Aborted;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, SealError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match self.get_mut() {
             Self::Whole { body, .. } => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
@@ -202,7 +161,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole { body, .. } => body.is_end_stream(),
-            Self::Stream(stream) => stream.sealer.is_none(),
+            Self::Stream(stream) => matches!(stream.stage, Stage::Ended),
         }
     }
 
@@ -216,8 +175,7 @@ impl Body for ReplyBody {
 
 /// An engine's event stream, sealed as it comes.
 pub(super) struct SealedStream {
-    /// Gone once the final chunk was sealed.
-    sealer: Option<StreamSealer>,
+    stage: Stage,
     engine: EngineStream,
     /// What was read before the reply began.
     first: Option<Part>,
@@ -227,43 +185,62 @@ pub(super) struct SealedStream {
     _places: [Place; 2],
 }
 
+enum Stage {
+    Open(StreamSeal),
+    /// The last word is out, and it was no end.
+    Aborting(Pin<Box<Sleep>>),
+    Ended,
+}
+
 impl SealedStream {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, SealError>>> {
-        if self.sealer.is_none() {
-            return Poll::Ready(None);
-        }
-        let part = match self.first.take() {
-            Some(first) => first,
-            // Asked before the engine: one that is always ahead of the asker never waits.
-            None if self.cut.as_mut().poll(cx).is_ready() => self.engine.cancelled(),
-            None => ready!(self.engine.poll_part(cx)),
-        };
-        let sealed = self.seal(part);
-        match &sealed {
-            Some(Ok(bytes)) => self.record.went(bytes.len()),
-            Some(Err(error)) => {
-                tracing::error!(%error, "seal");
-                self.record.outcome = "internal";
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
+        loop {
+            match &mut self.stage {
+                Stage::Ended => return Poll::Ready(None),
+                Stage::Aborting(linger) => {
+                    ready!(linger.as_mut().poll(cx));
+                    self.stage = Stage::Ended;
+                    return Poll::Ready(Some(Err(Aborted)));
+                }
+                Stage::Open(_) => {}
             }
-            None => {}
+            let part = match self.first.take() {
+                Some(first) => first,
+                // Asked before the engine: one that is always ahead of the asker never waits.
+                None if self.cut.as_mut().poll(cx).is_ready() => self.engine.cancelled(),
+                None => ready!(self.engine.poll_part(cx)),
+            };
+            match self.seal(&part) {
+                // Not every part has something for every seal.
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => {
+                    self.record.went(bytes.len());
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "seal");
+                    self.record.outcome = "internal";
+                    return Poll::Ready(Some(Err(Aborted)));
+                }
+            }
         }
-        Poll::Ready(sealed)
     }
 
-    fn seal(&mut self, part: Part) -> Option<Result<Bytes, SealError>> {
-        let (content, usage, incomplete) = match part {
-            Part::Content(content) => return Some(self.sealer.as_mut()?.chunk(&content)),
-            Part::End { content, usage } => (content, usage, None),
-            Part::Broken {
-                content,
-                usage,
-                why,
-            } => (content, usage, Some(why.as_str())),
+    fn seal(&mut self, part: &Part) -> Result<Bytes, SealError> {
+        let Stage::Open(seal) = mem::replace(&mut self.stage, Stage::Ended) else {
+            return Err(SealError::Failed);
         };
-        let usage = usage.as_ref().map(trailer);
-        let mut trailers: Vec<_> = usage.iter().map(|usage| (USAGE, usage.as_str())).collect();
-        trailers.extend(incomplete.map(|why| (INCOMPLETE, why)));
-        self.record.outcome = incomplete.unwrap_or("complete");
-        Some(self.sealer.take()?.finish(&content, &trailers))
+        let (bytes, next) = seal.part(part)?;
+        match part {
+            Part::Content(_) => {}
+            Part::End { .. } => self.record.outcome = "complete",
+            Part::Broken { why, .. } => self.record.outcome = why.as_str(),
+        }
+        self.stage = match next {
+            Next::More(seal) => Stage::Open(seal),
+            Next::End => Stage::Ended,
+            Next::Abort => Stage::Aborting(Box::pin(sleep(LINGER))),
+        };
+        Ok(bytes)
     }
 }

@@ -23,9 +23,9 @@ use tokio::{
 
 use super::{
     State,
-    problem::{Outside, RETRY_AFTER_S, Refusal},
+    problem::{Outside, Refusal},
     record::Record,
-    replay::{ClaimError, DATE_WINDOW_S},
+    replay::DATE_WINDOW_S,
 };
 use crate::{
     clock::unix_seconds,
@@ -82,7 +82,15 @@ pub(super) fn max_body(config: &NodeConfig) -> u64 {
     content.saturating_add(128 * 1024).saturating_mul(2)
 }
 
-fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+/// What the content of any request may take up.
+pub(super) fn limits(config: &NodeConfig) -> RequestLimits {
+    RequestLimits {
+        content_bytes: usize::try_from(config.limits.body_bytes.get()).unwrap_or(usize::MAX),
+    }
+}
+
+/// The value of a field that stands once.
+pub(super) fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(first)
@@ -97,10 +105,7 @@ pub(super) async fn receive(
     body: &mut Incoming,
     record: &mut Record,
 ) -> Result<Received, Outside> {
-    let limits = &state.config.limits;
-    let mut opener = RequestOpener::new(RequestLimits {
-        content_bytes: usize::try_from(limits.body_bytes.get()).unwrap_or(usize::MAX),
-    });
+    let mut opener = RequestOpener::new(limits(&state.config));
     let mut buffered = Buffered::none(&state.buffered);
     let deadline = Instant::now() + state.config.timeouts.body_ms.duration();
     while let Some(data) = next_data(body, deadline, &state.config.timeouts).await? {
@@ -108,7 +113,7 @@ pub(super) async fn receive(
         buffered.grow(data.len())?;
         state
             .identity
-            .open_with(|keys| opener.push(keys, data))
+            .open_with(|keys| opener.push(keys.opening(), data))
             .map_err(|error| refused(error.kind()))?;
     }
     let (request, sealer) = opener
@@ -137,7 +142,11 @@ pub(super) async fn discard(mut body: Incoming) {
     let _ = timeout(DISCARD_TIME, rest).await;
 }
 
-async fn next_data(
+/// The next bytes of a body; `None` at its end.
+///
+/// # Errors
+/// [`Outside`] if they do not come, or not in time.
+pub(super) async fn next_data(
     body: &mut Incoming,
     deadline: Instant,
     timeouts: &TimeoutsConfig,
@@ -180,7 +189,8 @@ impl Buffered {
         ))
     }
 
-    fn none(all: &Arc<Semaphore>) -> Self {
+    /// Nothing yet of the whole.
+    pub(super) fn none(all: &Arc<Semaphore>) -> Self {
         Self {
             all: Arc::clone(all),
             held: None,
@@ -188,7 +198,11 @@ impl Buffered {
         }
     }
 
-    fn grow(&mut self, bytes: usize) -> Result<(), Outside> {
+    /// Makes room for more bytes.
+    ///
+    /// # Errors
+    /// [`Outside::TooMany`] if there is none.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Outside> {
         self.bytes = self.bytes.saturating_add(bytes);
         let held = self
             .held
@@ -300,16 +314,11 @@ pub(super) fn accept(
         Some(_) => None,
         None => peer.map(|Peer(address)| address.ip()),
     };
+    let end = form.date.saturating_add(DATE_WINDOW_S);
     state
         .replay
-        .claim(request.enc_digest, form.date, now, source)
-        .map_err(|error| match error {
-            ClaimError::Replayed => Refusal::Replayed,
-            ClaimError::Ended => Refusal::Date,
-            ClaimError::Full => Refusal::Overloaded {
-                retry_after_s: RETRY_AFTER_S,
-            },
-        })?;
+        .claim(request.enc_digest, end, now, source)
+        .map_err(Refusal::from)?;
     if !state.identity.counts(&form.statement, now) {
         return Err(Refusal::Statement);
     }

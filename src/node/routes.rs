@@ -10,10 +10,12 @@ use tokio::task::spawn_blocking;
 use super::{
     State,
     answer::{self, Question},
+    dialects::{self, EHBP_KEYS},
     problem::{Outside, Refusal},
     record::Record,
     reply::{Exchange, Place, ReplyBody},
     request::{self, Form, Received, padding},
+    seal::Seal,
 };
 use crate::{listener::Peer, seal::KEYS_MEDIA_TYPE};
 
@@ -23,6 +25,13 @@ const JSON: &str = "application/json";
 
 /// Answers one request.
 pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
+    if let Some((dialect, endpoint)) = dialects::at(&state.config, request.uri().path()) {
+        return if request.method() == Method::POST {
+            Box::pin(dialects::answer(state, dialect, endpoint, request)).await
+        } else {
+            Outside::Method("POST").response()
+        };
+    }
     match (request.uri().path(), request.method()) {
         // On the heap: a connection that waits for its next request holds no room for it.
         (OHTTP, &Method::POST) => Box::pin(exchange(state, request)).await,
@@ -34,6 +43,11 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Respons
             let attested = attest(state, request.uri().query()).await;
             attested.map_or_else(Outside::response, |answer| found(JSON, answer))
         }
+        (EHBP_KEYS, method) => match dialects::key_config(state) {
+            Some(config) if method == Method::GET => found(KEYS_MEDIA_TYPE, config),
+            Some(_) => Outside::Method("GET").response(),
+            None => Outside::NotFound.response(),
+        },
         ("/health", &Method::GET | &Method::HEAD) => found(JSON, r#"{"status":"ok"}"#),
         ("/readyz", &Method::GET | &Method::HEAD) => readiness(state),
         (OHTTP, _) => Outside::Method("GET, POST").response(),
@@ -130,8 +144,7 @@ async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBo
         .map(|r| padding(&r.fields))
         .unwrap_or_default();
     let mut exchange = Exchange {
-        sealer,
-        padding,
+        seal: Seal::Ohttp { sealer, padding },
         record,
         place,
     };
@@ -155,6 +168,7 @@ async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBo
         endpoint,
         content: request.content,
         model,
+        outer: None,
         buffered,
     };
     answer::answer(state, exchange, question).await

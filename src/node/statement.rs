@@ -17,10 +17,7 @@ use aws_lc_rs::{
 use sha2::{Digest as _, Sha256};
 
 use super::keys::{KeyRing, opens_until};
-use crate::{
-    config::node::NodeConfig,
-    seal::{OpeningKeys, RandomError},
-};
+use crate::{config::node::NodeConfig, seal::RandomError};
 
 /// Most statements that are remembered (docs/wire.md, "Request").
 const MAX_REMEMBERED: usize = 64;
@@ -100,7 +97,8 @@ impl Identity {
             config_sha256: config_digest(config),
             receipt_key: Ed25519KeyPair::generate()?,
         };
-        let ring = KeyRing::new(Duration::from_secs(config.keys.life_s.get()), now)?;
+        let life = Duration::from_secs(config.keys.life_s.get());
+        let ring = KeyRing::new(life, &config.dialects, now)?;
         let keys = ring.published(now);
         let (text, until) = fixed.state(&keys, &models)?;
         let remembered = VecDeque::from([(text.digest, until)]);
@@ -138,13 +136,8 @@ impl Identity {
     }
 
     /// Opens something with the keys that open.
-    pub(super) fn open_with<T>(&self, open: impl FnOnce(&OpeningKeys) -> T) -> T {
-        open(
-            self.ring
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .opening(),
-        )
+    pub(super) fn open_with<T>(&self, open: impl FnOnce(&KeyRing) -> T) -> T {
+        open(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The published keys as `application/ohttp-keys`.

@@ -51,6 +51,16 @@ pub struct PromptTokensDetails {
 pub struct MalformedUsage;
 
 impl Usage {
+    /// The counters that a chunk of a stream tells; `None` if it tells none.
+    #[must_use]
+    pub fn of_chunk(chunk: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Chunk {
+            usage: Option<Usage>,
+        }
+        serde_json::from_slice::<Chunk>(chunk).ok()?.usage
+    }
+
     /// Counters of a prompt and a completion, without details.
     #[must_use]
     pub fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {

@@ -82,14 +82,15 @@ pub(super) struct ReplySecret {
 }
 
 impl ReplySecret {
-    /// `secret = Context.Export("message/bhttp chunked response", max(Nn, Nk))`.
+    /// `secret = Context.Export(label, max(Nn, Nk))`.
     fn export(
         aead: Aead,
         enc: [u8; ENC_LEN],
+        label: &[u8],
         export: impl FnOnce(&[u8], &mut [u8]) -> Result<(), HpkeError>,
     ) -> Option<Self> {
         let mut secret = Zeroizing::new([0; MAX_KEY_LEN]);
-        export(RESPONSE_EXPORT_LABEL, secret.get_mut(..aead.key_len())?).ok()?;
+        export(label, secret.get_mut(..aead.key_len())?).ok()?;
         Some(Self { aead, secret, enc })
     }
 
@@ -166,10 +167,11 @@ impl RequestSealing {
             }
         };
         let enc: [u8; ENC_LEN] = enc.to_bytes().into();
-        let secret = ReplySecret::export(header.aead, enc, |label, out| match &this {
+        let export = |label: &[u8], out: &mut [u8]| match &this {
             Self::Aes128Gcm(context) => context.export(label, out),
             Self::Aes256Gcm(context) => context.export(label, out),
-        });
+        };
+        let secret = ReplySecret::export(header.aead, enc, RESPONSE_EXPORT_LABEL, export);
         Ok((enc, this, secret.ok_or(SealError::Length)?))
     }
 }
@@ -226,14 +228,16 @@ impl RequestOpening {
         })
     }
 
-    pub(super) fn reply_secret(&self, enc: [u8; ENC_LEN]) -> Option<ReplySecret> {
+    pub(super) fn reply_secret(&self, enc: [u8; ENC_LEN], label: &[u8]) -> Option<ReplySecret> {
         match self {
-            Self::Aes128Gcm(context) => ReplySecret::export(Aead::Aes128Gcm, enc, |label, out| {
-                context.export(label, out)
-            }),
-            Self::Aes256Gcm(context) => ReplySecret::export(Aead::Aes256Gcm, enc, |label, out| {
-                context.export(label, out)
-            }),
+            Self::Aes128Gcm(context) => {
+                let export = |label: &[u8], out: &mut [u8]| context.export(label, out);
+                ReplySecret::export(Aead::Aes128Gcm, enc, label, export)
+            }
+            Self::Aes256Gcm(context) => {
+                let export = |label: &[u8], out: &mut [u8]| context.export(label, out);
+                ReplySecret::export(Aead::Aes256Gcm, enc, label, export)
+            }
         }
     }
 }

@@ -9,15 +9,23 @@
     reason = "a broken promise must stop the fuzzer"
 )]
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use blake2::{Blake2b, Digest as _, digest::consts::U32};
 use bytes::{Bytes, BytesMut};
+use hpke::{
+    Deserializable as _, OpModeS, Serializable as _, kdf::HkdfSha256, setup_sender_with_rng,
+};
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::{
-    FinalPart, FormError, NodeSecret, OpenError, OpeningKeys, ReplyOpener, ReplyPart, ReplySealer,
-    RequestLimits, RequestOpener,
+    EhbpError, EhbpKeys, EhbpOpener, EhbpSecret, EncapsulatedKey, FinalPart, FormError, NodeSecret,
+    OpenError, OpeningKeys, ReplyOpener, ReplyPart, ReplySealer, RequestLimits, RequestOpener,
+    SeedEnvelope, SeedError, SeedKeys, SeedReplySealer, SeedSecret,
+    aead::Aes256Gcm,
     bhttp::{Control, Event, Fields, Reader, RequestLine, StatusLine},
     chunks::OpenChunkAt,
     context::{Place, ReplySecret, RequestSealing, SealChunk},
+    kem::{PublicKey, X25519HkdfSha256},
     labels,
     suite::{Aead, Header},
 };
@@ -166,4 +174,90 @@ fn seal_piece(body: &mut BytesMut, piece: &[u8], place: Place, sealing: &mut imp
     let chunk = OpenChunkAt::begin(body, piece.len(), place).expect("a length that fits");
     body.extend_from_slice(piece);
     chunk.end(body, sealing).expect("a fresh key");
+}
+
+/// Opens a body of EHBP: the bytes as they are, and behind frames of a real sender.
+pub fn ehbp_opener(data: &[u8]) {
+    let secret = EhbpSecret::fixed(&[7; 32]).expect("32 bytes");
+    let public_key = PublicKey::from_bytes(&secret.public_key()).expect("32 bytes");
+    let mut keys = EhbpKeys::new();
+    keys.insert(KEY_ID, secret);
+    let mut rng = StdRng::seed_from_u64(1);
+    let (enc, mut context) = setup_sender_with_rng::<Aes256Gcm, HkdfSha256, X25519HkdfSha256>(
+        &OpModeS::Base,
+        &public_key,
+        labels::EHBP_REQUEST_INFO,
+        &mut rng,
+    )
+    .expect("a good key");
+    let enc = EncapsulatedKey::from_bytes(enc.to_bytes().into());
+    assert!(open_ehbp(&keys, enc, [data]).is_err(), "nobody has the key");
+
+    let (mut body, mut rest) = (Vec::new(), data);
+    while let Some(first) = rest.first().copied().filter(|first| first & 1 == 1) {
+        let (piece, after) = rest.split_at(usize::from(first).min(rest.len()));
+        let sealed = context.seal(piece, b"").expect("a fresh key");
+        let len = u32::try_from(sealed.len()).expect("a short piece");
+        body.extend_from_slice(&len.to_be_bytes());
+        body.extend_from_slice(&sealed);
+        rest = after;
+    }
+    body.extend_from_slice(rest);
+    let whole = open_ehbp(&keys, enc, [&body[..]]);
+    let bytewise = open_ehbp(&keys, enc, body.chunks(1));
+    assert_eq!(whole, bytewise, "a split changed the body");
+    let sealed = &data[..data.len() - rest.len()];
+    assert!(whole.is_ok_and(|content| content == sealed) || !rest.is_empty() || sealed.is_empty());
+}
+
+fn open_ehbp<'a>(
+    keys: &EhbpKeys,
+    enc: EncapsulatedKey,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Bytes, EhbpError> {
+    let mut opener = EhbpOpener::new(
+        enc,
+        RequestLimits {
+            content_bytes: 1024 * 1024,
+        },
+    );
+    for piece in pieces {
+        opener.push(keys, Bytes::copy_from_slice(piece))?;
+    }
+    opener.finish().map(|(body, _)| body.content)
+}
+
+/// Opens a confidential request of the seed: the bytes as they are, and the same bytes as plaintext
+/// of a real client.
+pub fn seed_opener(data: &[u8]) {
+    let (node, client) = (SeedSecret::fixed(&[7; 32]), SeedSecret::fixed(&[8; 32]));
+    let (node, client) = (node.expect("32 bytes"), client.expect("32 bytes"));
+    let node_key = PublicKey::from_bytes(&node.public_key()).expect("32 bytes");
+    let exchanged = client.private_key().exchange(&node_key).expect("good keys");
+    let (salt, nonce) = ([1; 16], [2; 12]);
+    let cipher = labels::seed_cipher(&salt, exchanged.as_ref()).expect("lengths that fit");
+    let sealed = SeedReplySealer::new(cipher)
+        .seal_with(nonce, data, None)
+        .expect("a fresh key");
+    let sealed: serde_json::Value = serde_json::from_slice(&sealed).expect("JSON");
+    let mut keys = SeedKeys::new();
+    let hash: [u8; 32] = Blake2b::<U32>::digest(data).into();
+    let body = serde_json::json!({
+        "ciphertext": sealed["ciphertext"], "nonce": sealed["nonce"], "salt": STANDARD.encode(salt),
+        "client_dh_public_key": STANDARD.encode(client.public_key()),
+        "node_dh_public_key": STANDARD.encode(node.public_key()),
+        "plaintext_body_hash": STANDARD.encode(hash), "stack_small_id": 1, "model_name": "m",
+    });
+    keys.insert(KEY_ID, node);
+    assert!(open_seed(&keys, data).is_err(), "nobody has the key");
+    let opened = open_seed(&keys, body.to_string().as_bytes());
+    assert!(opened.is_ok_and(|content| content == data));
+}
+
+fn open_seed(keys: &SeedKeys, body: &[u8]) -> Result<Bytes, SeedError> {
+    let limits = RequestLimits {
+        content_bytes: 16 * 1024 * 1024,
+    };
+    let (request, _) = SeedEnvelope::parse(body, limits)?.open(keys)?;
+    Ok(request.content)
 }

@@ -99,7 +99,7 @@ impl PrivateKey {
     }
 
     /// `DH(skX, pkY)`; an all-zero value is an error (RFC 9180 section 7.1.4).
-    fn exchange(&self, public: &PublicKey) -> Option<Zeroizing<[u8; LEN]>> {
+    pub(super) fn exchange(&self, public: &PublicKey) -> Option<Zeroizing<[u8; LEN]>> {
         let peer = UnparsedPublicKey::new(&X25519, &public.0);
         let exchanged = agreement::agree(&self.0.key, peer, (), |exchanged| {
             exact(exchanged).map(Zeroizing::new).map_err(|_| ())

@@ -27,6 +27,16 @@ const RESPONSE_KEY_LABEL: &[u8] = b"key";
 /// `info` of the response nonce (RFC 9458 section 4.4).
 const RESPONSE_NONCE_LABEL: &[u8] = b"nonce";
 
+/// What the HPKE context of an EHBP request is bound to: nothing else of the request.
+pub(super) const EHBP_REQUEST_INFO: &[u8] = b"ehbp request";
+/// What the secret of an EHBP response is exported under. [`reply_cipher`] derives the rest.
+pub(super) const EHBP_RESPONSE_EXPORT_LABEL: &[u8] = b"ehbp response";
+
+/// `info` of the seed's key, which has none.
+const SEED_KEY_INFO: &[u8] = b"";
+/// `info` of what a replay of the seed's dialect is known by.
+const SEED_CLAIM_LABEL: &[u8] = b"sealgate seed claim v1";
+
 /// Length of [`request_info`].
 const REQUEST_INFO_LEN: usize = 37;
 
@@ -77,4 +87,24 @@ pub(super) fn reply_cipher(
             ReplyCipher::Aes256Gcm(Box::new(Aes256Gcm::new_from_slice(key).ok()?), nonce)
         }
     })
+}
+
+/// The key of an exchange in the seed's dialect, which serves both directions:
+/// `HKDF(salt, exchanged, "", 32)`.
+pub(super) fn seed_cipher(salt: &[u8], exchanged: &[u8]) -> Option<Aes256Gcm> {
+    let mut key = Zeroizing::new([0; MAX_KEY_LEN]);
+    let prk = Hkdf::<Sha256>::new(Some(salt), exchanged);
+    prk.expand(SEED_KEY_INFO, key.as_mut()).ok()?;
+    Aes256Gcm::new_from_slice(key.as_ref()).ok()
+}
+
+/// What a replay of the seed's dialect is known by: `HKDF("", exchanged, claim label, 32)`.
+///
+/// Not the client's public key: several encodings and several points give one exchanged value, and
+/// nothing in this format tells which of them was meant.
+pub(super) fn seed_claim(exchanged: &[u8]) -> Option<[u8; 32]> {
+    let mut claim = [0; 32];
+    let prk = Hkdf::<Sha256>::new(None, exchanged);
+    prk.expand(SEED_CLAIM_LABEL, &mut claim).ok()?;
+    Some(claim)
 }

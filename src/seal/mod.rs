@@ -4,7 +4,8 @@
 //! the one [`ReplyOpener`] that fits the reply. A node collects a request in a [`RequestOpener`],
 //! whose end hands out the one [`ReplySealer`]. What travels is the encapsulation of
 //! draft-ietf-ohai-chunked-ohttp around a Binary HTTP message (RFC 9292); `docs/wire.md` says it
-//! byte by byte.
+//! byte by byte. Two further dialects are opened for clients that speak them already and never
+//! sealed here: [`EhbpOpener`] and [`SeedEnvelope`], each with keys of a type of its own.
 //!
 //! Guarantees: no plaintext leaves an opener before its chunk was authenticated, an end that was not
 //! proved is an error, an opener or sealer that failed stays failed, and no nonce is used twice.
@@ -19,6 +20,8 @@ mod aead;
 mod bhttp;
 mod chunks;
 mod context;
+mod dialect;
+mod ehbp;
 mod error;
 mod framing;
 #[cfg(fuzzing)]
@@ -33,6 +36,7 @@ mod reply_opener;
 mod reply_sealer;
 mod request_opener;
 mod request_sealer;
+mod seed;
 mod stream;
 mod suite;
 #[cfg(test)]
@@ -40,6 +44,12 @@ mod tests;
 mod varint;
 
 pub use bhttp::{Fields, FormError};
+pub use dialect::{DialectKeys, DialectSecret};
+pub use ehbp::{
+    ENCAPSULATED_KEY, Ehbp, EhbpError, EhbpFrames, EhbpKeys, EhbpOpener, EhbpReplySealer,
+    EhbpSecret, EncapsulatedKey, InvalidEncapsulatedKey, KEY_CONFIG_PROBLEM, OpenedBody,
+    RESPONSE_NONCE, encode_ehbp_key_config,
+};
 pub use error::{OpenError, OpenErrorKind, RandomError, SealError};
 pub use keys::{NodeSecret, OpeningKeys, encode_key_configs};
 pub use padding::{Padding, UnknownPadding};
@@ -47,6 +57,9 @@ pub use reply_opener::{FinalPart, ReplyHead, ReplyOpener, ReplyPart, Trailers};
 pub use reply_sealer::ReplySealer;
 pub use request_opener::{MAX_REQUEST_CONTENT, OpenedRequest, RequestLimits, RequestOpener};
 pub use request_sealer::{RequestHead, seal_request};
+pub use seed::{
+    OpenedSeedRequest, Seed, SeedEnvelope, SeedError, SeedKeys, SeedReplySealer, SeedSecret,
+};
 pub use stream::StreamSealer;
 
 /// Media type of an encapsulated request.

@@ -11,7 +11,7 @@ use super::{
     error::OpenError,
     framing::Deframer,
     keys::OpeningKeys,
-    labels,
+    labels::{self, RESPONSE_EXPORT_LABEL},
     plaintext::Joined,
     reply_sealer::ReplySealer,
     suite::{ENC_LEN, HEADER_LEN, Header},
@@ -153,7 +153,7 @@ impl RequestOpener {
         self.message.read(plaintext, self.limits)?;
         let secret = opening
             .context
-            .reply_secret(opening.enc)
+            .reply_secret(opening.enc, RESPONSE_EXPORT_LABEL)
             .ok_or(OpenError::Decrypt)?;
         let sealer = ReplySealer::new(secret);
         let request = self

@@ -14,6 +14,7 @@ mod cancellation;
 mod cli;
 mod completions;
 mod contract;
+mod dialects;
 mod doctor;
 mod endpoints;
 mod failures;

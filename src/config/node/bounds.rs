@@ -22,6 +22,9 @@ pub struct LimitsConfig {
     /// Requests that the replay table remembers, about 100 bytes each; a request is remembered
     /// for about 120 seconds. Without a credential one address may hold a quarter.
     pub replay_entries: NonZeroUsize,
+    /// Requests that the replay table of each dialect remembers, about 100 bytes each; a request is
+    /// remembered until its key ends. Without a credential one address may hold a quarter.
+    pub dialect_replay_entries: NonZeroUsize,
 }
 
 impl Default for LimitsConfig {
@@ -33,6 +36,7 @@ impl Default for LimitsConfig {
             body_bytes: NonZeroU32::MIN.saturating_add(16 * 1024 * 1024 - 1),
             buffered_bytes: one.saturating_add(512 * 1024 * 1024 - 1),
             replay_entries: one.saturating_add(2 * 1024 * 1024 - 1),
+            dialect_replay_entries: one.saturating_add(2 * 1024 * 1024 - 1),
         }
     }
 }

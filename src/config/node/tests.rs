@@ -27,6 +27,27 @@ fn the_least_configuration_has_defaults_for_the_rest() {
     assert!(config.engines_are_local());
 }
 
+#[test]
+fn dialects_are_off_unless_named() {
+    let with = |line: &str| load(&format!("{line}\n{MINIMAL}"));
+    assert_eq!(load(MINIMAL).unwrap().dialects, []);
+    let both = with("dialects = [\"seed\", \"ehbp\"]").unwrap();
+    assert_eq!(both.dialects, [Dialect::Seed, Dialect::Ehbp]);
+    let pinned = serde_json::to_value(&both).unwrap();
+    assert_eq!(pinned["dialects"], serde_json::json!(["seed", "ehbp"]));
+    for (line, expected) in [
+        ("dialects = [\"ehbp\", \"ehbp\"]", "name each dialect once"),
+        (
+            "dialects = [\"EHBP\"]",
+            "unknown variant `EHBP`, expected `ehbp` or `seed`",
+        ),
+        ("dialects = \"ehbp\"", "expected a list"),
+    ] {
+        let error = with(line).unwrap_err();
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+}
+
 /// The least configuration with another source.
 fn source(lines: &str) -> String {
     MINIMAL.replace("source = \"software-root\"\ndir = \"software-root\"", lines)

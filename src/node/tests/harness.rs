@@ -54,7 +54,7 @@ pub(super) struct Running {
     pub(super) address: SocketAddr,
     pub(super) shutdown: CancellationToken,
     pub(super) served: JoinHandle<()>,
-    client: Client<HttpConnector, Full<Bytes>>,
+    pub(super) client: Client<HttpConnector, Full<Bytes>>,
     /// Verified at the first sealed request.
     verified: OnceCell<VerifiedNode>,
 }

@@ -6,6 +6,7 @@ use self::harness::{FakeEngine, Running, Sent};
 use crate::seal::Padding;
 
 mod cancel;
+mod dialects;
 mod evidence;
 mod harness;
 mod outside;

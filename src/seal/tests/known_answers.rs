@@ -85,7 +85,10 @@ fn draft_08_request_opens_chunk_by_chunk() {
     }
     assert_eq!(request, bytes(&draft, "request"));
     assert_eq!(
-        context.reply_secret(enc).unwrap().as_bytes(),
+        context
+            .reply_secret(enc, labels::RESPONSE_EXPORT_LABEL)
+            .unwrap()
+            .as_bytes(),
         bytes(&draft, "secret")
     );
 

@@ -1,5 +1,6 @@
 //! Real gateway and node processes over loopback, with a fake engine and a hostile proxy.
 
+pub(crate) mod dialects;
 pub(crate) mod engine;
 pub(crate) mod mitm;
 pub(crate) mod process;
