@@ -199,12 +199,9 @@ impl Shared {
     async fn refresh(&self, known: &Node) -> Result<(), Error> {
         match known.refresh(self.timeouts.attest).await {
             Reattested::Passed => Ok(()),
-            Reattested::TooSoon(_) if known.verified().is_some() => Ok(()),
-            Reattested::TooSoon(rest) => Err(Error::RateLimited {
-                retry_after_s: u32::try_from(rest.as_secs())
-                    .map_or(u32::MAX, |s| s.saturating_add(1)),
-            }),
-            Reattested::Failed => Err(NotAnnounced::NotRefreshed.into()),
+            // It was appraised just now: that is the word.
+            Reattested::TooSoon(_) if known.passed_last() => Ok(()),
+            Reattested::TooSoon(_) | Reattested::Failed => Err(NotAnnounced::NotRefreshed.into()),
         }
     }
 

@@ -289,6 +289,12 @@ impl Node {
         self.state.borrow().appraisals > 0
     }
 
+    /// Whether it is verified, and its last appraisal passed.
+    pub(super) fn passed_last(&self) -> bool {
+        let state = self.state.borrow();
+        state.passed && state.verified.is_some()
+    }
+
     /// Requests that it works for.
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
