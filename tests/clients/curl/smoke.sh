@@ -52,6 +52,24 @@ try 'health without a key' 200 '' "$host/health"
 try 'readiness without a key' 200 '' "$host/readyz"
 try 'models' 200 '"id": ?"tiny"' -H "$bearer" "$BASE_URL/models"
 complete 'a completion' 200 '"object": ?"text_completion"' "$good"
+# post NAME STATUS PATTERN PATH BODY [CURL-ARGUMENT…]: any other request with the key.
+post() {
+  try "$1" "$2" "$3" -H "$bearer" -H "$json" -d "$5" "${@:6}" "$BASE_URL$4"
+}
+messages="\"messages\":[{\"role\":\"user\",\"content\":\"$CANARY the river\"}]"
+post 'a chat' 200 '"object": ?"chat.completion"' /chat/completions "{\"model\":\"tiny\",$messages,\"max_tokens\":4}"
+post 'no messages' 400 "$(code invalid_request)" /chat/completions "{\"model\":\"tiny\",\"message\":\"$CANARY\"}"
+post 'embeddings' 200 '"object": ?"embedding"' /embeddings "{\"model\":\"tiny\",\"input\":\"$CANARY\"}"
+post 'images' 200 '"b64_json": ?"iVBOR' /images/generations \
+  "{\"model\":\"picture\",\"prompt\":\"$CANARY\",\"response_format\":\"b64_json\"}"
+
+try 'the nodes' 200 '"id": ?"demo-node"' -H "$bearer" "$BASE_URL/nodes"
+try 'the nodes without a key' 401 "$(code invalid_api_key)" "$BASE_URL/nodes"
+try "a node's evidence" 200 '"statement": ?"' -H "$bearer" "$BASE_URL/nodes/demo-node/attestation"
+try 'the evidence of no node' 404 "$(code node_not_found)" -H "$bearer" "$BASE_URL/nodes/nobody/attestation"
+post 'a lock' 200 '"public_key": ?"[A-Za-z0-9+/]{43}="' /nodes/lock '{"model":"tiny","timeout":1}'
+post 'a lock of an unknown model' 404 "$(code model_not_found)" /nodes/lock '{"model":"nope"}'
+
 complete 'a body in chunks' 200 '"finish_reason": ?"length"' "$good" -H 'transfer-encoding: chunked'
 complete 'white space around the body' 200 '"text"' " $good"$'\n'
 try 'the scheme in lower case' 200 '"text"' \
