@@ -26,6 +26,9 @@ def parameters(model, arguments):
     common.n_parallel = arguments.parallel
     common.n_ctx = tiny_model.CONTEXT
     common.kv_unified = True
+    common.embedding = True
+    common.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    common.use_jinja = True
     common.endpoint_slots = True
     common.endpoint_metrics = True
     common.n_gpu_layers = 0

@@ -9,6 +9,7 @@ table: column `i` holds the logarithms of the chances of every token after token
 - the likeliest successor has the chance `LIKELIEST`, so its log probability is known as well;
 - ` emoji` is followed by U+1F600, spelt one byte per token, and by ` emoji` again;
 - ` end` is followed by the end of the text;
+- ` call` is followed by the beginning of a tool call; where tools are given, llama.cpp's grammar makes it whole;
 - `FILLER` is one token of 64 bytes, so that a prompt of 1 MiB is 16,384 tokens and fits the context.
 """
 
@@ -21,7 +22,7 @@ import gguf
 import numpy as np
 
 WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
-EMOJI_WORD, END_WORD = "emoji", "end"
+EMOJI_WORD, END_WORD, CALL_WORD = "emoji", "end", "call"
 FILLER = "confidentialinferenceneedsevidenceandnotpromisesbeforeanysecret"
 assert len(FILLER) == 63
 
@@ -33,6 +34,18 @@ WIDTH, LAYERS, HEADS, HEAD_WIDTH, FEED_FORWARD = 1024, 2, 4, 64, 64
 ONE_HOT = math.sqrt(WIDTH)
 # Stands for "never": far below any logarithm in the table, and still exact in half precision.
 NEVER = -64.0
+
+CALL_BEGINS = "<tool_call>"
+# The conversation as one text, with the last message at its end. Tools are told and called as Hermes models do it.
+CHAT_TEMPLATE = """\
+{%- if tools %} tools{% for tool in tools %} <tools> {{ tool | tojson }} </tools>{% endfor %}
+ To call one, say <tool_call>{"name": name, "arguments": arguments}</tool_call>{% endif -%}
+{%- for message in messages %} {{ message.role }}
+{%- for call in message.tool_calls or [] %} <tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}
+{%- if message.content %} {{ message.content }}{% endif %}
+{%- endfor %}"""
 
 SPACE = "\u2581"  # SentencePiece's visible blank
 UNKNOWN, BEGIN, END = 0, 1, 2
@@ -46,9 +59,10 @@ def vocabulary():
     tokens += [(f"<0x{byte:02X}>", 0.0, kind.BYTE) for byte in range(256)]
     # The tokeniser merges two neighbours at a time, so a word needs all its beginnings; longer ones win.
     pieces = {SPACE: None}
-    for word in [*WORDS, EMOJI_WORD, END_WORD, FILLER]:
+    for word in [*WORDS, EMOJI_WORD, END_WORD, CALL_WORD, FILLER]:
         pieces |= {SPACE + word[:length]: None for length in range(1, len(word) + 1)}
     tokens += [(piece, 10.0 * len(piece) - 1000.0, kind.NORMAL) for piece in pieces]
+    tokens.append((CALL_BEGINS, -1000.0, kind.NORMAL))
     assert len(tokens) <= WIDTH, f"{len(tokens)} tokens do not fit a width of {WIDTH}"
     return tokens
 
@@ -61,7 +75,7 @@ def chances(tokens, seed):
     draw.shuffle(ring)
     successor = dict(zip(ring, ring[1:] + ring[:1]))
     byte = [FIRST_BYTE + value for value in range(256)]
-    emoji, end = ids[SPACE + EMOJI_WORD], ids[SPACE + END_WORD]
+    emoji, end, call = (ids[SPACE + word] for word in (EMOJI_WORD, END_WORD, CALL_WORD))
 
     table = np.zeros((len(tokens), len(tokens)))
     for token in range(len(tokens)):
@@ -77,7 +91,14 @@ def chances(tokens, seed):
         for follower, chance in row.items():
             table[token, follower] = chance
 
+    # Under a grammar: JSON without white space, strings that are empty where they may be, and one call of a tool.
+    for mark, followers in {"{": '"}', '"': '":}', ":": '"{', ",": '"{', "}": "}<", "\n": '{"'}.items():
+        first, *others = (byte[ord(follower)] for follower in followers)
+        only(byte[ord(mark)], {first: LIKELIEST} | dict.fromkeys(others, (1 - LIKELIEST) / len(others)))
+    only(byte[ord(">")], {END: 1.0})
     only(end, {END: 1.0})
+    only(call, {ids[CALL_BEGINS]: 1.0})
+    only(ids[CALL_BEGINS], {byte[ord("\n")]: 1.0})
     only(emoji, {byte[0xF0]: 1.0})
     only(byte[0xF0], {byte[0x9F]: 1.0})
     only(byte[0x9F], {byte[0x98]: 1.0})
@@ -151,6 +172,7 @@ def write(path, seed=7):
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(True)
+    writer.add_chat_template(CHAT_TEMPLATE)
     for name, array in tensors(chances(tokens, seed)):
         writer.add_tensor(name, array)
     writer.write_header_to_file()
