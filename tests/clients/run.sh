@@ -1,117 +1,102 @@
 #!/usr/bin/env bash
-# Tries real clients against real answers: the OpenAI SDKs for Python and Node, and curl, speak to `sealgate demo`
-# in front of a real engine.
+# Tries real clients against real answers: each suite is a client in an environment of its own, and speaks to a gateway
+# and a node in front of a real engine.
 #
-#   tests/clients/run.sh target/debug/sealgate
+#   tests/clients/run.sh target/debug/sealgate            all suites
+#   tests/clients/run.sh target/debug/sealgate SUITE…     some of them, by their folders' names
 #
-# Needs curl and Python 3.11 or newer with venv; all else is pinned and kept in `.venv` and `node_modules` here.
+# Needs curl, a C++ compiler, make and Python 3.11 or newer with venv; all else is pinned, and kept in `.venv` and
+# `node_modules` here.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ $# -ne 1 ] || [ ! -x "$1" ]; then
-  echo "usage: $0 SEALGATE-BINARY" >&2
+# These want the engine to themselves: they look at whether it is at work.
+readonly ALONE=(openai-python openai-node)
+readonly TOGETHER=(openai-python-2 litellm langchain llm ai-sdk curl)
+
+if [ $# -lt 1 ] || [ ! -x "$1" ]; then
+  echo "usage: $0 SEALGATE-BINARY [SUITE…]" >&2
   exit 2
 fi
-sealgate=$(realpath "$1")
-work=$(mktemp -d)
-started=()
+SEALGATE=$(realpath "$1")
+suites=("${@:2}")
+[ "${#suites[@]}" -gt 0 ] || suites=("${ALONE[@]}" "${TOGETHER[@]}")
 
-# end PID: asks it to stop, insists after ten seconds; gives its exit status.
-end() {
-  kill -TERM "$1" 2>/dev/null || true
-  { sleep 10 && kill -KILL "$1"; } 2>/dev/null &
-  local watchdog=$! status=0
-  wait "$1" 2>/dev/null || status=$?
-  kill "$watchdog" 2>/dev/null || true
-  return "$status"
-}
-
-finish() {
-  local status=$? pid
-  for pid in "${started[@]}"; do end "$pid" || true; done
-  if [ "$status" -ne 0 ]; then
-    tail -n 30 "$work"/*.out "$work"/*.log 2>/dev/null | cut -c1-300 || true
-  fi
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-
-# start NAME COMMAND…: in the background, standard output to NAME.out and standard error to NAME.log.
-start() {
-  "${@:2}" >"$work/$1.out" 2>"$work/$1.log" &
-  pid=$!
-  started+=("$pid")
-}
-
-# await NAME SED-SCRIPT: prints what the script finds in NAME.out once it is there.
-await() {
-  local found
-  for _ in $(seq 1200); do
-    found=$(sed -n "$2" "$work/$1.out")
-    [ -z "$found" ] || { printf '%s\n' "$found"; return; }
-    kill -0 "$pid" 2>/dev/null || break
-    sleep 0.05
-  done
-  echo "$1 did not become ready" >&2
-  return 1
-}
-
-heading() { printf '\n== clients: %s\n' "$1"; }
+# shellcheck source=tests/clients/processes.sh
+. "$here/processes.sh"
+# shellcheck source=tests/clients/environments.sh
+. "$here/environments.sh"
 
 heading 'environments'
-# shellcheck source=tests/engine/venv.sh
-. "$here/../engine/venv.sh"
-venv "$here/../engine"
-venv "$here/python"
-venv "$here/node"
-PATH=$here/node/.venv/bin:$PATH
-if ! cmp -s "$here/node/package-lock.json" "$here/node/node_modules/lock"; then
-  (cd "$here/node" && npm ci --no-audit --no-fund --loglevel=error)
-  cp "$here/node/package-lock.json" "$here/node/node_modules/lock"
-fi
+# The demo's lines are pasted into the first.
+environments openai-python "${suites[@]}"
+echo "after $SECONDS s"
 
-heading 'the engine and the gateway'
-start engine "$here/../engine/start.sh"
-ENGINE_URL=$(await engine 's/^engine listening on \(http[^ ]*\).*/\1/p')
-ENGINE_LOG=$work/engine.log
 # The most verbose log there is: nothing of the prompts may be in it.
-start gateway env SEALGATE_LOG=trace "$sealgate" demo --engine "$ENGINE_URL" --listen 127.0.0.1:0 --api-key sk-test
-gateway=$pid
-BASE_URL=$(await gateway 's/^base url: //p')
-API_KEY=$(await gateway 's/^api key: //p')
+export SEALGATE SEALGATE_LOG=trace API_KEY=sk-test
 CANARY="canary $RANDOM$RANDOM$RANDOM"
-export ENGINE_URL ENGINE_LOG BASE_URL API_KEY CANARY
-echo "engine $ENGINE_URL, gateway $BASE_URL"
-
-wrong=0
-heading 'curl'
-"$here/curl/smoke.sh" || wrong=1
-heading 'Python SDK'
-(cd "$here/python" && PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest) || wrong=1
-heading 'Node SDK'
-(cd "$here/node" && npm test --silent) || wrong=1
+ENGINE_LOG=$work/engine.log
+start engine "$here/../engine/start.sh"
+start images python3 "$here/../engine/images.py"
+ENGINE_URL=$(said engine 's/^engine listening on \(http[^ ]*\).*/\1/p')
+IMAGES_URL=$(said images 's/^images listening on \(http[^ ]*\).*/\1/p')
+export CANARY ENGINE_LOG ENGINE_URL IMAGES_URL
 
 heading 'what the demo says to paste'
-pasted=0
+SET_UP=$work/set-up
+start demo "$SEALGATE" demo --engine "$ENGINE_URL" --listen 127.0.0.1:0 --api-key "$API_KEY" --dir "$SET_UP"
+said demo 's/^base url: //p'
+wrong=0 pasted=0
 while IFS= read -r line; do
   pasted=$((pasted + 1))
-  said=$(PATH=$here/python/.venv/bin:$PATH bash -c "$line" 2>&1) || said=
-  if [ -z "$said" ] || grep -q '"error"' <<<"$said"; then
-    printf 'FAILED %s\n%s\n' "$line" "$said"
+  answer=$(PATH=$here/openai-python/.venv/bin:$PATH bash -c "$line" 2>&1) || answer=
+  if [ -z "$answer" ] || grep -q '"error"' <<<"$answer"; then
+    printf 'FAILED %s\n%s\n' "$line" "$answer"
     wrong=1
   fi
-done < <(sed -n 's/^ *\(curl .*\|python3 .*\)$/\1/p' "$work/gateway.out")
+done < <(sed -n 's/^ *\(curl .*\|python3 .*\)$/\1/p' "$work/demo.out")
 [ "$pasted" -ge 2 ] || { echo 'no curl and Python lines'; wrong=1; }
+end demo || { echo "the demo ended with status $?"; wrong=1; }
 echo "$pasted lines pasted"
 
-heading 'the end'
-end "$gateway" || { echo "the gateway ended with status $? on SIGTERM" >&2; exit 1; }
-for secret in "$CANARY" 'a prompt that no error may repeat' 'the sealed gateway' "$API_KEY"; do
-  if grep -qF -- "$secret" "$work/gateway.log"; then
-    echo "the gateway's log holds: $secret" >&2
-    exit 1
-  fi
+# What the demo made, as two processes; the node has the images' engine too.
+printf '\n[[engine]]\nurl = "%s"\n' "$IMAGES_URL" >>"$SET_UP/node.toml"
+sed -i 's/^listen = .*/listen = "127.0.0.1:0"/' "$SET_UP"/{node,gateway}.toml
+start node "$SEALGATE" node --config "$SET_UP/node.toml"
+NODE_URL=$(said node 's/^sealgate node listening on //p')
+sed -i "s#^url = .*#url = \"$NODE_URL\"#" "$SET_UP/gateway.toml"
+start gateway "$SEALGATE" gateway --config "$SET_UP/gateway.toml"
+GATEWAY_URL=$(said gateway 's/^sealgate gateway listening on //p')
+BASE_URL=$GATEWAY_URL/v1
+await gateway curl -fsS "$GATEWAY_URL/readyz" >/dev/null
+export SET_UP NODE_URL GATEWAY_URL BASE_URL
+LOGS=$work
+export LOGS
+printf 'engine %s, node %s, gateway %s\n' "$ENGINE_URL" "$NODE_URL" "$GATEWAY_URL"
+
+# try SUITE: shows what it said when it has ended.
+try() {
+  local status=0 begun=$SECONDS
+  "$here/suite.sh" "$1" >"$LOGS/$1.said" 2>&1 || status=$?
+  printf '\n== clients: %s, %d s\n%s\n' "$1" "$((SECONDS - begun))" "$(<"$LOGS/$1.said")"
+  [ "$status" -eq 0 ] || echo "FAILED $1: $status"
+  return "$status"
+}
+together=()
+for suite in "${suites[@]}"; do
+  if [[ " ${ALONE[*]} " == *" $suite "* ]]; then try "$suite" || wrong=1; else together+=("$suite"); fi
 done
-[ "$wrong" -eq 0 ] || exit 1
-echo "the gateway ended cleanly; its log of $(wc -l <"$work/gateway.log") lines holds no prompt and no key"
+if [ "${#together[@]}" -gt 0 ]; then
+  export here
+  export -f try
+  printf '%s\n' "${together[@]}" | xargs -P "$(nproc)" -I '{}' bash -c 'try {}' || wrong=1
+fi
+
+heading 'the end'
+for name in gateway node; do
+  end "$name" || { echo "the $name ended with status $? on SIGTERM"; wrong=1; }
+done
+"$here/logs.sh" "$work"/{demo,gateway,node}*.log || wrong=1
+echo "after $SECONDS s"
+concluded=1
+[ "$wrong" -eq 0 ]

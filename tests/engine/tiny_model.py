@@ -10,7 +10,7 @@ table: column `i` holds the logarithms of the chances of every token after token
 - ` emoji` is followed by U+1F600, spelt one byte per token, and by ` emoji` again;
 - ` end` is followed by the end of the text;
 - ` call` is followed by the beginning of a tool call; where tools are given, llama.cpp's grammar makes it whole;
-- `FILLER` is one token of 64 bytes, so that a prompt of 1 MiB is 16,384 tokens and fits the context.
+- 16 of `FILLER` in a row are one token of 1 KiB, so that a prompt of 1 MiB is 1,024 tokens and soon read.
 """
 
 import argparse
@@ -61,6 +61,7 @@ def vocabulary():
     pieces = {SPACE: None}
     for word in [*WORDS, EMOJI_WORD, END_WORD, CALL_WORD, FILLER]:
         pieces |= {SPACE + word[:length]: None for length in range(1, len(word) + 1)}
+    pieces |= {(SPACE + FILLER) * times: None for times in (2, 4, 8, 16)}
     tokens += [(piece, 10.0 * len(piece) - 1000.0, kind.NORMAL) for piece in pieces]
     tokens.append((CALL_BEGINS, -1000.0, kind.NORMAL))
     assert len(tokens) <= WIDTH, f"{len(tokens)} tokens do not fit a width of {WIDTH}"

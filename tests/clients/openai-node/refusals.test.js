@@ -4,9 +4,7 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { complete, sdk } from './common.js';
-
-const SECRET = 'a prompt that no error may repeat';
+import { SECRET, complete, sdk } from './common.js';
 
 async function refusal(asked, kind) {
   const error = await asked.then(

@@ -4,7 +4,7 @@ import asyncio
 
 import openai
 import pytest
-from conftest import ENGINE_LOOKS_EVERY, STOPS_WITHIN, within
+from engine import ENGINE_LOOKS_EVERY, STOPS_WITHIN, within
 
 # Some ten seconds of work for the engine.
 LONG = 24_000

@@ -6,7 +6,7 @@ import re
 
 import openai
 import pytest
-from conftest import WORDS
+from engine import WORDS
 
 PROMPT = "the sealed gateway"
 
@@ -156,7 +156,7 @@ def test_any_text_arrives_whole(complete, engine):
 
 
 def test_a_prompt_of_1_mib(complete, engine):
-    # One token of 64 bytes (tests/engine/tiny_model.py), so that it fits the context.
+    # Sixteen of these are one token (tests/engine/tiny_model.py), so that the engine soon has read them.
     prompt = " confidentialinferenceneedsevidenceandnotpromisesbeforeanysecret" * 16_384
     assert len(prompt) == 1 << 20
     completion = complete(prompt, max_tokens=4)
@@ -203,6 +203,6 @@ def test_every_answer_has_an_id_and_says_what_was_attested(client, complete):
 
 
 def test_models(client):
-    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert sorted(model.id for model in client.models.list()) == ["picture", "tiny"]
     model = client.models.retrieve("tiny")
     assert (model.id, model.object) == ("tiny", "model")

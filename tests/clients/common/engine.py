@@ -1,25 +1,23 @@
-"""What every test needs: the SDK pointed at the gateway, and the engine behind it to compare with.
-
-`run.sh` sets `BASE_URL` and `API_KEY` (the gateway), `ENGINE_URL` and `ENGINE_LOG` (the engine) and `CANARY`, a
-text that goes into prompts and may stand in no log.
-"""
+"""The engine without the gateway: what it says itself is what every client must get."""
 
 import json
-import os
 import time
 import urllib.request
 from pathlib import Path
 
-import openai
-import pytest
-
 WORDS = (Path(__file__).parents[2] / "engine" / "words.txt").read_text(encoding="utf-8").split()
-# Requests are made once: a test must see the first answer, not a later and luckier one.
-NO_RETRIES = 0
 # After a caller left, the engine's work stops within this many seconds.
 STOPS_WITHIN = 1.0
 # While it works on a unary answer, this engine itself looks once in so many seconds whether somebody still waits.
 ENGINE_LOOKS_EVERY = 1.0
+
+
+def call(url, body=None):
+    """The JSON that an engine answers."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"content-type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers)) as reply:
+        return json.load(reply)
 
 
 class Engine:
@@ -30,10 +28,7 @@ class Engine:
         self.log = log
 
     def _call(self, path, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"content-type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers)) as reply:
-            return json.load(reply)
+        return call(self.url + path, body)
 
     def text(self, prompt, max_tokens=16, **members):
         """The text that the engine itself answers with greedy decoding."""
@@ -43,6 +38,21 @@ class Engine:
     def tokens(self, prompt):
         """The prompt as the engine counts it, the first token being the mark of the beginning."""
         return self._call("/tokenize", {"content": prompt, "add_special": True})["tokens"]
+
+    def chat(self, messages, max_tokens=16, **members):
+        """The first choice of the engine's own greedy answer in a conversation; a string is one user's message."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        body = {"model": "tiny", "messages": messages, "max_tokens": max_tokens, "temperature": 0, **members}
+        return self._call("/v1/chat/completions", body)["choices"][0]
+
+    def reply(self, messages, max_tokens=16):
+        """The text of it."""
+        return self.chat(messages, max_tokens)["message"]["content"]
+
+    def vectors(self, input):
+        """The engine's own embeddings."""
+        return [item["embedding"] for item in self._call("/v1/embeddings", {"model": "tiny", "input": input})["data"]]
 
     def busy(self):
         return any(slot["is_processing"] for slot in self._call("/slots"))
@@ -60,40 +70,3 @@ def within(seconds, true):
             return False
         time.sleep(0.02)
     return True
-
-
-@pytest.fixture(scope="session")
-def engine():
-    return Engine(os.environ["ENGINE_URL"], Path(os.environ["ENGINE_LOG"]))
-
-
-@pytest.fixture(scope="session")
-def settings():
-    return {"base_url": os.environ["BASE_URL"], "api_key": os.environ["API_KEY"], "max_retries": NO_RETRIES}
-
-
-@pytest.fixture
-def client(settings):
-    with openai.OpenAI(**settings) as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
-def canary():
-    return os.environ["CANARY"]
-
-
-@pytest.fixture
-def complete(client):
-    """A greedy completion of `tiny`; keyword arguments are the SDK's."""
-
-    def complete(prompt, **members):
-        return client.completions.create(model="tiny", prompt=prompt, temperature=0, **members)
-
-    return complete
-
-
-@pytest.fixture
-def quiet(engine):
-    """Begins the test with an idle engine."""
-    assert within(30, lambda: not engine.busy()), "the engine is still busy with an earlier test"
