@@ -30,13 +30,15 @@ said() { await "$1" sed -n "$2" "$work/$1.out"; }
 
 # end NAME: asks it to stop, insists after ten seconds; gives its exit status.
 end() {
-  local pid=${pids[$1]} status=0 watchdog
+  local pid=${pids[$1]} status=0
   unset "pids[$1]"
   kill -TERM "$pid" 2>/dev/null || true
-  { sleep 10 && kill -KILL "$pid"; } 2>/dev/null &
-  watchdog=$!
+  for _ in $(seq 200); do
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.05
+  done
+  kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || status=$?
-  kill "$watchdog" 2>/dev/null || true
   return "$status"
 }
 

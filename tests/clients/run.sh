@@ -68,7 +68,7 @@ sed -i "s#^url = .*#url = \"$NODE_URL\"#" "$SET_UP/gateway.toml"
 start gateway "$SEALGATE" gateway --config "$SET_UP/gateway.toml"
 GATEWAY_URL=$(said gateway 's/^sealgate gateway listening on //p')
 BASE_URL=$GATEWAY_URL/v1
-await gateway curl -fsS "$GATEWAY_URL/readyz" >/dev/null
+await gateway curl -fs "$GATEWAY_URL/readyz" >/dev/null
 export SET_UP NODE_URL GATEWAY_URL BASE_URL
 LOGS=$work
 export LOGS

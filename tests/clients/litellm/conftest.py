@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(scope="session")
 def settings(base_url, api_key):
     # Requests are made once: a test must see the first answer, not a later and luckier one.
-    return {"api_base": base_url, "api_key": api_key, "num_retries": 0, "max_retries": 0, "temperature": 0}
+    return {"api_base": base_url, "api_key": api_key, "num_retries": 0, "max_retries": 0, "timeout": 60, "temperature": 0}
 
 
 def pytest_configure(config):

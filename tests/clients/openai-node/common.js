@@ -7,7 +7,7 @@ export * from '../common/engine.js';
 
 /** A client that asks once: a test must see the first answer, not a later and luckier one. */
 export function sdk(options = {}) {
-  return new OpenAI({ baseURL: BASE_URL, apiKey: API_KEY, maxRetries: 0, ...options });
+  return new OpenAI({ baseURL: BASE_URL, apiKey: API_KEY, maxRetries: 0, timeout: 60_000, ...options });
 }
 
 const client = sdk();

@@ -7,7 +7,7 @@ import pytest
 @pytest.fixture(scope="session")
 def settings(base_url, api_key):
     # Requests are made once: a test must see the first answer, not a later and luckier one.
-    return {"base_url": base_url, "api_key": api_key, "max_retries": 0}
+    return {"base_url": base_url, "api_key": api_key, "max_retries": 0, "timeout": 60}
 
 
 @pytest.fixture
