@@ -81,6 +81,8 @@ def test_an_unknown_model(client):
         ("encoding_format", "hex"),
         ("dimensions", 0),
         ("dimensions", "all"),
+        # What this engine would only ignore.
+        ("dimensions", 4),
         ("model", None),
     ],
 )
