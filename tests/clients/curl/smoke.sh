@@ -52,6 +52,17 @@ try 'health without a key' 200 '' "$host/health"
 try 'readiness without a key' 200 '' "$host/readyz"
 try 'models' 200 '"id": ?"tiny"' -H "$bearer" "$BASE_URL/models"
 complete 'a completion' 200 '"object": ?"text_completion"' "$good"
+# post NAME STATUS PATTERN PATH BODY [CURL-ARGUMENT…]: any other request with the key.
+post() {
+  try "$1" "$2" "$3" -H "$bearer" -H "$json" -d "$5" "${@:6}" "$BASE_URL$4"
+}
+messages="\"messages\":[{\"role\":\"user\",\"content\":\"$CANARY the river\"}]"
+post 'a chat' 200 '"object": ?"chat.completion"' /chat/completions "{\"model\":\"tiny\",$messages,\"max_tokens\":4}"
+post 'no messages' 400 "$(code invalid_request)" /chat/completions "{\"model\":\"tiny\",\"message\":\"$CANARY\"}"
+post 'embeddings' 200 '"object": ?"embedding"' /embeddings "{\"model\":\"tiny\",\"input\":\"$CANARY\"}"
+post 'images' 200 '"b64_json": ?"iVBOR' /images/generations \
+  "{\"model\":\"picture\",\"prompt\":\"$CANARY\",\"response_format\":\"b64_json\"}"
+
 complete 'a body in chunks' 200 '"finish_reason": ?"length"' "$good" -H 'transfer-encoding: chunked'
 complete 'white space around the body' 200 '"text"' " $good"$'\n'
 try 'the scheme in lower case' 200 '"text"' \
