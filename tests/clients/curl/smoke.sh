@@ -63,6 +63,12 @@ post 'embeddings' 200 '"object": ?"embedding"' /embeddings "{\"model\":\"tiny\",
 post 'images' 200 '"b64_json": ?"iVBOR' /images/generations \
   "{\"model\":\"picture\",\"prompt\":\"$CANARY\",\"response_format\":\"b64_json\"}"
 
+try 'the nodes' 200 '"id": ?"demo-node"' -H "$bearer" "$BASE_URL/nodes"
+try 'the nodes without a key' 401 "$(code invalid_api_key)" "$BASE_URL/nodes"
+try "a node's evidence" 200 '"statement": ?"' -H "$bearer" "$BASE_URL/nodes/demo-node/attestation"
+try 'the evidence of no node' 404 "$(code node_not_found)" -H "$bearer" "$BASE_URL/nodes/nobody/attestation"
+post 'a lock of an unknown model' 404 "$(code model_not_found)" /nodes/lock '{"model":"nope"}'
+
 complete 'a body in chunks' 200 '"finish_reason": ?"length"' "$good" -H 'transfer-encoding: chunked'
 complete 'white space around the body' 200 '"text"' " $good"$'\n'
 try 'the scheme in lower case' 200 '"text"' \
