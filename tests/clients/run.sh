@@ -12,7 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # These want the engine to themselves: they look at whether it is at work.
 readonly ALONE=(openai-python openai-node)
-readonly TOGETHER=(openai-python-2 litellm langchain llm ai-sdk atoma-python atoma-node curl)
+readonly TOGETHER=(openai-python-2 litellm langchain llm ai-sdk atoma-python atoma-node ehbp-python ehbp-node curl)
 
 if [ $# -lt 1 ] || [ ! -x "$1" ]; then
   echo "usage: $0 SEALGATE-BINARY [SUITE…]" >&2
@@ -59,7 +59,8 @@ done < <(sed -n 's/^ *\(curl .*\|python3 .*\)$/\1/p' "$work/demo.out")
 end demo || { echo "the demo ended with status $?"; wrong=1; }
 echo "$pasted lines pasted"
 
-# What the demo made, as two processes; the node has the images' engine too.
+# What the demo made, as two processes; the node has the images' engine too, and opens the dialects.
+sed -i '1i dialects = ["ehbp", "seed"]' "$SET_UP/node.toml"
 printf '\n[[engine]]\nurl = "%s"\n' "$IMAGES_URL" >>"$SET_UP/node.toml"
 sed -i 's/^listen = .*/listen = "127.0.0.1:0"/' "$SET_UP"/{node,gateway}.toml
 start node "$SEALGATE" node --config "$SET_UP/node.toml"

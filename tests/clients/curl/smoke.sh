@@ -67,6 +67,7 @@ try 'the nodes' 200 '"id": ?"demo-node"' -H "$bearer" "$BASE_URL/nodes"
 try 'the nodes without a key' 401 "$(code invalid_api_key)" "$BASE_URL/nodes"
 try "a node's evidence" 200 '"statement": ?"' -H "$bearer" "$BASE_URL/nodes/demo-node/attestation"
 try 'the evidence of no node' 404 "$(code node_not_found)" -H "$bearer" "$BASE_URL/nodes/nobody/attestation"
+post 'a lock' 200 '"public_key": ?"[A-Za-z0-9+/]{43}="' /nodes/lock '{"model":"tiny","timeout":1}'
 post 'a lock of an unknown model' 404 "$(code model_not_found)" /nodes/lock '{"model":"nope"}'
 
 complete 'a body in chunks' 200 '"finish_reason": ?"length"' "$good" -H 'transfer-encoding: chunked'
