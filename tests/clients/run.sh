@@ -59,8 +59,7 @@ done < <(sed -n 's/^ *\(curl .*\|python3 .*\)$/\1/p' "$work/demo.out")
 end demo || { echo "the demo ended with status $?"; wrong=1; }
 echo "$pasted lines pasted"
 
-# What the demo made, as two processes; the node has the images' engine too, and opens the dialects.
-sed -i '1i dialects = ["ehbp", "seed"]' "$SET_UP/node.toml"
+# What the demo made, as two processes; the node has the images' engine too.
 printf '\n[[engine]]\nurl = "%s"\n' "$IMAGES_URL" >>"$SET_UP/node.toml"
 sed -i 's/^listen = .*/listen = "127.0.0.1:0"/' "$SET_UP"/{node,gateway}.toml
 start node "$SEALGATE" node --config "$SET_UP/node.toml"
