@@ -1,6 +1,6 @@
 //! Paths and methods.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -88,7 +88,8 @@ impl Shared {
         let id = RequestId::generate();
         let (parts, body) = request.into_parts();
         let to_page = self.cors.answer(&parts);
-        let mut response = match self.route(&parts) {
+        let path = joined(parts.uri.path());
+        let mut response = match self.route(&parts, &path) {
             Ok(Route::Infer(endpoint)) if parts.method != Method::OPTIONS => {
                 self.infer(id, endpoint, &parts, body).await
             }
@@ -119,8 +120,7 @@ impl Shared {
         response
     }
 
-    fn route<'a>(&self, parts: &'a http::request::Parts) -> Result<Route<'a>, Error> {
-        let path = parts.uri.path();
+    fn route<'a>(&self, parts: &http::request::Parts, path: &'a str) -> Result<Route<'a>, Error> {
         if parts
             .uri
             .path_and_query()
@@ -212,6 +212,16 @@ impl Shared {
     }
 }
 
+/// A path with one slash where a base URL that ends in one was joined to what begins with one.
+fn joined(path: &str) -> Cow<'_, str> {
+    let below = path.trim_start_matches('/');
+    match below.strip_prefix("v1//") {
+        Some(rest) => format!("/v1/{}", rest.trim_start_matches('/')).into(),
+        None if path.starts_with("//") => format!("/{below}").into(),
+        None => path.into(),
+    }
+}
+
 fn json(body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::from(body));
     let json = HeaderValue::from_static("application/json");
@@ -271,6 +281,22 @@ mod tests {
         ];
         for (path, route) in cases {
             assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn slashes_that_joining_doubled_are_one() {
+        let cases = [
+            ("/v1/models", "/v1/models"),
+            ("/v1//models", "/v1/models"),
+            ("//v1///chat/completions", "/v1/chat/completions"),
+            ("//health", "/health"),
+            ("/v1/models/a//b", "/v1/models/a//b"),
+            ("/", "/"),
+            ("", ""),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(joined(path), expected, "{path}");
         }
     }
 

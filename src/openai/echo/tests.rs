@@ -182,8 +182,8 @@ fn chat(members: &Value) -> Echo {
         {"role": "system", "content": "be kind"},
         {"role": "user", "content": "an earlier word"},
         {"role": "assistant", "content": null, "tool_calls": [{"type": "function"}]},
-        {"role": "tool", "content": [{"type": "text", "text": "a result"}]},
-        {"role": "user", "content": [{"type": "text", "text": "one two"}, {"type": "image_url"}]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "a result"}]},
+        {"role": "user", "content": [{"type": "text", "text": "one two"}, {"type": "image_url", "image_url": {"url": "data:,"}}]},
     ]});
     body.as_object_mut()
         .unwrap()

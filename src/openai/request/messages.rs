@@ -1,7 +1,7 @@
 //! The messages of a conversation.
 //!
-//! Roles and the shape of contents are checked; what a part, a tool's call or a member that the
-//! contract does not name holds is the engine's to judge.
+//! Roles, the shape of contents and the parts that every model reads are checked; what else a part,
+//! a tool's call or a member that the contract does not name holds is the engine's to judge.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -30,12 +30,24 @@ struct Message<'a> {
     content: Option<&'a RawValue>,
     #[serde(borrow)]
     tool_calls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_call_id: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Part<'a> {
     #[serde(borrow, rename = "type")]
-    _type: Text<'a>,
+    kind: Text<'a>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    image_url: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ImageUrl<'a> {
+    #[serde(borrow, rename = "url")]
+    _url: Text<'a>,
 }
 
 /// Checks the messages.
@@ -62,6 +74,14 @@ fn message(at: &str, value: &RawValue) -> Result<(), RequestError> {
     if let Some(calls) = message.tool_calls {
         parts(&format!("{at}.tool_calls"), calls, CALLS)?;
     }
+    let is_text = |value: &RawValue| value.get().starts_with('"');
+    if role.0 == "tool" && !message.tool_call_id.is_some_and(is_text) {
+        let param = format!("{at}.tool_call_id");
+        return Err(RequestError::invalid(
+            param,
+            "the id of the call that it answers",
+        ));
+    }
     let param = || format!("{at}.content");
     match message.content {
         Some(content) if content.get().starts_with('"') => Ok(()),
@@ -81,7 +101,22 @@ fn message(at: &str, value: &RawValue) -> Result<(), RequestError> {
 fn parts(at: &str, value: &RawValue, expected: &'static str) -> Result<usize, RequestError> {
     let parts = check::array(at, value, expected)?;
     for (index, part) in parts.iter().enumerate() {
-        check::object::<Part<'_>>(&format!("{at}[{index}]"), part, "an object with a `type`")?;
+        let at = format!("{at}[{index}]");
+        let part: Part<'_> = check::object(&at, part, "an object with a `type`")?;
+        match part.kind.0.as_ref() {
+            "text" if !part.text.is_some_and(|text| text.get().starts_with('"')) => {
+                return Err(RequestError::invalid(format!("{at}.text"), "a string"));
+            }
+            "image_url" => {
+                const EXPECTED: &str = "an object with a `url`";
+                let at = format!("{at}.image_url");
+                let image = part
+                    .image_url
+                    .ok_or_else(|| RequestError::invalid(at.clone(), EXPECTED))?;
+                check::object::<ImageUrl<'_>>(&at, image, EXPECTED)?;
+            }
+            _ => {}
+        }
     }
     Ok(parts.len())
 }

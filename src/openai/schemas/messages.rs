@@ -9,7 +9,7 @@ pub(super) fn schemas() -> Value {
     json!({
         "ChatCompletionsRequest": request(),
         "ChatMessage": message(),
-        "ContentPart": typed("A part of a message: `text`, `image_url`, or what else the model reads."),
+        "ContentPart": part(),
         "ToolCall": typed("A call that the assistant made: `function` or `custom`."),
         "Tool": tool(),
         "ChatCompletionsResponse": texts::reply(reference("ChatChoice"), "chat.completion"),
@@ -83,6 +83,7 @@ fn message() -> Value {
     let calls = json!({"type": ["array", "null"], "items": reference("ToolCall")});
     let (said, may_be_silent): (Vec<_>, Vec<_>) = ROLES
         .into_iter()
+        .filter(|role| *role != "tool")
         .partition(|role| !matches!(*role, "assistant" | "function"));
     json!({"oneOf": [
         {
@@ -92,7 +93,16 @@ fn message() -> Value {
                 "role": {"type": "string", "enum": said},
                 "content": parts("What was said."),
                 "tool_calls": calls,
-                "tool_call_id": {"description": "Which call a tool's message answers."},
+            },
+        },
+        {
+            "type": "object",
+            "required": ["role", "content", "tool_call_id"],
+            "properties": {
+                "role": {"type": "string", "const": "tool"},
+                "content": parts("What came of the call."),
+                "tool_calls": calls,
+                "tool_call_id": {"type": "string", "description": "Which call it answers."},
             },
         },
         {
@@ -104,6 +114,21 @@ fn message() -> Value {
                 "tool_calls": calls,
             },
         },
+    ]})
+}
+
+fn part() -> Value {
+    let image = json!({"type": "object", "required": ["url"],
+        "properties": {"url": {"type": "string"}}});
+    let only = |kind: &str| json!({"type": "string", "const": kind});
+    json!({"oneOf": [
+        {"type": "object", "required": ["type", "text"],
+            "properties": {"type": only("text"), "text": {"type": "string"}}},
+        {"type": "object", "required": ["type", "image_url"],
+            "properties": {"type": only("image_url"), "image_url": image}},
+        {"type": "object", "required": ["type"],
+            "description": "What else the model reads.",
+            "properties": {"type": {"type": "string", "not": {"enum": ["text", "image_url"]}}}},
     ]})
 }
 

@@ -57,7 +57,10 @@ fn a_message_that_is_none_is_named() {
         (r#"[{"role":"root","content":"hi"}]"#, "messages[0].role"),
         (r#"[{"role":"user"}]"#, "messages[0].content"),
         (r#"[{"role":"user","content":null}]"#, "messages[0].content"),
-        (r#"[{"role":"tool","content":null}]"#, "messages[0].content"),
+        (
+            r#"[{"role":"tool","tool_call_id":"1","content":null}]"#,
+            "messages[0].content",
+        ),
         (r#"[{"role":"user","content":5}]"#, "messages[0].content"),
         (r#"[{"role":"user","content":{}}]"#, "messages[0].content"),
         (r#"[{"role":"user","content":[]}]"#, "messages[0].content"),
@@ -66,8 +69,32 @@ fn a_message_that_is_none_is_named() {
             "messages[0].content[0]",
         ),
         (
-            r#"[{"role":"user","content":[{"type":"text"},{"text":"x"}]}]"#,
+            r#"[{"role":"user","content":[{"type":"sound"},{"text":"x"}]}]"#,
             "messages[0].content[1]",
+        ),
+        (
+            r#"[{"role":"user","content":[{"type":"text"}]}]"#,
+            "messages[0].content[0].text",
+        ),
+        (
+            r#"[{"role":"user","content":[{"type":"text","text":5}]}]"#,
+            "messages[0].content[0].text",
+        ),
+        (
+            r#"[{"role":"user","content":[{"type":"image_url","url":"x"}]}]"#,
+            "messages[0].content[0].image_url",
+        ),
+        (
+            r#"[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]"#,
+            "messages[0].content[0].image_url",
+        ),
+        (
+            r#"[{"role":"tool","content":"42"}]"#,
+            "messages[0].tool_call_id",
+        ),
+        (
+            r#"[{"role":"tool","content":"42","tool_call_id":1}]"#,
+            "messages[0].tool_call_id",
         ),
         (
             r#"[{"role":"assistant","tool_calls":{}}]"#,
@@ -88,7 +115,7 @@ fn a_message_that_is_none_is_named() {
     refused(r#"{"model":"m"}"#, "messages");
     refused(&format!(r#"{{"messages":[{USER}]}}"#), "model");
     let twice = chat(&messages(
-        r#"[{"role":"user","content":[{"type":"text","type":"x"}]}]"#,
+        r#"[{"role":"user","content":[{"type":"text","text":"","type":"x"}]}]"#,
     ));
     let twice = twice.map(drop).unwrap_err();
     assert_eq!(
