@@ -46,12 +46,8 @@ impl Kind {
         matches!(self, Self::Open | Self::Readiness)
     }
 
-    /// Whether the status can be another's: an engine's, or a node's that is carried.
-    pub(super) fn has_others_statuses(self) -> bool {
-        self == Self::Inference || self.is_carried()
-    }
-
-    fn is_carried(self) -> bool {
+    /// Whether a node's reply is given back as it is.
+    pub(super) fn is_carried(self) -> bool {
         matches!(self, Self::Confidential | Self::Keys | Self::Relay)
     }
 

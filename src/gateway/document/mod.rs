@@ -134,26 +134,27 @@ fn responses(operation: &Operation) -> Value {
         json!({"description": "As asked.", "content": content, "headers": {"x-request-id": id}}),
     );
     for (status, codes) in errors::by_status(operation.kind) {
-        let error = json!({"application/json": {"schema": reference("Error")}});
-        all.insert(
-            status.to_string(),
-            json!({"description": errors::description(&codes), "content": error}),
-        );
+        let described = errors::description(&codes);
+        all.insert(status.to_string(), refusal(operation.kind, &described));
     }
-    if operation.kind.has_others_statuses() {
-        all.insert("4XX".to_owned(), others(operation.kind));
+    let others = match operation.kind {
+        Kind::Inference => Some("What the engine says of the request."),
+        kind if kind.is_carried() => Some("What the node says, unchanged."),
+        _ => None,
+    };
+    if let Some(description) = others {
+        all.insert("4XX".to_owned(), refusal(operation.kind, description));
     }
     Value::Object(all)
 }
 
-/// A refusal that is not the gateway's own.
-fn others(kind: Kind) -> Value {
-    let error = json!({"schema": reference("Error")});
-    if kind == Kind::Inference {
-        let content = json!({"application/json": error});
-        return json!({"description": "What the engine says of the request.", "content": content});
+fn refusal(kind: Kind, description: &str) -> Value {
+    let mut content = json!({"application/json": {"schema": reference("Error")}});
+    if kind.is_carried() {
+        // The node's own refusals come through as they are.
+        let problem = json!({"schema": reference("Problem")});
+        let members = content.as_object_mut();
+        members.map(|it| it.insert("application/problem+json".to_owned(), problem));
     }
-    let problem = json!({"schema": reference("Problem")});
-    let content = json!({"application/json": error, "application/problem+json": problem});
-    json!({"description": "What the node says, unchanged.", "content": content})
+    json!({"description": description, "content": content})
 }

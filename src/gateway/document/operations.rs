@@ -88,7 +88,6 @@ fn inference(endpoint: Endpoint) -> Operation {
         replies.push((
             EVENTS,
             json!({
-                "schema": {"type": "string", "contentMediaType": EVENTS},
                 "itemSchema": {"type": "object", "required": ["data"],
                     "properties": {"data": {"anyOf": [
                         {"const": "[DONE]"},
@@ -198,7 +197,6 @@ fn confidential(endpoint: Endpoint) -> Operation {
         replies.push((
             EVENTS,
             json!({
-                "schema": {"type": "string", "contentMediaType": EVENTS},
                 "itemSchema": {"type": "object", "required": ["data"],
                     "properties": {"data": {"type": "string", "contentMediaType": JSON,
                         "contentSchema": {"anyOf":

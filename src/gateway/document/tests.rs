@@ -87,17 +87,17 @@ fn the_page_shows_every_operation_and_runs_nothing() {
             operation.id
         );
     }
-    for text in [
+    let loaded_or_run = [
         "<script",
-        "https://",
-        "http://",
+        "href=\"http",
         "src=",
+        "url(",
+        "@import",
         "onload",
         "javascript:",
-    ] {
-        let found = page.match_indices(text).map(|(at, _)| &page[at..]);
-        let mut foreign = found.filter(|it| !it.starts_with("http://127.0.0.1:8080/"));
-        assert!(foreign.next().is_none(), "{text}");
+    ];
+    for text in loaded_or_run {
+        assert!(!page.contains(text), "{text}");
     }
     assert!(page.contains("max_completion_tokens"));
     assert!(page.contains("from 0 to 2"), "bounds are shown");
