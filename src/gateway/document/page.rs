@@ -16,7 +16,7 @@ code,pre{font:.875em/1.5 ui-monospace,monospace}code{background:var(--soft);padd
 pre{background:var(--soft);padding:.75rem;border-radius:6px;overflow:auto}pre code{background:none;padding:0}\
 table{border-collapse:collapse;width:100%;margin:.5rem 0}th,td{text-align:left;vertical-align:top;\
 padding:.3rem .6rem .3rem 0;border-top:1px solid var(--line)}th{font-weight:600}\
-td:first-child,th:first-child{white-space:nowrap}small,.dim{color:var(--dim)}\
+td:first-child,th:first-child{white-space:nowrap;width:14rem}td:nth-child(2){width:16rem}small,.dim{color:var(--dim)}\
 .method{font-weight:700;text-transform:uppercase;margin-right:.5em}summary{cursor:pointer;margin:.5rem 0}\
 nav ul{columns:2;padding-left:1.2rem}@media(max-width:40rem){nav ul{columns:1}table,tbody,tr,td{display:block}\
 thead{display:none}td{border:0;padding:.1rem 0}tr{border-top:1px solid var(--line);padding:.4rem 0;display:block}}";
@@ -255,17 +255,22 @@ fn write_members<'a>(
     Ok(())
 }
 
-/// What a value is, in words.
+/// Bounds from here on are those of a type, and tell a reader nothing.
+const MAX_SHOWN: f64 = 2_147_483_647.0;
+
+/// What a value is, in words; that it may be null goes without saying.
 fn kind(document: &Value, schema: &Value) -> String {
     let schema = resolve(document, schema);
     let variants = variants(schema);
     if !variants.is_empty() {
-        let kinds = variants.iter().map(|it| kind(document, it));
+        let kinds = variants.iter().filter(|it| it["type"] != "null");
+        let kinds = kinds.map(|it| kind(document, it));
         return kinds.collect::<Vec<_>>().join(" or ");
     }
     let values = list(&schema["enum"]);
     if !values.is_empty() {
-        let words = values.iter().map(ToString::to_string);
+        let words = values.iter().filter(|it| !it.is_null());
+        let words = words.map(ToString::to_string);
         return words.collect::<Vec<_>>().join(", ");
     }
     if !schema["const"].is_null() {
@@ -273,7 +278,11 @@ fn kind(document: &Value, schema: &Value) -> String {
     }
     let types = match &schema["type"] {
         Value::String(one) => vec![one.as_str()],
-        many => list(many).iter().map(text).collect(),
+        many => list(many)
+            .iter()
+            .map(text)
+            .filter(|it| *it != "null")
+            .collect(),
     };
     let types = types.into_iter().map(|it| match (it, &schema["items"]) {
         ("array", items) if !items.is_null() => format!("array of {}", kind(document, items)),
@@ -283,13 +292,16 @@ fn kind(document: &Value, schema: &Value) -> String {
     if words.is_empty() {
         words.push_str("anything");
     }
-    let bound = |name: &str| schema.get(name).map(|bound| bound.to_string());
+    let is_shown = |bound: &&Value| bound.as_f64().is_some_and(|it| it.abs() < MAX_SHOWN);
+    let bound = |name: &str| schema.get(name).filter(is_shown);
     let bounds = match (bound("minimum"), bound("maximum")) {
         (Some(least), Some(most)) => format!(" from {least} to {most}"),
         (Some(least), None) => format!(" from {least}"),
         _ => String::new(),
     };
-    let default = bound("default").map(|it| format!(", {it} unless given"));
+    let default = schema
+        .get("default")
+        .map(|it| format!(", {it} unless given"));
     format!("{words}{bounds}{}", default.unwrap_or_default())
 }
 

@@ -118,7 +118,7 @@ fn integer(least: i32, description: &str) -> Value {
     })
 }
 
-fn number(least: f32, most: f32, description: &str) -> Value {
+fn number(least: i32, most: i32, description: &str) -> Value {
     json!({
         "type": ["number", "null"], "format": "float", "minimum": least, "maximum": most,
         "description": description,
@@ -165,10 +165,10 @@ fn sampling(n: &str) -> Map<String, Value> {
         "stream": with(nullable("boolean", stream), "default", json!(false)),
         "stream_options": or_null(reference("StreamOptions")),
         "n": with(integer(1, n), "default", json!(1)),
-        "temperature": number(0.0, 2.0, "How freely tokens are chosen; 0 takes the likeliest."),
-        "top_p": number(0.0, 1.0, "Choose among the tokens that together have this probability."),
-        "frequency_penalty": number(-2.0, 2.0, "Makes tokens rarer the more often they came."),
-        "presence_penalty": number(-2.0, 2.0, "Makes tokens rarer once they came."),
+        "temperature": number(0, 2, "How freely tokens are chosen; 0 takes the likeliest."),
+        "top_p": number(0, 1, "Choose among the tokens that together have this probability."),
+        "frequency_penalty": number(-2, 2, "Makes tokens rarer the more often they came."),
+        "presence_penalty": number(-2, 2, "Makes tokens rarer once they came."),
         "seed": seed,
         "logit_bias": bias,
         "stop": stop,
