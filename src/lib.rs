@@ -15,4 +15,5 @@ pub mod listener;
 pub mod node;
 pub mod openai;
 pub mod seal;
+mod sealer;
 pub mod telemetry;
