@@ -40,7 +40,7 @@ mod rules;
 mod self_test;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trust;
 mod whole;
 

@@ -1,4 +1,4 @@
-//! What whoever seals to nodes needs, the gateway and clients alike: the way
+//! What whoever seals to nodes needs, the gateway and the [`client`](crate::client) alike: the way
 //! to a node, one exchange with it, and its reply proved to the end (docs/wire.md).
 //!
 //! `exchange` seals a request, sends it through `upstream` and opens the reply as far as it must be

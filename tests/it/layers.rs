@@ -6,10 +6,14 @@ use std::{
 };
 
 /// What each folder or file below `src` may use of the others, besides itself.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     (
         "cli",
         &["clock", "config", "fetch", "gateway", "node", "telemetry"],
+    ),
+    (
+        "client",
+        &["clock", "config", "ids", "openai", "seal", "sealer"],
     ),
     ("fetch", &[]),
     (
