@@ -58,8 +58,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Reply::Stream(mut events) => {
             while let Some(event) = events.next().await? {
                 let event: Value = event.json()?;
-                let text = event["choices"][0]["text"].as_str().unwrap_or_default();
-                write!(out, "{text}")?;
+                let text = event.pointer("/choices/0/text").and_then(Value::as_str);
+                write!(out, "{}", text.unwrap_or_default())?;
                 out.flush()?;
             }
             // An answer that was cut never gets here.
