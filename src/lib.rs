@@ -3,9 +3,10 @@
 //! A request goes through the modules in this order: [`gateway`] reads it with [`openai`], seals it
 //! with [`seal`] to a key that [`attestation`] verified, and sends it to a [`node`], which opens it,
 //! asks its engine and seals the reply. [`config`], [`listener`], [`telemetry`], [`clock`] and [`ids`] serve both
-//! roles, which never import each other. [`fetch`] asks vendors' services for the command line alone.
+//! roles, which never import each other. [`client`] seals for whoever uses this library. [`fetch`] asks vendors' services for the command line alone.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod fetch;
@@ -15,4 +16,5 @@ pub mod listener;
 pub mod node;
 pub mod openai;
 pub mod seal;
+mod sealer;
 pub mod telemetry;

@@ -366,11 +366,15 @@ impl From<&ClaimedKey> for KeyOut {
     }
 }
 
+/// Whether a node can have this id: 1 to 64 of a-z, 0-9 and -.
+#[must_use]
+pub fn is_node_id(text: &str) -> bool {
+    let legal = |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    (1..=MAX_NODE_ID).contains(&text.len()) && text.bytes().all(legal)
+}
+
 fn node_id(text: String) -> Result<String, StatementError> {
-    let ok = (1..=MAX_NODE_ID).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    let ok = is_node_id(&text);
     ok.then_some(text).ok_or(StatementError::NodeId)
 }
 

@@ -1,8 +1,8 @@
-//! Announcements, locks and the outside of sealed requests are read without panic, within bounds.
+//! Announcements, locks, lists and the outside of sealed requests are read without panic, within bounds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sealgate::openai::nodes::{Announcement, ConfidentialRequest, LockRequest};
+use sealgate::openai::nodes::{Announcement, ConfidentialRequest, LockRequest, ids_serving};
 
 fuzz_target!(|body: &[u8]| {
     let announced = Announcement::parse(body);
@@ -17,6 +17,9 @@ fuzz_target!(|body: &[u8]| {
     }
     if let Ok(sealed) = &sealed {
         assert!((1..=256).contains(&sealed.model.len()));
+    }
+    if let Ok(ids) = ids_serving(body, "m") {
+        assert!(ids.iter().map(String::len).sum::<usize>() <= body.len());
     }
     for error in [announced.err(), locked.err(), sealed.err()].into_iter().flatten() {
         assert!(error.message().len() < 1024);

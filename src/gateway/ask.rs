@@ -6,14 +6,13 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Shared,
     admit::{Permit, RetryPermit},
-    error::{Error, Next, NodeFailure},
-    exchange::{Job, Reply},
+    error::{Error, NodeFailure},
+    exchange::Job,
     node::{BAR, Chosen, Node, Reattested, Verified},
     nodes::Served,
-    problem::Problem,
     record::Record,
-    upstream::SendError,
 };
+use crate::sealer::{ExchangeError, Next, Problem, Reply, SendError};
 
 /// Most further tries after the first.
 const MAX_FURTHER_TRIES: u32 = 2;
@@ -123,7 +122,7 @@ impl Shared {
         let exchanged = tokio::select! {
             biased;
             () = verified.trust.ended() => Err(verified.trust.failure()),
-            exchanged = self.exchange(job, served, node, &verified) => exchanged,
+            exchanged = self.exchange(job, served, node, &verified) => exchanged.map_err(Into::into),
         };
         match exchanged {
             Ok(reply) => Ok((verified, reply)),
@@ -138,16 +137,19 @@ pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
         let asked = retry_after_s.map(|s| Duration::from_secs(s.into()));
         node.avoid(asked.map_or(AVOID_FULL, |asked| asked.clamp(AVOID_FULL, MAX_AVOID)));
     };
-    match failure {
-        NodeFailure::Send(SendError::Connect(_) | SendError::ConnectTimeout) => {
+    let NodeFailure::Exchange(error) = failure else {
+        return;
+    };
+    match error {
+        ExchangeError::Send(SendError::Connect(_) | SendError::ConnectTimeout) => {
             node.avoid(AVOID_UNREACHABLE);
         }
         // No proof for this request, but a hint for the next ones.
-        NodeFailure::OhttpKey {
+        ExchangeError::OhttpKey {
             not_executed: false,
         } => node.want_appraisal(),
-        NodeFailure::Outside { retry_after_s, .. } => full(retry_after_s),
-        NodeFailure::Problem {
+        ExchangeError::Outside { retry_after_s, .. } => full(retry_after_s),
+        ExchangeError::Problem {
             problem,
             retry_after_s,
         } => match problem {

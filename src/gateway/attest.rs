@@ -21,11 +21,12 @@ use super::{
     archive::{Archive, ArchiveError, Entry},
     node::{Node, Verified},
     rules::Rules,
-    tls::{self, TlsError},
     trust::Trust,
-    upstream::{Channel, NodeBody, SendError},
 };
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    sealer::{self, Channel, NodeBody, SendError, TlsError},
+};
 
 /// Longest answer that is read (docs/wire.md, "What a node says of itself").
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -325,8 +326,8 @@ impl Attester {
 
     fn channel(&self, node: &Node, pin: Option<[u8; 32]>) -> Result<Channel, AttestError> {
         let tls = match pin {
-            Some(pin) => tls::to_key(pin)?,
-            None => tls::to_name(&node.roots)?,
+            Some(pin) => sealer::to_key(pin)?,
+            None => sealer::to_name(&node.roots)?,
         };
         Ok(Channel::new(
             &node.url,
@@ -345,7 +346,7 @@ impl Attester {
         let channel = Channel::new(
             &node.url,
             node.pinned(),
-            tls::to_anybody()?,
+            sealer::to_anybody()?,
             self.settings.connect_timeout,
             0,
         )?;

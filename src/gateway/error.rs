@@ -3,16 +3,16 @@
 //! Each error maps to one [`Code`], whose message is fixed; the cause is for the log, and no
 //! variant holds a byte of a prompt or a reply.
 
-use attestation::Ineligible;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderValue, Response,
     header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use super::{attest::AttestError, body::ReplyBody, problem::Problem, upstream::SendError};
+use super::{attest::AttestError, body::ReplyBody};
 use crate::{
-    openai::{Code, ErrorObject, RequestError, sse::SseError},
+    openai::{Code, ErrorObject, RequestError},
     seal::{OpenError, REQUEST_MEDIA_TYPE, SealError},
+    sealer::{ExchangeError, Incomplete, Next, Problem, SendError},
 };
 
 /// Longest `Retry-After` that is given on: above it clients do not retry at all.
@@ -215,186 +215,110 @@ impl Error {
     }
 }
 
-/// Why an exchange with a node gave no complete reply.
+/// Why a node gave no complete reply.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NodeFailure {
     #[error(transparent)]
-    Send(#[from] SendError),
+    Exchange(#[from] ExchangeError),
     #[error("the node's appraisal has ended")]
     NotVerified,
-    #[error("no key to seal to: {0}")]
-    Ineligible(#[from] Ineligible),
-    #[error("seal: {0}")]
-    Seal(#[from] SealError),
-    #[error("the request makes no HTTP message: {0}")]
-    Request(#[from] http::Error),
-    #[error("no part of the reply in time")]
-    FirstByteTimeout,
-    #[error("silence in the middle of the reply")]
-    IdleTimeout,
-    #[error("the node does not open what is sealed to this key")]
-    OhttpKey {
-        /// Whether it counts as proof that nothing was executed.
-        not_executed: bool,
-    },
-    #[error("status {status} outside the seal")]
-    Outside {
-        status: StatusCode,
-        retry_after_s: Option<u32>,
-        /// Whether it counts as proof that nothing was executed.
-        not_executed: bool,
-    },
-    #[error("a reply outside the seal, status {status}")]
-    NotSealed { status: StatusCode },
-    #[error("the connection broke off in the reply: {0}")]
-    Broken(hyper::Error),
-    #[error("open: {0}")]
-    Open(#[from] OpenError),
-    #[error("the reply is not what was asked for: {0}")]
-    Unexpected(&'static str),
-    #[error("the event stream: {0}")]
-    Events(#[from] SseError),
-    #[error("the node ended the reply early: {0:?}")]
-    Incomplete(Incomplete),
-    #[error("the reply exceeds {max} bytes")]
-    TooLong { max: usize },
-    #[error("the node refused: {problem:?}")]
-    Problem {
-        problem: Problem,
-        retry_after_s: Option<u32>,
-    },
-    #[error("the engine answered {status}")]
-    Engine { status: u16 },
     #[error("the gateway is shutting down")]
     Cut,
     #[error("the node is no longer verified")]
     NoLongerVerified,
 }
 
-/// What a node says in `sealgate-incomplete`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Incomplete {
-    EngineFailed,
-    Idle,
-    Cancelled,
-    Other,
-}
-
-impl Incomplete {
-    pub(super) fn from_trailer(value: &str) -> Self {
-        match value {
-            "engine-failed" => Self::EngineFailed,
-            "idle" => Self::Idle,
-            "cancelled" => Self::Cancelled,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// What may follow a failed exchange (docs/wire.md, "Retrying").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Attest the same node again and seal once more.
-    Reseal,
-    /// Nothing was executed: another node may be asked.
-    Another,
-    /// It may have been executed, or no node would do better.
-    Fail,
-}
-
 impl NodeFailure {
     pub(super) fn next(&self) -> Next {
         match self {
-            Self::OhttpKey { not_executed: true } => Next::Reseal,
-            Self::Send(
-                SendError::Connect(_) | SendError::ConnectTimeout | SendError::NotSent(_),
-            )
-            | Self::NotVerified
-            | Self::Ineligible(_)
-            | Self::Seal(SealError::KeyExpired)
-            | Self::Outside {
-                not_executed: true, ..
-            } => Next::Another,
-            Self::Problem { problem, .. } => problem.next(),
-            Self::Send(SendError::Broken { .. })
-            | Self::Seal(_)
-            | Self::Request(_)
-            | Self::FirstByteTimeout
-            | Self::IdleTimeout
-            | Self::OhttpKey {
-                not_executed: false,
-            }
-            | Self::Outside {
-                not_executed: false,
-                ..
-            }
-            | Self::NotSealed { .. }
-            | Self::Broken(_)
-            | Self::Open(_)
-            | Self::Unexpected(_)
-            | Self::Events(_)
-            | Self::Incomplete(_)
-            | Self::TooLong { .. }
-            | Self::Engine { .. }
-            | Self::Cut
-            | Self::NoLongerVerified => Next::Fail,
-        }
-    }
-
-    /// Where the same bytes went to the node twice: whether this is as true of the first copy as of
-    /// the second, which it was said of.
-    pub(super) fn speaks_of_every_copy(&self) -> bool {
-        match self {
-            Self::Problem { problem, .. } => problem.speaks_of_every_copy(),
-            _ => self.next() == Next::Fail,
+            Self::Exchange(error) => error.next(),
+            Self::NotVerified => Next::Another,
+            Self::Cut | Self::NoLongerVerified => Next::Fail,
         }
     }
 
     pub(super) fn code(&self) -> Code {
         match self {
-            Self::Send(
-                SendError::Connect(_) | SendError::ConnectTimeout | SendError::NotSent(_),
-            )
-            | Self::NotVerified
-            | Self::Ineligible(_)
-            | Self::Seal(SealError::KeyExpired)
-            | Self::OhttpKey { not_executed: true }
-            | Self::Outside {
-                not_executed: true, ..
-            } => Code::NoNodeAvailable,
-            Self::Problem { problem, .. } => problem.code(),
-            Self::Send(SendError::Broken { .. })
-            | Self::Broken(_)
-            | Self::Open(OpenError::Truncated)
-            | Self::Incomplete(Incomplete::Cancelled | Incomplete::Other)
-            | Self::Cut
-            | Self::NoLongerVerified => Code::UpstreamTruncated,
-            Self::Seal(_) | Self::Request(_) => Code::Internal,
-            Self::FirstByteTimeout => Code::FirstByteTimeout,
-            Self::IdleTimeout | Self::Incomplete(Incomplete::Idle) => Code::IdleTimeout,
-            Self::OhttpKey {
-                not_executed: false,
-            }
-            | Self::Outside {
-                not_executed: false,
-                ..
-            }
-            | Self::NotSealed { .. }
-            | Self::Open(_)
-            | Self::Unexpected(_)
-            | Self::Events(_)
-            | Self::TooLong { .. } => Code::NodeReplyInvalid,
-            Self::Incomplete(Incomplete::EngineFailed) | Self::Engine { .. } => Code::EngineError,
+            Self::Exchange(error) => code_of(error),
+            Self::NotVerified => Code::NoNodeAvailable,
+            Self::Cut | Self::NoLongerVerified => Code::UpstreamTruncated,
         }
     }
 
-    /// When the node says that it could take the request.
-    pub(super) fn retry_after_s(&self) -> Option<u32> {
+    fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::Outside { retry_after_s, .. } | Self::Problem { retry_after_s, .. } => {
-                *retry_after_s
-            }
-            _ => None,
+            Self::Exchange(error) => error.retry_after_s(),
+            Self::NotVerified | Self::Cut | Self::NoLongerVerified => None,
+        }
+    }
+}
+
+fn code_of(error: &ExchangeError) -> Code {
+    match error {
+        ExchangeError::Send(
+            SendError::Connect(_) | SendError::ConnectTimeout | SendError::NotSent(_),
+        )
+        | ExchangeError::Ineligible(_)
+        | ExchangeError::Seal(SealError::KeyExpired)
+        | ExchangeError::OhttpKey { not_executed: true }
+        | ExchangeError::Outside {
+            not_executed: true, ..
+        } => Code::NoNodeAvailable,
+        ExchangeError::Problem { problem, .. } => code_of_problem(*problem),
+        ExchangeError::Send(SendError::Broken { .. })
+        | ExchangeError::Broken(_)
+        | ExchangeError::Open(OpenError::Truncated)
+        | ExchangeError::Incomplete(Incomplete::Cancelled | Incomplete::Other) => {
+            Code::UpstreamTruncated
+        }
+        ExchangeError::Seal(_) | ExchangeError::Request(_) => Code::Internal,
+        ExchangeError::FirstByteTimeout => Code::FirstByteTimeout,
+        ExchangeError::IdleTimeout | ExchangeError::Incomplete(Incomplete::Idle) => {
+            Code::IdleTimeout
+        }
+        ExchangeError::OhttpKey {
+            not_executed: false,
+        }
+        | ExchangeError::Outside {
+            not_executed: false,
+            ..
+        }
+        | ExchangeError::NotSealed { .. }
+        | ExchangeError::Open(_)
+        | ExchangeError::Unexpected(_)
+        | ExchangeError::Events(_)
+        | ExchangeError::TooLong { .. } => Code::NodeReplyInvalid,
+        ExchangeError::Incomplete(Incomplete::EngineFailed) | ExchangeError::Engine { .. } => {
+            Code::EngineError
+        }
+    }
+}
+
+fn code_of_problem(problem: Problem) -> Code {
+    match problem {
+        Problem::Credential
+        | Problem::Path
+        | Problem::Date
+        | Problem::Statement
+        | Problem::Overloaded
+        | Problem::Draining
+        | Problem::EngineUnreachable => Code::NoNodeAvailable,
+        Problem::Malformed => Code::Internal,
+        Problem::Replayed => Code::UpstreamTruncated,
+        Problem::EngineFailed | Problem::Unknown => Code::EngineError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_run_is_never_tried_again() {
+        for problem in [Problem::Replayed, Problem::EngineFailed, Problem::Unknown] {
+            assert_eq!(problem.next(), Next::Fail, "{problem:?}");
+            let code = code_of_problem(problem);
+            assert_eq!(code.should_retry(), Some(false), "{problem:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     ask::{Answer, Held},
     body::{self, ReplyBody},
     error::{Error, NodeFailure},
-    exchange::{Job, Reply},
+    exchange::Job,
     record::Record,
     stream::EventStream,
     whole::WholeReply,
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     ids::RequestId,
     openai::{Endpoint, Request},
+    sealer::Reply,
 };
 
 /// What OpenAI's SDKs obey before their own rule by status.

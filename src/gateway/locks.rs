@@ -197,7 +197,10 @@ mod tests {
     use tokio::time::{advance, sleep};
 
     use super::*;
-    use crate::gateway::{authenticate::Callers, node::Node, tls::Roots};
+    use crate::{
+        gateway::{authenticate::Callers, node::Node},
+        sealer::Roots,
+    };
 
     const KEY: [u8; 32] = [5; 32];
 

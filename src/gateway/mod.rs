@@ -2,8 +2,8 @@
 //!
 //! A request goes through the modules in this order: `routes` finds its path, `infer` leads it
 //! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `ask` chooses a node
-//! and decides on another try, `exchange` seals the request, sends it through `upstream` and opens
-//! the reply; `whole` or `stream` give it on.
+//! and decides on another try, `exchange` has the request sealed, sent and its reply opened by
+//! `sealer`; `whole` or `stream` give it on.
 //!
 //! What is sealed by somebody else takes another way: `fleet` gives out what is known of nodes and
 //! `locks` on them, and `relay` carries sealed bytes that nothing here can open. `announce` takes in
@@ -24,8 +24,6 @@ mod attest;
 mod authenticate;
 mod body;
 mod cors;
-mod credential;
-mod dial;
 mod document;
 mod error;
 mod exchange;
@@ -35,7 +33,6 @@ mod keep;
 mod locks;
 mod node;
 mod nodes;
-mod problem;
 mod record;
 mod relay;
 mod routes;
@@ -43,10 +40,8 @@ mod rules;
 mod self_test;
 mod stream;
 #[cfg(test)]
-mod tests;
-mod tls;
+pub(crate) mod tests;
 mod trust;
-mod upstream;
 mod whole;
 
 use std::{
@@ -77,14 +72,12 @@ use self::{
     attest::{Attester, Settings},
     authenticate::Callers,
     cors::Cors,
-    credential::Credential,
     keep::Keeper,
     locks::Locks,
     node::Node,
     nodes::Nodes,
     rules::{Reloader, Rules, Sources},
     stream::Timing,
-    tls::Roots,
 };
 pub use self::{rules::Reload, self_test::SelfTestError};
 use crate::{
@@ -96,6 +89,7 @@ use crate::{
     },
     listener::{self, serve_connections},
     seal::Padding,
+    sealer::{Credential, Roots},
 };
 
 /// Between two looks for idle connections that have waited too long.

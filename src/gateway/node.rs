@@ -17,11 +17,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    attest::Evidence, credential::Credential, rules::Rules, tls::Roots, trust::Trust,
-    upstream::Channel,
+use super::{attest::Evidence, rules::Rules, trust::Trust};
+use crate::{
+    clock::unix_seconds,
+    config::gateway::NodeUrl,
+    sealer::{Channel, Credential, Roots},
 };
-use crate::{clock::unix_seconds, config::gateway::NodeUrl};
 
 /// Shortest time between two appraisals that a request asks for.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);

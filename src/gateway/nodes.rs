@@ -360,7 +360,7 @@ impl Served {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::tls::Roots;
+    use crate::sealer::Roots;
 
     fn nodes(count: usize) -> Vec<Arc<Node>> {
         let url = |i| format!("http://127.0.0.1:{}", i + 1).parse().unwrap();

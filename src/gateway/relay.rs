@@ -29,8 +29,8 @@ use super::{
     node::{Node, Verified},
     record::Record,
     trust::Trust,
-    upstream::NodeBody,
 };
+use crate::sealer::{ExchangeError, NodeBody};
 
 /// A node's reply that has begun, and what it rests on.
 #[must_use]
@@ -84,8 +84,8 @@ impl Shared {
             biased;
             () = verified.trust.ended() => Err(verified.trust.failure()),
             sent = sending => match sent {
-                Ok(sent) => sent.map_err(NodeFailure::from),
-                Err(_) => Err(NodeFailure::FirstByteTimeout),
+                Ok(sent) => sent.map_err(|error| ExchangeError::from(error).into()),
+                Err(_) => Err(ExchangeError::FirstByteTimeout.into()),
             },
         };
         let checked = sent.and_then(|response| checked(node, response));
@@ -123,10 +123,10 @@ fn checked(node: &Node, response: Response<NodeBody>) -> Result<Response<NodeBod
     let status = response.status();
     let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
     if response.body().left().is_none() && !is_chunked {
-        return Err(NodeFailure::Unexpected("a reply that shows no end"));
+        return Err(ExchangeError::Unexpected("a reply that shows no end").into());
     }
     if status.is_informational() || status.is_redirection() {
-        return Err(NodeFailure::Unexpected("a status that is no answer"));
+        return Err(ExchangeError::Unexpected("a status that is no answer").into());
     }
     // It is the gateway's own credential that the node refuses, not the caller's.
     let refuses_gateway = matches!(
@@ -139,11 +139,11 @@ fn checked(node: &Node, response: Response<NodeBody>) -> Result<Response<NodeBod
     );
     if refuses_gateway || is_full {
         let retry_after = response.headers().get(RETRY_AFTER);
-        let refusal = NodeFailure::Outside {
+        let refusal = NodeFailure::from(ExchangeError::Outside {
             status,
             retry_after_s: retry_after.and_then(|value| value.to_str().ok()?.parse().ok()),
             not_executed: true,
-        };
+        });
         if refuses_gateway {
             return Err(refusal);
         }
@@ -196,14 +196,14 @@ impl Relayed {
                 self.take_in(&data, cx);
                 Poll::Ready(Some(Ok(data)))
             }
-            Poll::Ready(Some(Err(error))) => self.fail(NodeFailure::Broken(error)),
+            Poll::Ready(Some(Err(error))) => self.fail(ExchangeError::Broken(error).into()),
             Poll::Ready(None) => {
                 self.complete();
                 Poll::Ready(None)
             }
             Poll::Pending => {
                 std::task::ready!(self.silent.as_mut().poll(cx));
-                self.fail(NodeFailure::IdleTimeout)
+                self.fail(ExchangeError::IdleTimeout.into())
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -19,17 +19,11 @@ use super::{
     ask::Held,
     body::Aborted,
     error::{Error, NodeFailure},
-    exchange::{Unread, check_complete, usage},
     record::Record,
     trust::Trust,
 };
-use crate::{
-    openai::{Usage, sse::ReplyEvents},
-    seal::ReplyPart,
-};
+use crate::sealer::{ExchangeError, Gathered, Progress, Reading, Unread};
 
-/// Most bytes that are gathered before they are written.
-const MAX_GATHERED: usize = 64 * 1024;
 /// Time for the error event to leave before the connection is aborted.
 const LINGER: Duration = Duration::from_millis(20);
 /// A comment: clients ignore it, and proxies see that the connection is alive.
@@ -75,22 +69,6 @@ enum Source {
     Ended,
 }
 
-#[derive(Debug)]
-struct Reading {
-    from: Unread,
-    events: ReplyEvents,
-}
-
-/// How far reading came.
-enum Progress {
-    /// There is more than should be gathered at once.
-    Full,
-    /// Nothing more has arrived yet.
-    Waiting,
-    /// The message ended.
-    Ended,
-}
-
 /// What is due while nothing arrives.
 enum Due {
     Nothing,
@@ -108,10 +86,7 @@ impl EventStream {
     ) -> Self {
         let now = Instant::now();
         Self {
-            source: Source::Open(Reading {
-                from,
-                events: ReplyEvents::new(),
-            }),
+            source: Source::Open(Reading::new(from)),
             timing,
             opened_at: now,
             sent_at: now,
@@ -147,7 +122,7 @@ impl EventStream {
             }
             Source::Open(reading) => match reading.read(cx, &mut out, &mut self.opened_at) {
                 Ok(Progress::Ended) => self.end(&mut out),
-                Err(failure) => self.fail(&mut out, failure),
+                Err(error) => self.fail(&mut out, error.into()),
                 Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
                     Due::Nothing => return Poll::Pending,
                     Due::SignOfLife => out.add(Bytes::from_static(SIGN_OF_LIFE)),
@@ -167,23 +142,22 @@ impl EventStream {
         let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Ended) else {
             return;
         };
-        let Reading { from, events } = reading;
-        self.record.usage = events.usage();
-        match complete(from, events) {
+        self.record.usage = reading.usage();
+        match reading.complete() {
             Ok((rest, counted)) => {
                 out.add(rest);
                 self.record.usage = counted.or_else(|| self.record.usage.take());
                 self.record.complete();
                 self.held = None;
             }
-            Err(failure) => self.fail(out, failure),
+            Err(error) => self.fail(out, error.into()),
         }
     }
 
     /// Gives what was proved, then one error event; the abort is left to the next call.
     fn fail(&mut self, out: &mut Gathered, failure: NodeFailure) {
         if let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Failed) {
-            self.record.usage = reading.events.usage();
+            self.record.usage = reading.usage();
         }
         let error = Error::from(failure);
         out.add(error.code().object().sse_event());
@@ -197,7 +171,7 @@ impl EventStream {
             let now = Instant::now();
             let silent_at = self.opened_at + self.timing.idle;
             if now >= silent_at {
-                return Due::Failure(NodeFailure::IdleTimeout);
+                return Due::Failure(ExchangeError::IdleTimeout.into());
             }
             let is_sign_due = now >= self.sent_at + self.timing.sign_of_life;
             let from = if is_sign_due { now } else { self.sent_at };
@@ -209,88 +183,6 @@ impl EventStream {
             }
         }
         Due::Nothing
-    }
-}
-
-impl Reading {
-    fn read(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut Gathered,
-        opened_at: &mut Instant,
-    ) -> Result<Progress, NodeFailure> {
-        loop {
-            let Unread::Open { body, opener } = &mut self.from else {
-                return Ok(Progress::Ended);
-            };
-            let opened = opener.chunks_opened();
-            while let Some(part) = opener.next_part()? {
-                match part {
-                    ReplyPart::Content(content) => out.add(self.events.push(&content)?),
-                    ReplyPart::Head(_) => return Err(NodeFailure::Unexpected("two heads")),
-                }
-            }
-            if opener.chunks_opened() > opened {
-                *opened_at = Instant::now();
-            }
-            if out.len() >= MAX_GATHERED {
-                return Ok(Progress::Full);
-            }
-            match body.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => opener.push(data)?,
-                Poll::Ready(Some(Err(error))) => return Err(NodeFailure::Broken(error)),
-                Poll::Ready(None) => return Ok(Progress::Ended),
-                Poll::Pending => return Ok(Progress::Waiting),
-            }
-        }
-    }
-}
-
-/// The last content for the caller, and the node's count, of a reply that is complete.
-fn complete(from: Unread, events: ReplyEvents) -> Result<(Bytes, Option<Usage>), NodeFailure> {
-    let last = match from {
-        Unread::Open { opener, .. } => opener.finish()?,
-        Unread::Ended(last) => last,
-    };
-    check_complete(&last.trailers)?;
-    let counted = usage(&last.trailers);
-    Ok((events.finish(&last.content)?, counted))
-}
-
-/// Bytes on their way out; copied only if there is more than one piece.
-#[derive(Default)]
-struct Gathered {
-    first: Bytes,
-    more: BytesMut,
-}
-
-impl Gathered {
-    fn add(&mut self, bytes: Bytes) {
-        if self.is_empty() {
-            self.first = bytes;
-            return;
-        }
-        if self.more.is_empty() {
-            self.more
-                .extend_from_slice(&std::mem::take(&mut self.first));
-        }
-        self.more.extend_from_slice(&bytes);
-    }
-
-    fn len(&self) -> usize {
-        self.first.len().saturating_add(self.more.len())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.more.is_empty() {
-            self.first
-        } else {
-            self.more.freeze()
-        }
     }
 }
 
@@ -307,10 +199,10 @@ mod tests {
             admit::Admission,
             authenticate::Callers,
             node::{Chosen, Node},
-            tls::Roots,
         },
         ids::RequestId,
         seal::{FinalPart, Trailers},
+        sealer::Roots,
     };
 
     /// A stream whose node sent all of it, up to its proved end.

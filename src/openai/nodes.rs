@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
@@ -237,6 +237,33 @@ impl<'a> NodeList<'a> {
     }
 }
 
+/// A text that is no list of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no list of nodes")]
+pub struct MalformedList;
+
+/// The ids of the nodes in a list that serve `model`, in the order of the list.
+///
+/// # Errors
+/// [`MalformedList`].
+pub fn ids_serving(list: &[u8], model: &str) -> Result<Vec<String>, MalformedList> {
+    #[derive(Deserialize)]
+    struct List {
+        data: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        id: String,
+        models: Vec<String>,
+    }
+    let list: List = serde_json::from_slice(list).map_err(|_| MalformedList)?;
+    let serving = list.data.into_iter().filter(|node| {
+        let mut models = node.models.iter();
+        models.any(|served| served == model)
+    });
+    Ok(serving.map(|node| node.id).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,6 +411,44 @@ mod tests {
         for (body, expected) in bad {
             let error = ConfidentialRequest::parse(body.as_bytes()).unwrap_err();
             assert_eq!(param(&error).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_list_tells_who_serves_a_model() {
+        let node = |id, models| ListedNode {
+            id,
+            object: "node",
+            node_small_id: 7,
+            origin: "configured",
+            models,
+            tee: "sev-snp",
+            root: "amd",
+            statement: "ab",
+            verified_at: 1,
+            expires_at: 2,
+        };
+        let nodes = vec![
+            node("a", vec!["m", "n"]),
+            node("b", vec!["n"]),
+            node("c", vec![]),
+        ];
+        let list = NodeList::new(nodes).to_json();
+        for (model, ids) in [("n", vec!["a", "b"]), ("m", vec!["a"]), ("o", vec![])] {
+            assert_eq!(ids_serving(&list, model).unwrap(), ids, "{model}");
+        }
+        for other in [
+            "",
+            "[]",
+            "{}",
+            r#"{"data":[{"id":"a"}]}"#,
+            r#"{"data":[1]}"#,
+        ] {
+            assert_eq!(
+                ids_serving(other.as_bytes(), "m"),
+                Err(MalformedList),
+                "{other}"
+            );
         }
     }
 

@@ -6,20 +6,27 @@ use std::{
 };
 
 /// What each folder or file below `src` may use of the others, besides itself.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     (
         "cli",
         &["clock", "config", "fetch", "gateway", "node", "telemetry"],
     ),
+    (
+        "client",
+        &["clock", "config", "ids", "openai", "seal", "sealer"],
+    ),
     ("fetch", &[]),
     (
         "gateway",
-        &["clock", "config", "ids", "listener", "openai", "seal"],
+        &[
+            "clock", "config", "ids", "listener", "openai", "seal", "sealer",
+        ],
     ),
     (
         "node",
         &["clock", "config", "ids", "listener", "openai", "seal"],
     ),
+    ("sealer", &["config", "ids", "openai", "seal"]),
     ("config", &["seal"]),
     ("listener.rs", &[]),
     ("openai", &["clock", "ids"]),

@@ -12,6 +12,7 @@ mod appraisals;
 mod attacks;
 mod cancellation;
 mod cli;
+mod client;
 mod completions;
 mod contract;
 mod dialects;

@@ -19,6 +19,7 @@ use crate::{
         node::{Node, Verified},
     },
     openai::RequestError,
+    sealer::ExchangeError,
 };
 
 impl Shared {
@@ -59,22 +60,25 @@ impl Shared {
             .header(ACCEPT, "application/json")
             .body(Full::default());
         let asking = async {
-            let request = request.map_err(NodeFailure::from)?;
+            let request = request.map_err(ExchangeError::from)?;
             let response = self.send_once(node, verified, request).await?;
             if response.status() != StatusCode::OK {
-                return Err(NodeFailure::Unexpected("no evidence"));
+                return Err(NodeFailure::from(ExchangeError::Unexpected("no evidence")));
             }
-            attest::read(response.into_body()).await.map_err(broken)
+            let body = response.into_body();
+            attest::read(body)
+                .await
+                .map_err(|error| broken(error).into())
         };
         let asked = timeout(self.timeouts.attest, asking).await;
-        Ok(asked.unwrap_or(Err(NodeFailure::FirstByteTimeout))?)
+        Ok(asked.unwrap_or(Err(ExchangeError::FirstByteTimeout.into()))?)
     }
 }
 
-fn broken(error: AttestError) -> NodeFailure {
+fn broken(error: AttestError) -> ExchangeError {
     match error {
-        AttestError::Broken(error) => NodeFailure::Broken(error),
-        _ => NodeFailure::Unexpected("evidence of more bytes than an answer may have"),
+        AttestError::Broken(error) => ExchangeError::Broken(error),
+        _ => ExchangeError::Unexpected("evidence of more bytes than an answer may have"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 use attestation::{Dialect, Ineligible};
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response,
+    HeaderName, Method, Request, Response,
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
     request::Parts,
 };
@@ -28,10 +28,8 @@ use crate::{
     ids::RequestId,
     openai::nodes::ConfidentialRequest,
     seal::REQUEST_MEDIA_TYPE,
+    sealer::{ExchangeError, OHTTP},
 };
-
-/// Where a node gives its key configurations and takes what is sealed to them (RFC 9540).
-const OHTTP: &str = "/.well-known/ohttp-gateway";
 
 impl Shared {
     /// Carries a request. Whoever drops the future, or the reply's body, ends all work for it.
@@ -158,7 +156,7 @@ impl Shared {
     ) -> Result<Begun, Error> {
         record.node = Some(Arc::clone(&verified.id));
         record.tries = 1;
-        let request = request.map_err(NodeFailure::from)?;
+        let request = request.map_err(|error| NodeFailure::from(ExchangeError::from(error)))?;
         let response = self.send_once(&node.node, &verified, request).await?;
         Ok(Begun {
             response,
@@ -201,9 +199,7 @@ fn confidential(
         .header(ACCEPT, accept)
         .header("sealgate-request-id", id.to_string());
     if let Some(credential) = &node.credential {
-        let mut value = HeaderValue::try_from(credential.as_field_value())?;
-        value.set_sensitive(true);
-        request = request.header(AUTHORIZATION, value);
+        request = request.header(AUTHORIZATION, credential.to_header()?);
     }
     request.body(Full::new(content))
 }

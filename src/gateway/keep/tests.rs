@@ -9,9 +9,9 @@ use crate::gateway::{
     attest::Settings,
     rules::Sources,
     tests::fake::{self, FakeNode, Keys},
-    tls::Roots,
     trust::Trust,
 };
+use crate::sealer::Roots;
 
 /// Nothing here takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);

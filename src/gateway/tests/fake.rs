@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-pub(in crate::gateway) const MEASUREMENT: [u8; 48] = [7; 48];
+pub(crate) const MEASUREMENT: [u8; 48] = [7; 48];
 const KEY_PROBLEM: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-key"}"#;
 
 type Playing = Pin<Box<dyn Future<Output = Response<FakeBody>> + Send>>;
@@ -158,7 +158,7 @@ impl Asked {
 
 /// Whose keys a machine holds that answers in another's place.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::gateway) enum Keys {
+pub(crate) enum Keys {
     New,
     /// Those of the one before.
     Same,
@@ -243,8 +243,8 @@ fn claimed(key_id: u8, suite: Suite) -> (NodeSecret, ClaimedKey) {
 }
 
 /// The node.
-pub(in crate::gateway) struct FakeNode {
-    pub(in crate::gateway) address: SocketAddr,
+pub(crate) struct FakeNode {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     stop: CancellationToken,
 }
@@ -266,12 +266,12 @@ struct Shared {
 }
 
 impl FakeNode {
-    pub(in crate::gateway) async fn start(name: &str) -> Self {
+    pub(crate) async fn start(name: &str) -> Self {
         Self::start_pinned(name, None).await
     }
 
     /// A node whose statement names the certificate of its connections.
-    pub(super) async fn start_pinned(name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
+    pub(crate) async fn start_pinned(name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -342,7 +342,7 @@ impl FakeNode {
     }
 
     /// New keys and a new statement, as after a restart.
-    pub(in crate::gateway) fn restart(&self) {
+    pub(crate) fn restart(&self) {
         *self.shared.identity.lock().unwrap() = Arc::new(Identity::new(
             &self.shared.name,
             self.shared.tls_spki_sha256,
@@ -350,7 +350,7 @@ impl FakeNode {
     }
 
     /// Another machine answers at this address.
-    pub(in crate::gateway) fn replace(&self, name: &str, keys: Keys) {
+    pub(crate) fn replace(&self, name: &str, keys: Keys) {
         let mut identity = self.shared.identity.lock().unwrap();
         let next = identity.after(name, keys, self.shared.tls_spki_sha256);
         *identity = Arc::new(next);
@@ -362,22 +362,22 @@ impl FakeNode {
     }
 
     /// Holds evidence back until it is to be given again.
-    pub(in crate::gateway) fn give(&self, gives: bool) {
+    pub(crate) fn give(&self, gives: bool) {
         self.shared.gives.send_replace(gives);
     }
 
-    pub(in crate::gateway) fn attested(&self) -> usize {
+    pub(crate) fn attested(&self) -> usize {
         *self.shared.attested.borrow()
     }
 
     /// Waits until it was asked for evidence so often.
-    pub(in crate::gateway) async fn until_attested(&self, times: usize) {
+    pub(crate) async fn until_attested(&self, times: usize) {
         let mut attested = self.shared.attested.subscribe();
         attested.wait_for(|asked| *asked >= times).await.unwrap();
     }
 
     /// Requests that arrived, opened or not.
-    pub(super) fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::Relaxed)
     }
 }
@@ -469,7 +469,7 @@ fn signer() -> SoftwareSigner {
 }
 
 /// A folder with a policy that names the software root of this process.
-pub(in crate::gateway) fn folder() -> &'static Path {
+pub(crate) fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let name = format!("sealgate-gateway-test-{}", std::process::id());

@@ -28,9 +28,9 @@ use super::{
 };
 
 /// The end of TLS before a node; counts the connections whose handshake went through.
-struct Front {
-    url: String,
-    handshakes: Arc<AtomicUsize>,
+pub(crate) struct Front {
+    pub(crate) url: String,
+    pub(crate) handshakes: Arc<AtomicUsize>,
 }
 
 fn certificate() -> CertificateDer<'static> {
@@ -38,14 +38,14 @@ fn certificate() -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(root().vcek_pem().as_bytes()).unwrap()
 }
 
-fn spki_sha256() -> [u8; 32] {
+pub(crate) fn spki_sha256() -> [u8; 32] {
     let certificate = certificate();
     let parsed = ParsedCertificate::try_from(&certificate).unwrap();
     Sha256::digest(parsed.subject_public_key_info().as_ref()).into()
 }
 
 impl Front {
-    async fn start(node: SocketAddr) -> Self {
+    pub(crate) async fn start(node: SocketAddr) -> Self {
         let key = PrivateKeyDer::from_pem_slice(root().vcek_key_pem().as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()

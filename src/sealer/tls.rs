@@ -1,4 +1,4 @@
-//! Whom a TLS connection to a node must end at.
+//! Whom a TLS connection to a node, or to a gateway that leads to it, must end at.
 //!
 //! What is sent is sealed to an attested key anyway, so TLS here hides metadata and, where the
 //! evidence binds a certificate, proves who sent an error that stands outside the seal.
@@ -10,7 +10,10 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, ServerName, UnixTime,
+        pem::{self, PemObject as _},
+    },
     server::ParsedCertificate,
 };
 use sha2::{Digest as _, Sha256};
@@ -18,46 +21,57 @@ use subtle::ConstantTimeEq as _;
 
 /// Why there is no TLS configuration.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TlsError {
+pub enum TlsError {
+    /// The provider of cryptography takes no such configuration.
     #[error("the TLS provider: {0}")]
     Provider(#[from] Error),
+    /// A text that holds no certificates.
     #[error("no PEM certificates: {0}")]
-    Pem(rustls::pki_types::pem::Error),
+    Pem(pem::Error),
 }
 
 /// The roots that vouch for a node whose evidence binds no certificate.
 #[derive(Clone, Debug)]
-pub(super) enum Roots {
+pub(crate) enum Roots {
     Public,
     Own(Arc<RootCertStore>),
 }
 
 impl Roots {
-    pub(super) fn from_pem_file(file: &Path) -> Result<Self, TlsError> {
+    pub(crate) fn from_pem_file(file: &Path) -> Result<Self, TlsError> {
+        Self::from_certificates(CertificateDer::pem_file_iter(file).map_err(TlsError::Pem)?)
+    }
+
+    pub(crate) fn from_pem(text: &[u8]) -> Result<Self, TlsError> {
+        Self::from_certificates(CertificateDer::pem_slice_iter(text))
+    }
+
+    fn from_certificates(
+        certificates: impl Iterator<Item = Result<CertificateDer<'static>, pem::Error>>,
+    ) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(file).map_err(TlsError::Pem)? {
+        for certificate in certificates {
             roots.add(certificate.map_err(TlsError::Pem)?)?;
         }
         if roots.is_empty() {
-            let none = rustls::pki_types::pem::Error::NoItemsFound;
-            return Err(TlsError::Pem(none));
+            return Err(TlsError::Pem(pem::Error::NoItemsFound));
         }
         Ok(Self::Own(Arc::new(roots)))
     }
 }
 
 /// For connections that carry only a nonce and evidence, which proves itself.
-pub(super) fn to_anybody() -> Result<ClientConfig, TlsError> {
+pub(crate) fn to_anybody() -> Result<ClientConfig, TlsError> {
     with_rule(Rule::Anybody)
 }
 
 /// For connections that must end at the certificate that the evidence names.
-pub(super) fn to_key(spki_sha256: [u8; 32]) -> Result<ClientConfig, TlsError> {
+pub(crate) fn to_key(spki_sha256: [u8; 32]) -> Result<ClientConfig, TlsError> {
     with_rule(Rule::Key(spki_sha256))
 }
 
 /// For connections to whoever the roots vouch for.
-pub(super) fn to_name(roots: &Roots) -> Result<ClientConfig, TlsError> {
+pub(crate) fn to_name(roots: &Roots) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

@@ -44,7 +44,7 @@ type Connection = http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<B
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
+pub enum SendError {
     /// No connection: nothing was sent.
     #[error("connect: {0}")]
     Connect(Box<dyn std::error::Error + Send + Sync>),
@@ -59,13 +59,14 @@ pub(super) enum SendError {
     Broken {
         /// Whether the connection had served a request before.
         reused: bool,
+        /// Why.
         source: hyper::Error,
     },
 }
 
 /// The way to one node, with its idle connections.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     connector: HttpsConnector<HttpConnector<Dialer>>,
     target: Uri,
     host: HeaderValue,
@@ -87,7 +88,7 @@ impl Channel {
     ///
     /// # Errors
     /// If the address makes no URI, which a [`NodeUrl`] always does.
-    pub(super) fn new(
+    pub(crate) fn new(
         url: &NodeUrl,
         addresses: Option<&Arc<[SocketAddr]>>,
         tls: ClientConfig,
@@ -125,7 +126,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`SendError`] says whether anything was sent.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         self: &Arc<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<NodeBody>, SendError> {
@@ -144,7 +145,7 @@ impl Channel {
     ///
     /// # Errors
     /// As for [`Channel::send`].
-    pub(super) async fn send_afresh(
+    pub(crate) async fn send_afresh(
         self: &Arc<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<NodeBody>, SendError> {
@@ -156,7 +157,7 @@ impl Channel {
     }
 
     /// Closes the connections that waited too long or that the node closed.
-    pub(super) fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain_mut(|idle| idle.since.elapsed() < MAX_IDLE_TIME && idle.link.is_alive());
     }
@@ -271,7 +272,7 @@ fn drive(connection: &mut Option<Pin<Box<Connection>>>, cx: &mut Context<'_>) {
 
 /// The body of a node's response, with the connection that it comes over.
 #[derive(Debug)]
-pub(super) struct NodeBody {
+pub(crate) struct NodeBody {
     incoming: Incoming,
     link: Option<Link>,
     channel: Arc<Channel>,
@@ -279,12 +280,12 @@ pub(super) struct NodeBody {
 
 impl NodeBody {
     /// How many bytes are still to come, where the node says so.
-    pub(super) fn left(&self) -> Option<u64> {
+    pub(crate) fn left(&self) -> Option<u64> {
         self.incoming.size_hint().exact()
     }
 
     /// The next bytes, or `None` at the end, where the connection goes back to the pool.
-    pub(super) fn poll_data(
+    pub(crate) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, hyper::Error>>> {
@@ -298,7 +299,7 @@ impl NodeBody {
     }
 
     /// As [`NodeBody::poll_data`].
-    pub(super) async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+    pub(crate) async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
         std::future::poll_fn(|cx| self.poll_data(cx)).await
     }
 

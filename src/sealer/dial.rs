@@ -14,7 +14,7 @@ use tower_service::Service;
 
 /// Answers for a connection what its host's name means.
 #[derive(Clone, Debug)]
-pub(super) enum Dialer {
+pub(crate) enum Dialer {
     /// What the system says each time.
     System(GaiResolver),
     /// The same addresses each time, so that whoever may change a name's meaning changes nothing.
@@ -23,7 +23,7 @@ pub(super) enum Dialer {
 
 impl Dialer {
     /// The system's answers, or only these addresses.
-    pub(super) fn new(addresses: Option<&Arc<[SocketAddr]>>) -> Self {
+    pub(crate) fn new(addresses: Option<&Arc<[SocketAddr]>>) -> Self {
         match addresses {
             None => Self::System(GaiResolver::new()),
             Some(addresses) => Self::Pinned(Arc::clone(addresses)),

@@ -1,26 +1,27 @@
-//! The gateway's own credential with a node.
+//! A bearer token: the sealer's own with a node, or a client's with a gateway.
 
 use std::fmt;
 
+use http::HeaderValue;
 use zeroize::Zeroizing;
 
 /// Longest credential, in bytes.
 const MAX_CREDENTIAL: usize = 4096;
 
-/// The value of the sealed `authorization` field: `Bearer` and a token.
-pub(super) struct Credential(Zeroizing<String>);
+/// The value of an `authorization` field: `Bearer` and a token.
+pub(crate) struct Credential(Zeroizing<String>);
 
-/// A file without a usable token.
+/// A text that is no usable token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a credential is one line of 1 to {MAX_CREDENTIAL} visible ASCII characters")]
-pub(super) struct InvalidCredential;
+pub struct InvalidCredential;
 
 impl Credential {
     /// The token in the text of a file, whose last line break does not count.
     ///
     /// # Errors
     /// [`InvalidCredential`].
-    pub(super) fn from_file_text(text: &str) -> Result<Self, InvalidCredential> {
+    pub(crate) fn from_file_text(text: &str) -> Result<Self, InvalidCredential> {
         let token = text.trim_end_matches(['\r', '\n']);
         let legal = (1..=MAX_CREDENTIAL).contains(&token.len())
             && token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -29,8 +30,15 @@ impl Credential {
             .ok_or(InvalidCredential)
     }
 
-    pub(super) fn as_field_value(&self) -> &str {
+    pub(crate) fn as_field_value(&self) -> &str {
         &self.0
+    }
+
+    /// The same for a field outside the seal.
+    pub(crate) fn to_header(&self) -> Result<HeaderValue, http::Error> {
+        let mut value = HeaderValue::try_from(self.as_field_value())?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 }
 

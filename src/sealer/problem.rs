@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::error::Next;
-use crate::openai::Code;
 
 /// Media type of a refusal (RFC 9457).
-pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 /// Problem type outside the seal: the node does not open what was sealed.
 const OHTTP_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
 /// Problem type inside the seal: the date is too far from the node's clock.
@@ -24,24 +23,34 @@ struct Object<'a> {
 
 /// A node's refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Problem {
+pub enum Problem {
+    /// The message under the seal has no sound form.
     Malformed,
+    /// The node wants another credential.
     Credential,
+    /// The node serves nothing at the path.
     Path,
+    /// The clocks of sealer and node are too far apart.
     Date,
+    /// The statement is not the node's any more.
     Statement,
+    /// The node has seen the request: a copy of it may have run.
     Replayed,
+    /// The node, or its engine, is full.
     Overloaded,
+    /// The node is shutting down.
     Draining,
+    /// The node cannot reach its engine.
     EngineUnreachable,
+    /// The engine failed after it had the request.
     EngineFailed,
-    /// One that this gateway does not know.
+    /// One that this version does not know.
     Unknown,
 }
 
 impl Problem {
     /// The refusal in a body of type [`MEDIA_TYPE`].
-    pub(super) fn from_json(body: &[u8]) -> Self {
+    pub(crate) fn from_json(body: &[u8]) -> Self {
         let Ok(object) = serde_json::from_slice::<Object<'_>>(body) else {
             return Self::Unknown;
         };
@@ -63,7 +72,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn next(self) -> Next {
+    pub(crate) fn next(self) -> Next {
         match self {
             Self::Statement => Next::Reseal,
             Self::Credential
@@ -79,7 +88,7 @@ impl Problem {
 
     /// Whether a node that says it of one copy of a request says it of all: the same bytes are as
     /// malformed, and what comes after the replay table knows of the others.
-    pub(super) fn speaks_of_every_copy(self) -> bool {
+    pub(crate) fn speaks_of_every_copy(self) -> bool {
         match self {
             Self::Credential | Self::Date => false,
             Self::Malformed
@@ -93,25 +102,10 @@ impl Problem {
             | Self::Unknown => true,
         }
     }
-
-    pub(super) fn code(self) -> Code {
-        match self {
-            Self::Credential
-            | Self::Path
-            | Self::Date
-            | Self::Statement
-            | Self::Overloaded
-            | Self::Draining
-            | Self::EngineUnreachable => Code::NoNodeAvailable,
-            Self::Malformed => Code::Internal,
-            Self::Replayed => Code::UpstreamTruncated,
-            Self::EngineFailed | Self::Unknown => Code::EngineError,
-        }
-    }
 }
 
 /// Whether a body outside the seal is the `ohttp-key` problem.
-pub(super) fn is_ohttp_key(body: &[u8]) -> bool {
+pub(crate) fn is_ohttp_key(body: &[u8]) -> bool {
     serde_json::from_slice::<Object<'_>>(body).is_ok_and(|object| object.kind == OHTTP_KEY)
 }
 
@@ -158,14 +152,6 @@ mod tests {
         for (body, problem, next) in cases {
             let seen = Problem::from_json(body.as_bytes());
             assert_eq!((seen, seen.next()), (problem, next), "{body}");
-        }
-    }
-
-    #[test]
-    fn what_may_have_run_is_never_tried_again() {
-        for problem in [Problem::Replayed, Problem::EngineFailed, Problem::Unknown] {
-            assert_eq!(problem.next(), Next::Fail, "{problem:?}");
-            assert_eq!(problem.code().should_retry(), Some(false), "{problem:?}");
         }
     }
 
