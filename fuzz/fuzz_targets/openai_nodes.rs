@@ -21,7 +21,10 @@ fuzz_target!(|body: &[u8]| {
     if let Ok(ids) = ids_serving(body, "m") {
         assert!(ids.iter().map(String::len).sum::<usize>() <= body.len());
     }
-    for error in [announced.err(), locked.err(), sealed.err()].into_iter().flatten() {
+    for error in [announced.err(), locked.err(), sealed.err()]
+        .into_iter()
+        .flatten()
+    {
         assert!(error.message().len() < 1024);
     }
 });

@@ -84,6 +84,7 @@ impl Reading {
             }
         }
     }
+
     /// The last content, and the node's count, of a reply that ended as a message.
     ///
     /// # Errors
