@@ -19,7 +19,7 @@ use crate::{
     ids::RequestId,
     listener::{Limits, serve_connections},
     openai::{
-        Code, Endpoint, Request as AskedRequest,
+        Code, Endpoint, ErrorObject, Request as AskedRequest,
         echo::{Echo, MODEL, embed},
         models::{Model, ModelList},
     },
@@ -61,8 +61,8 @@ async fn answer(clock: Clock, request: Request<Incoming>) -> Response<Body> {
             json(StatusCode::OK, list.to_json())
         }
         (&Method::POST, path) => match Endpoint::of(path) {
-            // It draws nothing.
-            None | Some(Endpoint::Images) => error(Code::NotFound),
+            None => error(Code::NotFound),
+            Some(Endpoint::Images) => draws_nothing(),
             Some(endpoint) => {
                 let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
                     return error(Code::RequestTooLarge);
@@ -109,6 +109,17 @@ fn events(echo: Echo) -> Response<Body> {
     });
     let body = Either::Right(StreamBody::new(Box::pin(events) as Events));
     response(StatusCode::OK, "text/event-stream", body)
+}
+
+/// A node gives the caller what an engine says with this status.
+fn draws_nothing() -> Response<Body> {
+    let object = ErrorObject {
+        message: "The built-in echo engine draws no images.".into(),
+        kind: Code::InvalidRequest.kind(),
+        param: None,
+        code: Some(Code::InvalidRequest.code()),
+    };
+    json(StatusCode::NOT_IMPLEMENTED, object.to_json())
 }
 
 fn error(code: Code) -> Response<Body> {

@@ -461,6 +461,15 @@ async fn the_demo_answers_and_its_files_are_a_real_set_up() {
     assert!(shown.contains("software root"), "{shown}");
     let (status, reply) = ask(&url, KEY, "echo").await;
     assert_eq!(status, 200, "{reply}");
+    let drawing = reqwest::Client::new()
+        .post(format!("{url}/images/generations"))
+        .bearer_auth(KEY)
+        .json(&json!({"model": "echo", "prompt": "a cat"}));
+    let reply = drawing.send().await.unwrap();
+    assert_eq!(reply.status(), 400);
+    let reply: Value = reply.json().await.unwrap();
+    let said = "The built-in echo engine draws no images.";
+    assert_eq!(reply["error"]["message"], said, "{reply}");
     demo.terminate().await;
     assert!(demo.ended().await.success());
 
