@@ -111,7 +111,7 @@ fn events(echo: Echo) -> Response<Body> {
     response(StatusCode::OK, "text/event-stream", body)
 }
 
-/// A node gives the caller what an engine says with this status.
+/// As OpenAI answers for a model of another kind; a node gives the caller what an engine says so.
 fn draws_nothing() -> Response<Body> {
     let object = ErrorObject {
         message: "The built-in echo engine draws no images.".into(),
@@ -119,7 +119,7 @@ fn draws_nothing() -> Response<Body> {
         param: None,
         code: Some(Code::InvalidRequest.code()),
     };
-    json(StatusCode::NOT_IMPLEMENTED, object.to_json())
+    json(StatusCode::NOT_FOUND, object.to_json())
 }
 
 fn error(code: Code) -> Response<Body> {

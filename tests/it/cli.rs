@@ -466,7 +466,7 @@ async fn the_demo_answers_and_its_files_are_a_real_set_up() {
         .bearer_auth(KEY)
         .json(&json!({"model": "echo", "prompt": "a cat"}));
     let reply = drawing.send().await.unwrap();
-    assert_eq!(reply.status(), 400);
+    assert_eq!(reply.status(), 404);
     let reply: Value = reply.json().await.unwrap();
     let said = "The built-in echo engine draws no images.";
     assert_eq!(reply["error"]["message"], said, "{reply}");
