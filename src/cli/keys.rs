@@ -11,13 +11,13 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::Subcommand;
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
-use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 use zeroize::Zeroizing;
 
 use super::terminal;
 use crate::config::{
     self, ConfigError, Loaded,
-    gateway::{GatewayConfig, KeysFile},
+    gateway::{GatewayConfig, KeysFile, Label},
 };
 
 /// What a key begins with, so that people and secret scanners recognise one.
@@ -35,6 +35,15 @@ pub(super) enum Command {
         /// What logs and lists call it.
         #[arg(long)]
         name: String,
+        /// A model that it may ask, and again for another; all without one.
+        #[arg(long, value_name = "MODEL")]
+        model: Vec<String>,
+        /// A region that its requests may go to, and again for another; all without one.
+        #[arg(long, value_name = "REGION", value_parser = label)]
+        region: Vec<String>,
+        /// A tag that a node must have to get its requests, and again for another.
+        #[arg(long, value_name = "TAG", value_parser = label)]
+        tag: Vec<String>,
         /// Print `{"key": …}` instead of words.
         #[arg(long)]
         json: bool,
@@ -100,14 +109,34 @@ pub(super) fn digest(key: &str) -> String {
 
 pub(super) fn run(command: Command) -> ExitCode {
     let done = match command {
-        Command::Create { file, name, json } => create(&file, &name, json),
+        Command::Create {
+            file,
+            name,
+            model,
+            region,
+            tag,
+            json,
+        } => {
+            let held_to = [("models", model), ("regions", region), ("tags", tag)];
+            create(&file, &name, held_to, json)
+        }
         Command::List { file } => list(&file),
         Command::Revoke { file, name } => revoke(&file, &name),
     };
     done.map_or_else(terminal::fail, |()| ExitCode::SUCCESS)
 }
 
-fn create(file: &File, name: &str, json: bool) -> Result<(), KeysError> {
+fn label(text: &str) -> Result<String, &'static str> {
+    let label = Label::new(text).ok_or("1 to 64 of a-z, 0-9 and -")?;
+    Ok(label.as_str().to_owned())
+}
+
+fn create(
+    file: &File,
+    name: &str,
+    held_to: [(&str, Vec<String>); 3],
+    json: bool,
+) -> Result<(), KeysError> {
     if !(1..=64).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(KeysError::BadName);
     }
@@ -119,6 +148,11 @@ fn create(file: &File, name: &str, json: bool) -> Result<(), KeysError> {
     let mut entry = Table::new();
     entry.insert("name", value(name));
     entry.insert("sha256", value(digest(&key)));
+    for (member, names) in held_to {
+        if !names.is_empty() {
+            entry.insert(member, value(Array::from_iter(names)));
+        }
+    }
     keys.entries().push(entry);
     // Shown first: nobody can use a key that was stored and never seen.
     let shown = if json {

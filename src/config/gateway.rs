@@ -22,10 +22,12 @@ use crate::seal::Padding;
 
 mod announce;
 mod locks;
+mod selection;
 
 pub use self::{
     announce::{Allowed, AnnounceConfig, InvalidAllowed},
     locks::LocksConfig,
+    selection::{HealthConfig, Label, MAX_LABELS, Ratio, SelectionConfig, WarmUp, seconds},
 };
 
 /// Most nodes of one gateway.
@@ -78,6 +80,12 @@ pub struct GatewayConfig {
     /// What locks on nodes hold at most.
     #[serde(default)]
     pub locks: LocksConfig,
+    /// How nodes share the requests.
+    #[serde(default)]
+    pub selection: SelectionConfig,
+    /// When a node that fails is put out, and how it comes back.
+    #[serde(default)]
+    pub health: HealthConfig,
     /// How the length of what travels is hidden: `bucket` or `off` (docs/wire.md, "Hiding lengths").
     #[serde(default, deserialize_with = "padding")]
     pub padding: Padding,
@@ -155,6 +163,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
         let message = format!("a node takes at most {MAX_BODY_BYTES}");
         return Err(config.invalid("limits.body_bytes", message));
     }
+    selection::check(config)?;
     announce::check(config)?;
     cors::check(config)?;
     archive::check(config)
@@ -188,6 +197,21 @@ pub struct NodeConfig {
     /// evidence binds its certificate needs none.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// The region it is in, in the operator's words; evidence says nothing of it.
+    #[serde(default)]
+    pub region: Option<Label>,
+    /// What else can be asked for of it, in the operator's words.
+    #[serde(default)]
+    pub tags: Vec<Label>,
+    /// Its share of the requests beside others, above 0.
+    #[serde(default = "Ratio::one")]
+    pub weight: Ratio,
+    /// What it costs beside others, above 0 and in any unit; see `selection.price_weight`.
+    #[serde(default = "Ratio::one")]
+    pub price: Ratio,
+    /// Most requests with it at once, in place of `limits.in_flight_per_node`.
+    #[serde(default)]
+    pub max_in_flight: Option<NonZeroU32>,
 }
 
 /// The address of a node: `http` or `https`, a host, perhaps a port, and no path.
@@ -277,6 +301,8 @@ pub struct Limits {
     pub in_flight: NonZeroUsize,
     /// Requests at once with one API key.
     pub in_flight_per_key: NonZeroUsize,
+    /// Requests and locks at once with one node.
+    pub in_flight_per_node: NonZeroU32,
     /// Bytes of one request's body.
     pub body_bytes: NonZeroU32,
     /// Bytes of all requests' bodies at once.
@@ -293,6 +319,7 @@ impl Default for Limits {
             connections: NonZeroUsize::MIN.saturating_add(16_383),
             in_flight: NonZeroUsize::MIN.saturating_add(8191),
             in_flight_per_key: NonZeroUsize::MIN.saturating_add(4095),
+            in_flight_per_node: NonZeroU32::MIN.saturating_add(2047),
             body_bytes: NonZeroU32::MIN.saturating_add((8 << 20) - 1),
             bodies_bytes: NonZeroU32::MIN.saturating_add((512 << 20) - 1),
             reply_bytes: NonZeroUsize::MIN.saturating_add((64 << 20) - 1),
@@ -319,6 +346,8 @@ pub struct Timeouts {
     pub attest_ms: NonZeroU64,
     /// For the first part of a node's reply; a reply that is no stream comes whole.
     pub first_byte_ms: NonZeroU64,
+    /// For all tries together, until the caller gets the first byte.
+    pub total_first_byte_ms: NonZeroU64,
     /// For the next part of a node's reply.
     pub idle_ms: NonZeroU64,
     /// Between two signs of life on a stream that waits.
@@ -330,21 +359,22 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            head_ms: seconds(30),
-            idle_connection_ms: seconds(90),
-            body_ms: seconds(60),
-            write_ms: seconds(60),
-            connect_ms: seconds(5),
-            attest_ms: seconds(10),
-            first_byte_ms: seconds(600),
-            idle_ms: seconds(120),
-            sign_of_life_ms: seconds(15),
-            drain_ms: seconds(600),
+            head_ms: in_ms(30),
+            idle_connection_ms: in_ms(90),
+            body_ms: in_ms(60),
+            write_ms: in_ms(60),
+            connect_ms: in_ms(5),
+            attest_ms: in_ms(10),
+            first_byte_ms: in_ms(600),
+            total_first_byte_ms: in_ms(630),
+            idle_ms: in_ms(120),
+            sign_of_life_ms: in_ms(15),
+            drain_ms: in_ms(600),
         }
     }
 }
 
-const fn seconds(seconds: u64) -> NonZeroU64 {
+const fn in_ms(seconds: u64) -> NonZeroU64 {
     match NonZeroU64::new(seconds.saturating_mul(1000)) {
         Some(millis) => millis,
         None => NonZeroU64::MIN,
@@ -378,6 +408,12 @@ pub struct KeyConfig {
     /// The models it may ask; left out, all.
     #[serde(default)]
     pub models: Option<HashSet<String>>,
+    /// The regions that its requests may go to; left out, all.
+    #[serde(default)]
+    pub regions: Option<Vec<Label>>,
+    /// Tags that a node must have to get its requests.
+    #[serde(default)]
+    pub tags: Vec<Label>,
 }
 
 fn padding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Padding, D::Error> {

@@ -26,9 +26,9 @@ use super::{
     authenticate::Caller,
     error::{Error, NotAnnounced},
     keep::Keeper,
-    node::{Node, Verified},
+    node::{Node, Terms, Verified},
     nodes::{Nodes, NotJoined},
-    until,
+    probe, until,
 };
 use crate::config::gateway::{AnnounceConfig, NodeUrl};
 
@@ -51,6 +51,8 @@ pub(super) struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) config: AnnounceConfig,
+    /// How those that join take part.
+    terms: Terms,
     resolver: Resolver,
     pub(super) turns: Semaphore,
     orders: mpsc::Sender<Order>,
@@ -90,10 +92,11 @@ impl fmt::Debug for Resolver {
 }
 
 impl Desk {
-    pub(super) fn new(config: AnnounceConfig) -> Self {
+    pub(super) fn new(config: AnnounceConfig, terms: Terms) -> Self {
         let (orders, waiting) = mpsc::channel(MAX_AT_ONCE);
         Self {
             config,
+            terms,
             resolver: Resolver::system(),
             turns: Semaphore::new(MAX_AT_ONCE),
             orders,
@@ -171,7 +174,7 @@ impl Desk {
     /// # Errors
     /// [`Error::Announcement`], or [`Error::Draining`] where nobody looks any more.
     pub(super) async fn join(&self, url: NodeUrl, addresses: Vec<SocketAddr>) -> Result<(), Error> {
-        let node = Arc::new(Node::announced(url, addresses));
+        let node = Arc::new(Node::announced(url, addresses, self.terms));
         let (verdict, said) = oneshot::channel();
         let order = Order { node, verdict };
         self.orders.send(order).await.map_err(|_| Error::Draining)?;
@@ -234,6 +237,7 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
     let forget_after = Duration::from_secs(desk.config.forget_after_s.get().into());
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run_on(&verified) => {}
+        () = probe::watch(&shared.nodes, &node, &shared.health) => {}
         () = forgotten(&node, forget_after) => {
             tracing::warn!(node = %node.url, "announced node forgotten: it is not verified any more");
         }

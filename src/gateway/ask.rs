@@ -3,16 +3,22 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
+use tokio::time::Instant;
+
 use super::{
     Shared,
     admit::{Permit, RetryPermit},
     error::{Error, NodeFailure},
     exchange::Job,
+    health::Shown,
+    labels::Wish,
     node::{BAR, Chosen, Node, Reattested, Verified},
     nodes::Served,
     record::Record,
+    select::choose,
 };
-use crate::sealer::{ExchangeError, Next, Problem, Reply, SendError};
+use crate::sealer::{ExchangeError, Incomplete, Next, Problem, Reply, SendError};
 
 /// Most further tries after the first.
 const MAX_FURTHER_TRIES: u32 = 2;
@@ -27,7 +33,7 @@ const MAX_AVOID: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) _permit: Permit,
-    pub(super) _node: Chosen,
+    pub(super) node: Chosen,
     pub(super) _retries: Vec<RetryPermit>,
 }
 
@@ -41,24 +47,34 @@ pub(super) struct Answer {
 }
 
 impl Shared {
-    /// Asks nodes that serve the model until one answers for good.
+    /// Asks nodes that serve the model and fit the wish until one answers for good.
     ///
     /// # Errors
-    /// The last node's failure, or [`Error::NoNodeAvailable`] if none may be asked.
+    /// The last node's failure, [`Error::NoAttestedNode`] if none fits, or
+    /// [`Error::NoNodeAvailable`] if none may be asked.
     pub(super) async fn ask(
         &self,
         job: &Job<'_>,
         served: &Served,
+        wish: Wish,
         record: &mut Record,
     ) -> Result<Answer, Error> {
+        let nodes = served.nodes.within(wish);
+        if nodes.is_empty() {
+            return Err(Error::NoAttestedNode);
+        }
         let mut tried: Vec<Arc<Node>> = Vec::new();
         let mut retries = Vec::new();
         let mut resealed = false;
-        let mut chosen = served.choose(&tried).ok_or(Error::NoNodeAvailable)?;
+        let mut chosen = choose(&nodes, &tried).ok_or(Error::NoNodeAvailable)?;
         loop {
             record.tries = record.tries.saturating_add(1);
             let (verified, failure) = match self.ask_one(job, served, &chosen.node, record).await {
                 Ok((verified, reply)) => {
+                    chosen.began();
+                    if matches!(reply, Reply::Whole(_)) {
+                        chosen.node.note(Shown::Success);
+                    }
                     return Ok(Answer {
                         verified,
                         node: chosen,
@@ -74,7 +90,7 @@ impl Shared {
             take_note(&chosen.node, &failure);
             let (next, is_last) = (failure.next(), record.tries > MAX_FURTHER_TRIES);
             if next == Next::Reseal && resealed {
-                chosen.node.bar(BAR);
+                chosen.node.health.bar(BAR);
             }
             if next == Next::Fail || is_last {
                 return Err(failure.into());
@@ -86,7 +102,7 @@ impl Shared {
                 }
             }
             tried.push(Arc::clone(&chosen.node));
-            let Some((another, permit)) = served.choose(&tried).zip(self.admission.retry()) else {
+            let Some((another, permit)) = choose(&nodes, &tried).zip(self.admission.retry()) else {
                 return Err(failure.into());
             };
             chosen = another;
@@ -100,8 +116,8 @@ impl Shared {
         let digest = stale.node.statement_digest();
         match node.reattest(&digest, self.timeouts.attest).await {
             Reattested::Passed => return true,
-            Reattested::Failed => node.bar(BAR),
-            Reattested::TooSoon(rest) => node.bar(rest),
+            Reattested::Failed => node.health.bar(BAR),
+            Reattested::TooSoon(rest) => node.health.bar(rest),
         }
         false
     }
@@ -119,14 +135,57 @@ impl Shared {
             return Err((None, NodeFailure::NotVerified));
         };
         record.node = Some(Arc::clone(&verified.id));
+        let asked = Instant::now();
         let exchanged = tokio::select! {
             biased;
             () = verified.trust.ended() => Err(verified.trust.failure()),
             exchanged = self.exchange(job, served, node, &verified) => exchanged.map_err(Into::into),
         };
         match exchanged {
-            Ok(reply) => Ok((verified, reply)),
+            Ok(reply) => {
+                if matches!(reply, Reply::Stream(_)) {
+                    node.load.measured(asked.elapsed());
+                }
+                Ok((verified, reply))
+            }
             Err(failure) => Err((Some(verified), failure)),
+        }
+    }
+}
+
+impl NodeFailure {
+    /// What it shows of the node; nothing where that is of the request, or the node's own word.
+    pub(super) fn shows(&self) -> Option<Shown> {
+        let Self::Exchange(error) = self else {
+            return None;
+        };
+        match error {
+            ExchangeError::Send(_)
+            | ExchangeError::NotSealed { .. }
+            | ExchangeError::Broken(_)
+            | ExchangeError::Open(_)
+            | ExchangeError::Unexpected(_)
+            | ExchangeError::Events(_)
+            | ExchangeError::Incomplete(Incomplete::Other) => Some(Shown::Failure),
+            ExchangeError::Outside { status, .. } => (status.is_server_error()
+                && *status != StatusCode::SERVICE_UNAVAILABLE)
+                .then_some(Shown::Failure),
+            // What takes too long, or breaks the engine, may be the request.
+            ExchangeError::FirstByteTimeout
+            | ExchangeError::IdleTimeout
+            | ExchangeError::TooLong { .. }
+            | ExchangeError::Engine { .. }
+            | ExchangeError::Incomplete(Incomplete::EngineFailed | Incomplete::Idle)
+            | ExchangeError::Problem {
+                problem: Problem::EngineFailed | Problem::EngineUnreachable,
+                ..
+            } => Some(Shown::EngineFailure),
+            ExchangeError::Ineligible(_)
+            | ExchangeError::Seal(_)
+            | ExchangeError::Request(_)
+            | ExchangeError::OhttpKey { .. }
+            | ExchangeError::Incomplete(Incomplete::Cancelled)
+            | ExchangeError::Problem { .. } => None,
         }
     }
 }
@@ -135,14 +194,18 @@ impl Shared {
 pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
     let full = |retry_after_s: &Option<u32>| {
         let asked = retry_after_s.map(|s| Duration::from_secs(s.into()));
-        node.avoid(asked.map_or(AVOID_FULL, |asked| asked.clamp(AVOID_FULL, MAX_AVOID)));
+        let time = asked.map_or(AVOID_FULL, |asked| asked.clamp(AVOID_FULL, MAX_AVOID));
+        node.health.avoid(time);
     };
+    if let Some(shown) = failure.shows() {
+        node.note(shown);
+    }
     let NodeFailure::Exchange(error) = failure else {
         return;
     };
     match error {
         ExchangeError::Send(SendError::Connect(_) | SendError::ConnectTimeout) => {
-            node.avoid(AVOID_UNREACHABLE);
+            node.health.avoid(AVOID_UNREACHABLE);
         }
         // No proof for this request, but a hint for the next ones.
         ExchangeError::OhttpKey {
@@ -153,7 +216,7 @@ pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
             problem,
             retry_after_s,
         } => match problem {
-            Problem::Date | Problem::Credential => node.bar(BAR),
+            Problem::Date | Problem::Credential => node.health.bar(BAR),
             Problem::Overloaded | Problem::Draining | Problem::EngineUnreachable => {
                 full(retry_after_s);
             }

@@ -9,7 +9,10 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use super::error::Error;
+use super::{
+    error::Error,
+    labels::{Labels, UnknownLabel, Wish},
+};
 use crate::config::gateway::{KeyConfig, KeysFile};
 
 /// Longest API key that is looked at, in bytes.
@@ -22,16 +25,19 @@ pub(super) struct Caller {
     pub(super) name: Arc<str>,
     /// The models it may ask; `None` for all.
     models: Option<HashSet<String>>,
+    /// Which nodes its requests may go to.
+    pub(super) wish: Wish,
     /// A permit for each request it may have in flight.
     pub(super) places: Arc<Semaphore>,
 }
 
 impl Caller {
-    fn new(name: &str, models: Option<HashSet<String>>, places: usize) -> Arc<Self> {
+    fn new(name: &str, models: Option<HashSet<String>>, wish: Wish, places: usize) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self {
             name: name.into(),
             models,
+            wish,
             places,
         })
     }
@@ -53,30 +59,42 @@ pub(super) enum Callers {
     Keys(HashMap<[u8; 32], Arc<Caller>>),
 }
 
-/// Two keys of one name or one digest.
+/// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the key {0} is there twice")]
-pub(super) struct DuplicateKey(String);
+pub(super) enum KeysError {
+    #[error("the key {0} is there twice")]
+    Duplicate(String),
+    #[error("the key {0}: {1}")]
+    Label(String, UnknownLabel),
+}
 
 impl Callers {
     pub(super) fn anybody(places: usize) -> Self {
-        Self::Anybody(Caller::new("open", None, places))
+        Self::Anybody(Caller::new("open", None, Wish::ANY, places))
     }
 
     /// # Errors
-    /// [`DuplicateKey`] if two keys have one name or one digest.
-    pub(super) fn with_keys(file: KeysFile, places: usize) -> Result<Self, DuplicateKey> {
+    /// [`KeysError`] if two keys have one name or one digest, or one is for nodes that nobody is.
+    pub(super) fn with_keys(
+        file: KeysFile,
+        labels: &Labels,
+        places: usize,
+    ) -> Result<Self, KeysError> {
         let mut names = HashSet::new();
         let mut keys = HashMap::new();
         for KeyConfig {
             name,
             sha256,
             models,
+            regions,
+            tags,
         } in file.keys
         {
-            let caller = Caller::new(&name, models, places);
+            let wish = labels.wish(regions.as_deref(), &tags);
+            let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
+            let caller = Caller::new(&name, models, wish, places);
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
-                return Err(DuplicateKey(name));
+                return Err(KeysError::Duplicate(name));
             }
         }
         Ok(Self::Keys(keys))
@@ -127,6 +145,8 @@ mod tests {
             name: name.to_owned(),
             sha256: Sha256::digest(key).into(),
             models: Some(HashSet::from(["a".to_owned()])),
+            regions: None,
+            tags: Vec::new(),
         }
     }
 
@@ -135,7 +155,7 @@ mod tests {
         let file = KeysFile {
             keys: vec![key("one", "sk-1"), key("two", "sk-2")],
         };
-        let callers = Callers::with_keys(file, 1).unwrap();
+        let callers = Callers::with_keys(file, &Labels::default(), 1).unwrap();
         let cases: [(&[&str], Option<&str>); 10] = [
             (&["Bearer sk-1"], Some("one")),
             (&["bearer sk-2"], Some("two")),
@@ -161,6 +181,7 @@ mod tests {
             KeysFile {
                 keys: vec![key("one", "sk-1")],
             },
+            &Labels::default(),
             1,
         )
         .unwrap();
@@ -181,7 +202,7 @@ mod tests {
         for (name, key_text) in [("one", "sk-2"), ("two", "sk-1")] {
             let keys = vec![key("one", "sk-1"), key(name, key_text)];
             assert!(
-                Callers::with_keys(KeysFile { keys }, 1).is_err(),
+                Callers::with_keys(KeysFile { keys }, &Labels::default(), 1).is_err(),
                 "{name} {key_text}"
             );
         }

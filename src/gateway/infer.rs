@@ -8,6 +8,7 @@ use http::{
     request::Parts,
 };
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::{
     Shared,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     ids::RequestId,
     openai::{Endpoint, Request},
-    sealer::Reply,
+    sealer::{ExchangeError, Reply},
 };
 
 /// What OpenAI's SDKs obey before their own rule by status.
@@ -65,6 +66,7 @@ impl Shared {
         }
         let caller = self.callers.authenticate(&parts.headers)?;
         record.key = Some(Arc::clone(&caller.name));
+        let wish = caller.wish.and(self.labels.wished(&parts.headers)?);
         let permit = self.admission.admit(caller)?;
         let max = self.limits.body_bytes;
         body::check_head(&parts.headers, body, max)?;
@@ -88,8 +90,11 @@ impl Shared {
             stream: request.stream(),
             content: request.body(),
         };
+        let asking = self.ask(&job, &served, wish, record);
         let answer = tokio::select! {
-            answer = self.ask(&job, &served, record) => answer?,
+            answer = timeout(self.timeouts.total_first_byte, asking) => {
+                answer.map_err(|_| NodeFailure::from(ExchangeError::FirstByteTimeout))??
+            }
             () = self.cut.cancelled() => return Err(NodeFailure::Cut.into()),
         };
         Ok((answer, permit))
@@ -104,7 +109,7 @@ impl Shared {
         } = answer;
         let held = Held {
             _permit: permit,
-            _node: node,
+            node,
             _retries: retries,
         };
         let mut response = match reply {

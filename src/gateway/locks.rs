@@ -198,7 +198,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        gateway::{authenticate::Callers, node::Node},
+        gateway::{
+            authenticate::Callers,
+            labels::Labels,
+            node::{Node, Terms},
+        },
         sealer::Roots,
     };
 
@@ -215,14 +219,14 @@ mod tests {
 
     fn node() -> Arc<Node> {
         let url = "http://127.0.0.1:1".parse().unwrap();
-        Arc::new(Node::new(url, None, Roots::Public))
+        Arc::new(Node::new(url, None, Roots::Public, Terms::default()))
     }
 
     fn lock(node: &Arc<Node>) -> Lock {
         Lock {
             model: "m".into(),
             key: KEY,
-            node: Chosen::new(node),
+            node: Chosen::new(node).unwrap(),
         }
     }
 
@@ -233,7 +237,8 @@ mod tests {
             digest(1),
             digest(2)
         );
-        let callers = Callers::with_keys(toml::from_str(&file).unwrap(), 1).unwrap();
+        let callers =
+            Callers::with_keys(toml::from_str(&file).unwrap(), &Labels::default(), 1).unwrap();
         let Callers::Keys(keys) = callers else {
             unreachable!("keys were given")
         };

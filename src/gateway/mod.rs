@@ -1,15 +1,15 @@
 //! The gateway: from the plain contract to a sealed request and back.
 //!
 //! A request goes through the modules in this order: `routes` finds its path, `infer` leads it
-//! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `ask` chooses a node
-//! and decides on another try, `exchange` has the request sealed, sent and its reply opened by
+//! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `select` chooses one
+//! by its `labels`, `load` and `health`, `ask` decides on another try, `exchange` has the request sealed, sent and its reply opened by
 //! `sealer`; `whole` or `stream` give it on.
 //!
 //! What is sealed by somebody else takes another way: `fleet` gives out what is known of nodes and
 //! `locks` on them, and `relay` carries sealed bytes that nothing here can open. `announce` takes in
 //! nodes that the configuration does not name; `dial` holds connections to addresses.
 //!
-//! Beside it `keep` has each `node` appraised by `attest`, under the `rules` in force; `archive`
+//! Beside it `probe` watches each node's health, and `keep` has each `node` appraised by `attest`, under the `rules` in force; `archive`
 //! keeps what was judged, `trust` ends what a node's requests hold when it is no longer verified, and
 //! `self_test` tries the verifier itself.
 //!
@@ -28,15 +28,20 @@ mod document;
 mod error;
 mod exchange;
 mod fleet;
+mod health;
 mod infer;
 mod keep;
+mod labels;
+mod load;
 mod locks;
 mod node;
 mod nodes;
+mod probe;
 mod record;
 mod relay;
 mod routes;
 mod rules;
+mod select;
 mod self_test;
 mod stream;
 #[cfg(test)]
@@ -48,6 +53,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    num::NonZeroU32,
     path::PathBuf,
     sync::{
         Arc,
@@ -73,8 +79,10 @@ use self::{
     authenticate::Callers,
     cors::Cors,
     keep::Keeper,
+    labels::Labels,
+    load::Share,
     locks::Locks,
-    node::Node,
+    node::{Node, Terms},
     nodes::Nodes,
     rules::{Reloader, Rules, Sources},
     stream::Timing,
@@ -85,7 +93,7 @@ use crate::{
     config::{
         self, ConfigError, Loaded,
         bundle::BundleFolderError,
-        gateway::{Auth, GatewayConfig, KeysFile, NodeConfig, millis},
+        gateway::{Auth, GatewayConfig, HealthConfig, KeysFile, NodeConfig, millis},
     },
     listener::{self, serve_connections},
     seal::Padding,
@@ -159,6 +167,9 @@ struct Shared {
     callers: Callers,
     admission: Admission,
     nodes: Nodes,
+    /// Regions and tags of the configured ones.
+    labels: Labels,
+    health: HealthConfig,
     /// Where nodes announce themselves, if they may.
     desk: Option<Desk>,
     locks: Locks,
@@ -192,6 +203,7 @@ struct Timeouts {
     connect: Duration,
     attest: Duration,
     first_byte: Duration,
+    total_first_byte: Duration,
     idle: Duration,
     stream: Timing,
 }
@@ -356,10 +368,11 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Keeps a node appraised until the verifier is not to be relied on.
+/// Keeps a node appraised, and watches its health, until the verifier is not to be relied on.
 async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
+        () = probe::watch(&shared.nodes, &node, &shared.health) => {}
         () = shared.halted.cancelled() => {}
     }
 }
@@ -414,14 +427,21 @@ fn share(
 ) -> Result<Shared, ConfigError> {
     let value = &config.value;
     let (limits, timeouts) = (&value.limits, &value.timeouts);
-    let nodes = value.nodes.iter().map(|node| read_node(config, node));
+    let labels = Labels::of(&value.nodes);
+    let nodes = value.nodes.iter();
+    let nodes = nodes.map(|node| read_node(config, node, &labels));
     let nodes = nodes.collect::<Result<_, _>>()?;
     Ok(Shared {
         clock,
-        callers: read_callers(config)?,
+        callers: read_callers(config, &labels)?,
         admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
         nodes: Nodes::new(nodes, value.models.clone()),
-        desk: value.announce.clone().map(Desk::new),
+        labels,
+        health: value.health,
+        desk: value
+            .announce
+            .clone()
+            .map(|announce| Desk::new(announce, terms(value, 1.0, None, 0))),
         locks: Locks::new(value.locks),
         questions: Semaphore::new(MAX_QUESTIONS),
         rules,
@@ -438,6 +458,7 @@ fn share(
             connect: millis(timeouts.connect_ms),
             attest: millis(timeouts.attest_ms),
             first_byte: millis(timeouts.first_byte_ms),
+            total_first_byte: millis(timeouts.total_first_byte_ms),
             idle: millis(timeouts.idle_ms),
             stream: Timing {
                 idle: millis(timeouts.idle_ms),
@@ -474,7 +495,7 @@ fn open_archive(
     opened.map(Some).map_err(unusable)
 }
 
-fn read_callers(config: &Loaded<GatewayConfig>) -> Result<Callers, ConfigError> {
+fn read_callers(config: &Loaded<GatewayConfig>, labels: &Labels) -> Result<Callers, ConfigError> {
     let value = &config.value;
     let places = value.limits.in_flight_per_key.get();
     match &value.keys_file {
@@ -482,14 +503,18 @@ fn read_callers(config: &Loaded<GatewayConfig>) -> Result<Callers, ConfigError> 
             let path = config.resolve(file);
             let text = config::read_text(&path)?;
             let keys = config::parse::<KeysFile>(&path, &text, std::iter::empty())?;
-            let callers = Callers::with_keys(keys.value, places);
+            let callers = Callers::with_keys(keys.value, labels, places);
             callers.map_err(|error| config.invalid("keys_file", error.to_string()))
         }
         _ => Ok(Callers::anybody(places)),
     }
 }
 
-fn read_node(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Result<Arc<Node>, ConfigError> {
+fn read_node(
+    config: &Loaded<GatewayConfig>,
+    node: &NodeConfig,
+    labels: &Labels,
+) -> Result<Arc<Node>, ConfigError> {
     let credential = match &node.credential_file {
         Some(file) => {
             let text = config::read_text(&config.resolve(file))?;
@@ -503,5 +528,29 @@ fn read_node(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Result<Arc<No
             .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
         None => Roots::Public,
     };
-    Ok(Arc::new(Node::new(node.url.clone(), credential, roots)))
+    let value = &config.value;
+    let price = node.price.get().powf(value.selection.price_weight.get());
+    let bias = price / node.weight.get();
+    let labels = labels.bits(node.region.as_ref(), &node.tags);
+    let terms = terms(value, bias, node.max_in_flight, labels);
+    let node = Node::new(node.url.clone(), credential, roots, terms);
+    Ok(Arc::new(node))
+}
+
+fn terms(
+    config: &GatewayConfig,
+    bias: f64,
+    max_in_flight: Option<NonZeroU32>,
+    labels: u64,
+) -> Terms {
+    let most = max_in_flight.unwrap_or(config.limits.in_flight_per_node);
+    Terms {
+        labels,
+        share: Share {
+            bias,
+            max_in_flight: most.get(),
+            warm_up: config.selection.warm_up_s.duration(),
+        },
+        health: config.health,
+    }
 }

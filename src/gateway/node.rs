@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -17,10 +17,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{attest::Evidence, rules::Rules, trust::Trust};
+use super::{
+    attest::Evidence,
+    health::{Health, Shown, Standing},
+    load::{Load, Share},
+    rules::Rules,
+    trust::Trust,
+};
 use crate::{
     clock::unix_seconds,
-    config::gateway::NodeUrl,
+    config::gateway::{HealthConfig, NodeUrl},
     sealer::{Channel, Credential, Roots},
 };
 
@@ -39,12 +45,13 @@ pub(super) struct Node {
     pub(super) credential: Option<Credential>,
     pub(super) roots: Roots,
     pub(super) origin: Origin,
-    in_flight: AtomicU32,
+    /// What the configuration says that it is (`labels`).
+    pub(super) labels: u64,
+    pub(super) load: Load,
+    pub(super) health: Health,
+    /// Wakes the task that watches its health: it has failed too often.
+    pub(super) failing: Notify,
     epoch: Instant,
-    /// Until when other nodes go first, in milliseconds from `epoch`.
-    avoided_until: AtomicU64,
-    /// Until when it gets no request at all.
-    barred_until: AtomicU64,
     state: watch::Sender<State>,
     /// Wakes the task that keeps it attested.
     pub(super) wanted: Notify,
@@ -54,6 +61,14 @@ pub(super) struct Node {
     demanded: AtomicBool,
     /// When one did last, in milliseconds from `epoch`; 0 for never.
     last_demand: AtomicU64,
+}
+
+/// How a node takes part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) labels: u64,
+    pub(super) share: Share,
+    pub(super) health: HealthConfig,
 }
 
 /// Where the gateway knows a node from.
@@ -172,29 +187,41 @@ impl State {
 
 impl Node {
     /// A node of the configuration.
-    pub(super) fn new(url: NodeUrl, credential: Option<Credential>, roots: Roots) -> Self {
-        Self::with(url, credential, roots, Origin::Configured)
+    pub(super) fn new(
+        url: NodeUrl,
+        credential: Option<Credential>,
+        roots: Roots,
+        terms: Terms,
+    ) -> Self {
+        Self::with(url, credential, roots, Origin::Configured, terms)
     }
 
     /// A node that announced itself, and may be at these addresses.
-    pub(super) fn announced(url: NodeUrl, addresses: Vec<SocketAddr>) -> Self {
+    pub(super) fn announced(url: NodeUrl, addresses: Vec<SocketAddr>, terms: Terms) -> Self {
         let origin = Origin::Announced {
             addresses: addresses.into(),
             id: OnceLock::new(),
         };
-        Self::with(url, None, Roots::Public, origin)
+        Self::with(url, None, Roots::Public, origin, terms)
     }
 
-    fn with(url: NodeUrl, credential: Option<Credential>, roots: Roots, origin: Origin) -> Self {
+    fn with(
+        url: NodeUrl,
+        credential: Option<Credential>,
+        roots: Roots,
+        origin: Origin,
+        terms: Terms,
+    ) -> Self {
         Self {
             url,
             credential,
             roots,
             origin,
-            in_flight: AtomicU32::new(0),
+            labels: terms.labels,
+            load: Load::new(terms.share),
+            health: Health::new(terms.health),
+            failing: Notify::new(),
             epoch: Instant::now(),
-            avoided_until: AtomicU64::new(0),
-            barred_until: AtomicU64::new(0),
             state: watch::Sender::new(State::default()),
             wanted: Notify::new(),
             gone: CancellationToken::new(),
@@ -296,21 +323,21 @@ impl Node {
         state.passed && state.verified.is_some()
     }
 
-    /// Requests that it works for.
+    /// Requests and locks that it holds.
+    #[cfg(test)]
     pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.load.in_flight()
     }
 
-    /// Prefers other nodes for a while.
-    pub(super) fn avoid(&self, time: Duration) {
-        self.avoided_until
-            .fetch_max(self.ms_after(time), Ordering::Relaxed);
+    pub(super) fn standing(&self) -> Standing {
+        self.health.standing()
     }
 
-    /// Gives the node no request for a while.
-    pub(super) fn bar(&self, time: Duration) {
-        self.barred_until
-            .fetch_max(self.ms_after(time), Ordering::Relaxed);
+    /// Takes in what a request showed of it.
+    pub(super) fn note(&self, shown: Shown) {
+        if self.health.note(shown) {
+            self.failing.notify_one();
+        }
     }
 
     /// Takes in the outcome of an appraisal, and says whether it changes what is served.
@@ -325,8 +352,11 @@ impl Node {
             let old = state.verified.as_ref();
             let digest = |it: &Arc<Verified>| it.node.statement_digest();
             if old.map(digest) != Some(digest(&new)) {
-                self.avoided_until.store(0, Ordering::Relaxed);
-                self.barred_until.store(0, Ordering::Relaxed);
+                self.health.begin_anew();
+            }
+            // One that has a key of before goes on; any other has cold caches.
+            if old.is_none_or(|old| !old.is_continued_by(&new.node)) {
+                self.load.begin_warm_up();
             }
             changed |= old.is_none_or(|old| old.node.models() != new.node.models());
             let trust = new.trust.clone();
@@ -460,18 +490,6 @@ impl Node {
         DEMAND_INTERVAL.saturating_sub(Duration::from_millis(now.saturating_sub(last)))
     }
 
-    /// How the node stands with requests.
-    pub(super) fn standing(&self) -> Standing {
-        let now = self.ms_after(Duration::ZERO);
-        if now < self.barred_until.load(Ordering::Relaxed) {
-            Standing::Barred
-        } else if now < self.avoided_until.load(Ordering::Relaxed) {
-            Standing::Avoided
-        } else {
-            Standing::Good
-        }
-    }
-
     fn ms_after(&self, time: Duration) -> u64 {
         let since = self.epoch.elapsed().saturating_add(time);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -499,35 +517,63 @@ pub(super) enum Reattested {
     TooSoon(Duration),
 }
 
-/// Whether a node is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    Good,
-    /// Only where no other can be.
-    Avoided,
-    /// Not now.
-    Barred,
-}
-
-/// A node that works for a request; counts until it is dropped.
+/// A place with a node, for a request or a lock; given back when it is dropped.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) node: Arc<Node>,
+    /// Whether it is the request that tries a node which was out.
+    is_trial: bool,
 }
 
 impl Chosen {
-    pub(super) fn new(node: &Arc<Node>) -> Self {
-        node.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self {
+    /// A place with the node, whatever is known of its health, unless it has none left.
+    pub(super) fn new(node: &Arc<Node>) -> Option<Self> {
+        node.load.enter().then(|| Self {
             node: Arc::clone(node),
+            is_trial: false,
+        })
+    }
+
+    /// The same, as the one request that tries the node if it is on trial.
+    pub(super) fn in_turn(node: &Arc<Node>) -> Option<Self> {
+        let mut chosen = Self::new(node)?;
+        if node.standing() == Standing::OnTrial {
+            if !node.health.begin_trial() {
+                return None;
+            }
+            chosen.is_trial = true;
+        }
+        Some(chosen)
+    }
+
+    /// The node's reply has begun.
+    pub(super) fn began(&mut self) {
+        self.is_trial = false;
+        if self.node.health.began() {
+            self.node.load.begin_warm_up();
+            tracing::info!(node = %self.node.url, "node is back");
         }
     }
 }
 
 impl Drop for Chosen {
     fn drop(&mut self) {
-        self.node.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.is_trial {
+            self.node.health.give_up_trial();
+        }
+        self.node.load.leave();
+    }
+}
+
+#[cfg(test)]
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            labels: 0,
+            share: Share::default(),
+            health: HealthConfig::default(),
+        }
     }
 }
 
@@ -538,7 +584,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_share_one_appraisal_and_ask_for_another_only_later() {
         let url = "http://127.0.0.1:1".parse().unwrap();
-        let node = Node::new(url, None, Roots::Public);
+        let node = Node::new(url, None, Roots::Public, Terms::default());
         assert_eq!(node.demand(), Ok(()));
         assert_eq!(node.demand(), Ok(()), "joins the first");
         assert!(node.appraised(None), "the first counts as news");

@@ -1,16 +1,14 @@
-//! The nodes, and which of them takes a request.
+//! The nodes, and what they serve.
 //!
 //! What attestation found is kept as one immutable [`Snapshot`] that is replaced as a whole, so a
-//! request looks its model up in one step and chooses between nodes at random: nothing here grows
-//! with their number.
+//! request looks its model up in one step, whatever the number of nodes.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
-use rand::RngExt as _;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -18,15 +16,15 @@ use tokio::{
 
 use super::{
     error::Error,
-    node::{Chosen, Node, Standing, Verified},
+    health::Standing,
+    node::{Node, Verified},
+    select::Candidates,
 };
 use crate::{
     clock::{Clock, unix_seconds},
     config::gateway::NodeUrl,
 };
 
-/// Most nodes that are looked at for one request.
-const MAX_PROBES: usize = 64;
 /// Most models that are remembered once no node serves them any more.
 const MAX_REMEMBERED: usize = 16 * 1024;
 
@@ -44,6 +42,8 @@ pub(super) struct Nodes {
     made: watch::Sender<()>,
     /// Whether every node was appraised once, whatever came of it.
     settled: watch::Sender<bool>,
+    /// Held while it is decided whether one more is put out.
+    putting_out: Mutex<()>,
 }
 
 /// What is served now, and by whom.
@@ -73,7 +73,7 @@ pub(super) struct Served {
     pub(super) node_name: Option<Arc<str>>,
     /// When it was first served, in Unix seconds.
     pub(super) since: u64,
-    nodes: Vec<Arc<Node>>,
+    pub(super) nodes: Candidates,
 }
 
 impl Nodes {
@@ -85,6 +85,7 @@ impl Nodes {
             changed: Notify::new(),
             made: watch::Sender::new(()),
             settled: watch::Sender::new(false),
+            putting_out: Mutex::default(),
         }
     }
 
@@ -182,6 +183,22 @@ impl Nodes {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Puts a node out that has failed too often, unless then more than half of the nodes of one of
+    /// its models were out: what fails everywhere is seldom the nodes' fault, and the others would
+    /// have to carry it all.
+    pub(super) fn put_out(&self, node: &Arc<Node>) {
+        let one_at_a_time = self.putting_out.lock();
+        if self.snapshot().can_spare(node) {
+            let time = node.health.put_out();
+            let seconds = time.as_secs();
+            tracing::warn!(node = %node.url, seconds, "node put out: it failed too often");
+        } else {
+            node.health.leave_in();
+            tracing::warn!(node = %node.url, "node fails and stays: as many others are out as may be");
+        }
+        drop(one_at_a_time);
+    }
+
     /// Has a new snapshot made of what attestation found.
     pub(super) fn changed(&self) {
         self.changed.notify_one();
@@ -256,7 +273,7 @@ impl Snapshot {
                 name: known.map_or_else(|| name.as_str().into(), |known| Arc::clone(&known.name)),
                 node_name: of.map(|of| of.as_str().into()),
                 since: known.map_or(now, |known| known.since),
-                nodes: nodes.cloned().unwrap_or_default(),
+                nodes: Candidates::new(nodes.cloned().unwrap_or_default()),
             };
             models.insert(Arc::clone(&served.name), Arc::new(served));
         }
@@ -269,7 +286,7 @@ impl Snapshot {
                     name: Arc::clone(name),
                     node_name: gone.node_name.clone(),
                     since: gone.since,
-                    nodes: Vec::new(),
+                    nodes: Candidates::default(),
                 })
             });
         }
@@ -289,6 +306,19 @@ impl Snapshot {
     /// The nodes that are verified, one for each id, in no order.
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.by_id.values()
+    }
+
+    /// Whether at most half of the nodes of each of its models are out without it.
+    fn can_spare(&self, node: &Arc<Node>) -> bool {
+        let verified = node.verified();
+        let models = verified.iter().flat_map(|verified| verified.node.models());
+        let mut served = models.filter_map(|model| self.models.get(model.as_str()));
+        served.all(|served| {
+            let all = served.nodes.all();
+            let others = all.iter().filter(|other| !Arc::ptr_eq(other, node));
+            let out = others.filter(|other| other.standing() == Standing::Out);
+            out.count().saturating_add(1).saturating_mul(2) <= all.len()
+        })
     }
 
     /// The model of this name.
@@ -313,59 +343,15 @@ impl Snapshot {
     }
 }
 
-impl Served {
-    /// A node to ask that is not in `tried`: the less busy of two, or the first that may be asked
-    /// from some place on.
-    pub(super) fn choose(&self, tried: &[Arc<Node>]) -> Option<Chosen> {
-        let untried = |node: &&Arc<Node>| !tried.iter().any(|it| Arc::ptr_eq(it, node));
-        let [one, two] = [self.random(), self.random()].map(|node| {
-            node.filter(untried)
-                .filter(|node| node.standing() == Standing::Good)
-        });
-        let busy = |node: &Arc<Node>| node.in_flight();
-        let better = match (one, two) {
-            (Some(one), Some(two)) if busy(two) < busy(one) => Some(two),
-            (None, two) => two,
-            (one, _) => one,
-        };
-        better.or_else(|| self.probe(untried)).map(Chosen::new)
-    }
-
-    fn random(&self) -> Option<&Arc<Node>> {
-        match self.nodes.as_slice() {
-            [] => None,
-            [only] => Some(only),
-            many => many.get(rand::rng().random_range(0..many.len())),
-        }
-    }
-
-    fn probe(&self, may: impl Fn(&&Arc<Node>) -> bool) -> Option<&Arc<Node>> {
-        if self.nodes.is_empty() {
-            return None;
-        }
-        let start = rand::rng().random_range(0..self.nodes.len());
-        let from_there = self.nodes.iter().cycle().skip(start).take(self.nodes.len());
-        let mut avoided = None;
-        for node in from_there.take(MAX_PROBES).filter(may) {
-            match node.standing() {
-                Standing::Good => return Some(node),
-                Standing::Avoided => avoided = avoided.or(Some(node)),
-                Standing::Barred => {}
-            }
-        }
-        avoided
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sealer::Roots;
+    use crate::{gateway::node::Terms, sealer::Roots};
 
     fn nodes(count: usize) -> Vec<Arc<Node>> {
         let url = |i| format!("http://127.0.0.1:{}", i + 1).parse().unwrap();
         (0..count)
-            .map(|i| Arc::new(Node::new(url(i), None, Roots::Public)))
+            .map(|i| Arc::new(Node::new(url(i), None, Roots::Public, Terms::default())))
             .collect()
     }
 
@@ -394,55 +380,5 @@ mod tests {
         assert!(matches!(gone.model("c"), Err(Error::ModelNotFound)));
         assert_eq!(gone.models().count(), 1);
         assert_eq!(gone.model("b").unwrap().since, 7);
-    }
-
-    #[tokio::test]
-    async fn the_less_busy_node_is_asked_and_none_twice() {
-        let nodes = nodes(2);
-        let snapshot = snapshot(&[("a", &nodes)], &Snapshot::default(), 2);
-        let served = snapshot.model("a").unwrap();
-        let busy: Vec<_> = (0..10).map(|_| Chosen::new(&nodes[0])).collect();
-        let first = (0..64).filter(|_| {
-            let chosen = served.choose(&[]).unwrap();
-            Arc::ptr_eq(&chosen.node, &nodes[0])
-        });
-        assert!(
-            first.count() < 40,
-            "asked though it is busy, unless drawn twice"
-        );
-        drop(busy);
-        let chosen = served.choose(&nodes[..1]).unwrap();
-        assert!(Arc::ptr_eq(&chosen.node, &nodes[1]));
-        assert!(served.choose(&nodes).is_none());
-        drop(chosen);
-        assert_eq!(nodes.iter().map(|n| n.in_flight()).sum::<u32>(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_avoided_node_comes_last_and_a_barred_one_never() {
-        let nodes = nodes(3);
-        let snapshot = snapshot(&[("a", &nodes)], &Snapshot::default(), 3);
-        let served = snapshot.model("a").unwrap();
-        let chosen = |tried: &[Arc<Node>]| {
-            let chosen = served.choose(tried)?;
-            nodes
-                .iter()
-                .position(|node| Arc::ptr_eq(node, &chosen.node))
-        };
-        nodes[0].avoid(Duration::from_secs(1));
-        nodes[1].bar(Duration::from_secs(2));
-        for _ in 0..32 {
-            assert_eq!(chosen(&[]), Some(2));
-        }
-        assert_eq!(chosen(&nodes[2..]), Some(0));
-        assert_eq!(
-            chosen(&[Arc::clone(&nodes[0]), Arc::clone(&nodes[2])]),
-            None
-        );
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(
-            chosen(&[Arc::clone(&nodes[0]), Arc::clone(&nodes[2])]),
-            Some(1)
-        );
     }
 }

@@ -26,6 +26,7 @@ use super::{
     ask::{Held, take_note},
     body::{Aborted, ReplyBody},
     error::{Error, NodeFailure},
+    health::Shown,
     node::{Node, Verified},
     record::Record,
     trust::Trust,
@@ -89,6 +90,9 @@ impl Shared {
             },
         };
         let checked = sent.and_then(|response| checked(node, response));
+        if checked.as_ref().is_ok_and(|it| it.status().is_success()) {
+            node.note(Shown::Success);
+        }
         checked.inspect_err(|failure| take_note(node, failure))
     }
 

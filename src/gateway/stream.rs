@@ -19,6 +19,7 @@ use super::{
     ask::Held,
     body::Aborted,
     error::{Error, NodeFailure},
+    health::Shown,
     record::Record,
     trust::Trust,
 };
@@ -148,7 +149,9 @@ impl EventStream {
                 out.add(rest);
                 self.record.usage = counted.or_else(|| self.record.usage.take());
                 self.record.complete();
-                self.held = None;
+                if let Some(held) = self.held.take() {
+                    held.node.node.note(Shown::Success);
+                }
             }
             Err(error) => self.fail(out, error.into()),
         }
@@ -159,10 +162,12 @@ impl EventStream {
         if let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Failed) {
             self.record.usage = reading.usage();
         }
+        if let (Some(held), Some(shown)) = (self.held.take(), failure.shows()) {
+            held.node.node.note(shown);
+        }
         let error = Error::from(failure);
         out.add(error.code().object().sse_event());
         self.record.failed(&error);
-        self.held = None;
         self.timer.as_mut().reset(Instant::now() + LINGER);
     }
 
@@ -198,7 +203,7 @@ mod tests {
         gateway::{
             admit::Admission,
             authenticate::Callers,
-            node::{Chosen, Node},
+            node::{Chosen, Node, Terms},
         },
         ids::RequestId,
         seal::{FinalPart, Trailers},
@@ -207,12 +212,13 @@ mod tests {
 
     /// A stream whose node sent all of it, up to its proved end.
     fn complete_stream(trust: &Trust) -> EventStream {
-        let node = Node::new("http://127.0.0.1:1".parse().unwrap(), None, Roots::Public);
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let node = Node::new(url, None, Roots::Public, Terms::default());
         let callers = Callers::anybody(1);
         let caller = callers.authenticate(&HeaderMap::new()).unwrap();
         let held = Held {
             _permit: Admission::new(1, 0).admit(caller).unwrap(),
-            _node: Chosen::new(&Arc::new(node)),
+            node: Chosen::new(&Arc::new(node)).unwrap(),
             _retries: Vec::new(),
         };
         let last = FinalPart {

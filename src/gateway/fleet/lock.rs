@@ -12,9 +12,11 @@ use crate::{
     gateway::{
         body::ReplyBody,
         error::Error,
+        labels::Wish,
         locks::Lock,
         node::{Chosen, Verified},
         nodes::Served,
+        select::choose,
     },
     openai::{
         RequestError,
@@ -67,7 +69,7 @@ impl Shared {
             verified,
             key,
             left,
-        } = self.lockable(&served).await?;
+        } = self.lockable(&served, caller.wish).await?;
         let model = Arc::clone(&served.name);
         let lock = Lock { model, key, node };
         let id = self.locks.give(caller, lock, time.min(left))?;
@@ -75,10 +77,11 @@ impl Shared {
     }
 
     /// A node of those that serve a model: one that speaks the format.
-    async fn lockable(&self, served: &Served) -> Result<Lockable, Error> {
+    async fn lockable(&self, served: &Served, wish: Wish) -> Result<Lockable, Error> {
+        let nodes = served.nodes.within(wish);
         let mut tried = Vec::new();
         while tried.len() < MAX_TRIED
-            && let Some(node) = served.choose(&tried)
+            && let Some(node) = choose(&nodes, &tried)
         {
             let now = self.clock.now();
             if let Ok(verified) = self.verified(&node.node).await {

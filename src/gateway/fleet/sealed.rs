@@ -71,7 +71,7 @@ impl Shared {
                 self.confidential(path, caller, permit, (parts, body), record)
                     .await
             }
-            Route::Keys(node) => self.keys(node, permit, record).await,
+            Route::Keys(node) => self.keys(node, caller, permit, record).await,
             Route::Sealed(node) => {
                 self.blind(node, caller, permit, (parts, body), record)
                     .await
@@ -113,9 +113,15 @@ impl Shared {
     }
 
     /// A node's key configurations.
-    async fn keys(&self, id: &str, permit: Permit, record: &mut Record) -> Result<Begun, Error> {
+    async fn keys(
+        &self,
+        id: &str,
+        caller: &Caller,
+        permit: Permit,
+        record: &mut Record,
+    ) -> Result<Begun, Error> {
         self.nodes.settled(self.timeouts.attest).await;
-        let node = Chosen::new(&self.node_of(id)?);
+        let node = self.place_with(id, caller)?;
         let verified = self.verified(&node.node).await?;
         let request = Request::get(OHTTP).body(Full::default());
         self.begin(request, node, verified, permit, record).await
@@ -133,7 +139,7 @@ impl Shared {
         let max = self.limits.body_bytes;
         body::check_sealed_head(&parts.headers, body, max)?;
         self.nodes.settled(self.timeouts.attest).await;
-        let node = Chosen::new(&self.node_of(id)?);
+        let node = self.place_with(id, caller)?;
         let reading = body::read(body, max, self.timeouts.body, &self.admission);
         let (content, _room) = reading.await?;
         record.bytes_in = content.len();
@@ -144,6 +150,15 @@ impl Shared {
         }
         let request = post(OHTTP, REQUEST_MEDIA_TYPE).body(Full::new(content));
         self.begin(request, node, verified, permit, record).await
+    }
+
+    /// A place with the node of an id, if the caller's requests may go to it.
+    fn place_with(&self, id: &str, caller: &Caller) -> Result<Chosen, Error> {
+        let node = self.node_of(id)?;
+        if !caller.wish.takes(node.labels) {
+            return Err(Error::NodeNotFound);
+        }
+        Chosen::new(&node).ok_or(Error::NoNodeAvailable)
     }
 
     async fn begin(
@@ -163,7 +178,7 @@ impl Shared {
             verified,
             held: Held {
                 _permit: permit,
-                _node: node,
+                node,
                 _retries: Vec::new(),
             },
         })

@@ -7,6 +7,7 @@ use super::*;
 use crate::gateway::{
     archive::Archive,
     attest::Settings,
+    node::Terms,
     rules::Sources,
     tests::fake::{self, FakeNode, Keys},
     trust::Trust,
@@ -49,7 +50,7 @@ impl Kept {
     async fn start_by(clock: Clock, archive: Option<Archive>) -> Self {
         let fake = FakeNode::start("one").await;
         let url = format!("http://{}", fake.address).parse().unwrap();
-        let node = Arc::new(Node::new(url, None, Roots::Public));
+        let node = Arc::new(Node::new(url, None, Roots::Public, Terms::default()));
         let nodes = Nodes::new(vec![Arc::clone(&node)], BTreeMap::new());
         let rules = watch::Sender::new(rules(true));
         let settings = Settings {

@@ -95,7 +95,7 @@ async fn a_node_joins_with_evidence_that_passes_and_serves() {
     let expected = origins.map(|(id, origin)| (id.to_owned(), origin.to_owned()));
     assert_eq!(listed(&gateway).await, expected);
     let snapshot = gateway.shared.nodes.snapshot();
-    snapshot.node("one").unwrap().bar(PATIENCE);
+    snapshot.node("one").unwrap().health.bar(PATIENCE);
     assert_eq!(
         gateway.post_as(A, "/v1/completions", BODY).await.status,
         200
@@ -259,6 +259,7 @@ async fn a_name_that_changes_its_meaning_leads_nowhere_else() {
         .nodes
         .at(&url(&one).parse().unwrap())
         .unwrap()
+        .health
         .bar(PATIENCE);
     assert_eq!(
         gateway.post_as(A, "/v1/completions", BODY).await.status,

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Looks until it is so.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let looking = async {
         while !is_so() {
             sleep(Duration::from_millis(5)).await;

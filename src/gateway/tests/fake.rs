@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -263,6 +263,7 @@ struct Shared {
     gives: watch::Sender<bool>,
     attested: watch::Sender<usize>,
     asked: AtomicUsize,
+    ready: AtomicU16,
 }
 
 impl FakeNode {
@@ -287,6 +288,7 @@ impl FakeNode {
             gives: watch::Sender::new(true),
             attested: watch::Sender::new(0),
             asked: AtomicUsize::new(0),
+            ready: AtomicU16::new(200),
         });
         let service = {
             let shared = Arc::clone(&shared);
@@ -376,6 +378,11 @@ impl FakeNode {
         attested.wait_for(|asked| *asked >= times).await.unwrap();
     }
 
+    /// What it says from now on when it is asked whether it is ready.
+    pub(crate) fn be_ready(&self, status: u16) {
+        self.shared.ready.store(status, Ordering::Relaxed);
+    }
+
     /// Requests that arrived, opened or not.
     pub(crate) fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::Relaxed)
@@ -412,6 +419,10 @@ impl Shared {
                 .unwrap();
             let answer = self.evidence(&identity, nonce.parse().unwrap());
             return plain(200, "application/json", answer.into());
+        }
+        if request.uri().path() == "/readyz" {
+            let status = self.ready.load(Ordering::Relaxed);
+            return plain(status, "application/json", Bytes::new());
         }
         self.asked.fetch_add(1, Ordering::Relaxed);
         let carrying = self.carrying.lock().unwrap().clone();

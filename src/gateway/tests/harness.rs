@@ -89,6 +89,24 @@ impl Running {
         Self::start_in(folder(), urls, rest, Clock::system()).await
     }
 
+    /// A gateway before nodes of which the configuration says more than where they are, once all are
+    /// verified.
+    pub(super) async fn start_described(nodes: &[(&FakeNode, &str)], rest: &str) -> Self {
+        let tables = nodes.iter().map(|(node, described)| {
+            let address = node.address;
+            format!("[[node]]\nurl = \"http://{address}\"\n{described}\n")
+        });
+        let text = format!("{rest}\n{}", tables.collect::<String>());
+        let running = Self::start_before(&[], &text).await;
+        let verified = async {
+            while running.shared.nodes.snapshot().nodes().count() < nodes.len() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, verified).await.unwrap();
+        running
+    }
+
     /// A gateway whose policy is in `folder`.
     pub(super) async fn start_in(folder: &Path, urls: &[String], rest: &str, clock: Clock) -> Self {
         Self::start_adjusted(folder, urls, rest, clock, |_| {}).await

@@ -1,0 +1,124 @@
+//! Watches one node's health: asks it whether it is ready, and has it put out when it fails.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use rand::RngExt as _;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    node::{Node, Verified},
+    nodes::Nodes,
+};
+use crate::{
+    config::gateway::{HealthConfig, millis, seconds},
+    sealer::{NodeBody, SendError},
+};
+
+/// Where a node says whether it can work.
+const READY: &str = "/readyz";
+/// Most bytes that are read of its words.
+const MAX_WORDS: usize = 4 * 1024;
+
+/// What an answer shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probed {
+    Ready,
+    /// It answers, and wants no work.
+    NotReady,
+    Failed,
+}
+
+/// Watches `node`; never ends.
+pub(super) async fn watch(nodes: &Nodes, node: &Arc<Node>, config: &HealthConfig) {
+    let mut next = after(seconds(config.probe_s));
+    loop {
+        tokio::select! {
+            () = node.failing.notified() => nodes.put_out(node),
+            () = sleep_until(next) => {
+                if let Some(verified) = node.verified() {
+                    take_in(probe(&verified, config).await, nodes, node, config);
+                }
+                next = after(seconds(config.probe_s));
+            }
+        }
+        if let Some(until) = node.health.out_until() {
+            next = until;
+        }
+    }
+}
+
+/// Not all nodes, and not all gateways, in one instant.
+fn after(interval: Duration) -> Instant {
+    Instant::now() + interval.mul_f64(rand::rng().random_range(0.8..=1.2))
+}
+
+fn take_in(probed: Probed, nodes: &Nodes, node: &Arc<Node>, config: &HealthConfig) {
+    if probed == Probed::NotReady {
+        node.health.avoid(seconds(config.probe_s).mul_f64(1.5));
+    }
+    if node.health.probed(probed != Probed::Failed) {
+        nodes.put_out(node);
+    }
+}
+
+async fn probe(verified: &Verified, config: &HealthConfig) -> Probed {
+    match timeout(millis(config.probe_timeout_ms), ask(verified)).await {
+        Ok(Ok(status)) => shown_by(status),
+        Ok(Err(_)) | Err(_) => Probed::Failed,
+    }
+}
+
+/// A node need not know the path: an answer of its own shows that it lives.
+fn shown_by(status: StatusCode) -> Probed {
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Probed::NotReady,
+        _ if status.is_success() || status.is_client_error() => Probed::Ready,
+        _ => Probed::Failed,
+    }
+}
+
+async fn ask(verified: &Verified) -> Result<StatusCode, SendError> {
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = http::Uri::from_static(READY);
+    let response = verified.channel.send(request).await?;
+    let status = response.status();
+    discard(response.into_body()).await;
+    Ok(status)
+}
+
+/// Reads to the end, where the connection can be used again.
+async fn discard(mut body: NodeBody) {
+    let mut read = 0_usize;
+    while let Some(Ok(data)) = body.data().await {
+        read = read.saturating_add(data.len());
+        if read > MAX_WORDS {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_shows_whether_a_node_lives_and_wants_work() {
+        let cases = [
+            (200, Probed::Ready),
+            (404, Probed::Ready),
+            (503, Probed::NotReady),
+            (429, Probed::NotReady),
+            (302, Probed::Failed),
+            (502, Probed::Failed),
+        ];
+        for (status, shown) in cases {
+            assert_eq!(
+                shown_by(StatusCode::from_u16(status).unwrap()),
+                shown,
+                "{status}"
+            );
+        }
+    }
+}
