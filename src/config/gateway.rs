@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     ConfigError, Loaded,
+    admin::AdminConfig,
     archive::{self, ArchiveConfig},
     cors::{self, CorsConfig},
 };
@@ -69,6 +70,9 @@ pub struct GatewayConfig {
     /// Where evidence is kept; left out, nowhere.
     #[serde(default)]
     pub archive: Option<ArchiveConfig>,
+    /// Where metrics and health are served to the operator; left out, nowhere.
+    #[serde(default)]
+    pub admin: Option<AdminConfig<8081>>,
     /// Which pages in browsers may ask.
     #[serde(default)]
     pub cors: CorsConfig,
@@ -154,6 +158,9 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     if value.limits.body_bytes.get() > MAX_BODY_BYTES {
         let message = format!("a node takes at most {MAX_BODY_BYTES}");
         return Err(config.invalid("limits.body_bytes", message));
+    }
+    if let Some(admin) = &value.admin {
+        admin.check(config, value.listen)?;
     }
     announce::check(config)?;
     cors::check(config)?;

@@ -59,6 +59,7 @@ impl Shared {
             record.tries = record.tries.saturating_add(1);
             let (verified, failure) = match self.ask_one(job, served, &chosen.node, record).await {
                 Ok((verified, reply)) => {
+                    record.answered_by(&chosen.node);
                     return Ok(Answer {
                         verified,
                         node: chosen,
@@ -71,6 +72,7 @@ impl Shared {
             tracing::debug!(
                 request_id = %job.id, node = %chosen.node.url, cause = %failure, "try failed"
             );
+            record.try_failed(&chosen.node, &failure);
             take_note(&chosen.node, &failure);
             let (next, is_last) = (failure.next(), record.tries > MAX_FURTHER_TRIES);
             if next == Next::Reseal && resealed {
@@ -82,6 +84,7 @@ impl Shared {
             if next == Next::Reseal && !resealed {
                 resealed = self.attested_again(&chosen.node, verified).await;
                 if resealed {
+                    record.reseals = record.reseals.saturating_add(1);
                     continue;
                 }
             }

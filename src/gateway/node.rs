@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{attest::Evidence, rules::Rules, trust::Trust};
+use super::{attest::Evidence, metrics::NodeCounts, rules::Rules, trust::Trust};
 use crate::{
     clock::unix_seconds,
     config::gateway::NodeUrl,
@@ -39,6 +39,7 @@ pub(super) struct Node {
     pub(super) credential: Option<Credential>,
     pub(super) roots: Roots,
     pub(super) origin: Origin,
+    pub(super) counts: NodeCounts,
     in_flight: AtomicU32,
     epoch: Instant,
     /// Until when other nodes go first, in milliseconds from `epoch`.
@@ -114,7 +115,7 @@ impl Verified {
     }
 
     /// How long it goes on.
-    fn left(&self, now: SystemTime) -> Duration {
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
         let left = self.node.expires_at().duration_since(now);
         let least = self.last.saturating_duration_since(Instant::now());
         left.unwrap_or_default().min(least)
@@ -191,6 +192,7 @@ impl Node {
             credential,
             roots,
             origin,
+            counts: NodeCounts::default(),
             in_flight: AtomicU32::new(0),
             epoch: Instant::now(),
             avoided_until: AtomicU64::new(0),
@@ -236,6 +238,11 @@ impl Node {
         let id = other.state.borrow().id.clone();
         let state = self.state.borrow();
         state.id == id && (!self.is_announced() || state.verified.is_some())
+    }
+
+    /// The id that it had last, verified still or not.
+    pub(super) fn last_id(&self) -> Option<Arc<str>> {
+        self.state.borrow().id.clone()
     }
 
     /// What the last appraisal that passed found, if it still holds.

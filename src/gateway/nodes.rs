@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     error::Error,
+    metrics::{MAX_MODELS, ModelCounts, OTHER},
     node::{Chosen, Node, Standing, Verified},
 };
 use crate::{
@@ -53,6 +54,8 @@ pub(super) struct Snapshot {
     models: HashMap<Arc<str>, Arc<Served>>,
     /// Nodes that are verified, by their ids; of several with one id the configured one.
     by_id: HashMap<Arc<str>, Arc<Node>>,
+    /// The counts of models that are too many to have their own.
+    other: Arc<ModelCounts>,
 }
 
 /// Why an announced node does not join.
@@ -73,6 +76,7 @@ pub(super) struct Served {
     pub(super) node_name: Option<Arc<str>>,
     /// When it was first served, in Unix seconds.
     pub(super) since: u64,
+    pub(super) counts: Arc<ModelCounts>,
     nodes: Vec<Arc<Node>>,
 }
 
@@ -250,12 +254,17 @@ impl Snapshot {
             .filter(|(name, _)| !aliases.contains_key(*name))
             .map(|(name, nodes)| (name, None, Some(nodes)));
         let mut models: HashMap<Arc<str>, Arc<Served>> = HashMap::new();
+        let mut own = old.counted_models().count();
         for (name, of, nodes) in aliased.chain(plain) {
             let known = old.models.get(name.as_str());
             let served = Served {
                 name: known.map_or_else(|| name.as_str().into(), |known| Arc::clone(&known.name)),
                 node_name: of.map(|of| of.as_str().into()),
                 since: known.map_or(now, |known| known.since),
+                counts: known.map_or_else(
+                    || old.counts_for(name, &mut own),
+                    |known| Arc::clone(&known.counts),
+                ),
                 nodes: nodes.cloned().unwrap_or_default(),
             };
             models.insert(Arc::clone(&served.name), Arc::new(served));
@@ -269,11 +278,37 @@ impl Snapshot {
                     name: Arc::clone(name),
                     node_name: gone.node_name.clone(),
                     since: gone.since,
+                    counts: Arc::clone(&gone.counts),
                     nodes: Vec::new(),
                 })
             });
         }
-        Self { models, by_id }
+        Self {
+            models,
+            by_id,
+            other: Arc::clone(&old.other),
+        }
+    }
+
+    /// Counts for a model that is new, beside so many that have their own.
+    fn counts_for(&self, name: &str, own: &mut usize) -> Arc<ModelCounts> {
+        if *own >= MAX_MODELS || name == OTHER {
+            return Arc::clone(&self.other);
+        }
+        *own = own.saturating_add(1);
+        Arc::default()
+    }
+
+    /// The counts of those that have none of their own.
+    pub(super) fn other_counts(&self) -> &ModelCounts {
+        &self.other
+    }
+
+    /// The models that have counts of their own, with these, in no order.
+    pub(super) fn counted_models(&self) -> impl Iterator<Item = (&str, &ModelCounts)> {
+        let own = self.models.values();
+        own.filter(|served| !Arc::ptr_eq(&served.counts, &self.other))
+            .map(|served| (&*served.name, &*served.counts))
     }
 
     /// Whether any node is verified.

@@ -7,6 +7,7 @@ mod cors;
 pub(crate) mod fake;
 mod fleet;
 mod harness;
+mod metrics;
 mod refusals;
 mod retries;
 mod streams;
