@@ -214,12 +214,9 @@ mod tests {
         }
     }
 
-    fn status(
-        token: Option<&TokenDigest>,
-        method: &str,
-        path: &str,
-        fields: &[(&str, &str)],
-    ) -> u16 {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn status(token: Option<&TokenDigest>, method: &str, path: &str, fields: Fields<'_>) -> u16 {
         let pages = Pages {
             metrics: Exposition::new("test", Nothing),
             unready: Box::new(|| Some("draining")),
@@ -235,7 +232,7 @@ mod tests {
 
     #[test]
     fn paths_methods_and_hosts() {
-        let cases: [(&str, &str, &[(&str, &str)], u16); 9] = [
+        let cases: [(&str, &str, Fields<'_>, u16); 9] = [
             ("GET", "/metrics", &[], 200),
             ("HEAD", "/metrics", &[("host", "127.0.0.1:8081")], 200),
             ("GET", "/metrics?x=1", &[("host", "localhost")], 200),
@@ -265,7 +262,7 @@ mod tests {
         let config = crate::config::Loaded { value, path };
         let token = config.value.token(&config).unwrap().unwrap();
         let right = ("authorization", "Bearer 0123456789abcdef");
-        let cases: [(&str, &[(&str, &str)], u16); 8] = [
+        let cases: [(&str, Fields<'_>, u16); 8] = [
             ("/metrics", &[right], 200),
             ("/metrics", &[right, ("host", "gateway.example")], 200),
             ("/health", &[], 401),

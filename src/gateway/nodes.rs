@@ -432,6 +432,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_bounded_number_of_models_have_counts_of_their_own() {
+        let node = nodes(1);
+        let name = |i: usize| format!("m{i}");
+        let names: Vec<_> = (0..MAX_MODELS - 1).map(name).collect();
+        let models = |names: &'_ [String]| -> Vec<(String, Vec<Arc<Node>>)> {
+            names.iter().map(|it| (it.clone(), node.clone())).collect()
+        };
+        let next = |old: &Snapshot, names: &[String]| {
+            let served = models(names).into_iter().collect();
+            Snapshot::next(old, &served, &BTreeMap::new(), HashMap::new(), 7)
+        };
+        let first = next(&Snapshot::default(), &names);
+        let counts = |snapshot: &Snapshot, name: &str| Arc::clone(&snapshot.models[name].counts);
+        let others: Vec<_> = (5000..5010).map(name).chain([OTHER.to_owned()]).collect();
+        let second = next(&first, &others);
+        assert_eq!(second.counted_models().count(), MAX_MODELS);
+        assert!(Arc::ptr_eq(&counts(&second, OTHER), &second.other));
+        assert!(
+            Arc::ptr_eq(&counts(&first, "m0"), &counts(&second, "m0")),
+            "it goes on"
+        );
+        let third = next(&second, &others);
+        assert_eq!(third.counted_models().count(), MAX_MODELS);
+        assert!(Arc::ptr_eq(&third.other, &second.other));
+    }
+
+    #[tokio::test]
     async fn the_less_busy_node_is_asked_and_none_twice() {
         let nodes = nodes(2);
         let snapshot = snapshot(&[("a", &nodes)], &Snapshot::default(), 2);

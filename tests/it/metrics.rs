@@ -15,6 +15,9 @@ use crate::harness::{
 /// An admin listener on a port of the kernel's choice.
 const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n";
 
+/// Some of a series' labels.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
 const COMPLETIONS: (&str, &str) = ("endpoint", "/v1/completions");
 
 /// One whole answer, one stream, two refusals, one that its caller left.
@@ -30,7 +33,8 @@ async fn some_requests(setup: &Setup) {
     end.unwrap();
     let refused = setup.post(format!("{{{CANARY}")).send().await.unwrap();
     assert_eq!(error_of(refused).await.1["code"], "invalid_json");
-    let unknown = setup.post(CANARY).bearer_auth(CANARY).send().await.unwrap();
+    let unknown = setup.post(CANARY).bearer_auth(CANARY);
+    let unknown = unknown.send().await.unwrap();
     assert_eq!(unknown.status(), 401);
     setup.engine.reply(Reply::Hang);
     let asked = setup.engine.received().len() + 1;
@@ -57,7 +61,7 @@ async fn what_happened_is_counted_and_what_is_held_is_given_back() {
         until_metric(gateway, &format!("sealgate_gateway_{held}"), &[], 0.0).await;
     }
     let counted = page(gateway).await;
-    let cases: [(&str, &[(&str, &str)], f64); 25] = [
+    let cases: [(&str, Labels<'_>, f64); 25] = [
         (
             "requests_total",
             &[
@@ -183,7 +187,7 @@ async fn a_node_counts_what_it_opened_and_what_its_engine_did() {
     let address = setup.engine.address.to_string();
     let engine = [("engine", "0"), ("address", address.as_str())];
     let sealgate = ("dialect", "sealgate");
-    let cases: [(&str, &[(&str, &str)], f64); 12] = [
+    let cases: [(&str, Labels<'_>, f64); 12] = [
         (
             "requests_total",
             &[COMPLETIONS, sealgate, ("outcome", "complete")],
@@ -221,15 +225,16 @@ async fn a_node_counts_what_it_opened_and_what_its_engine_did() {
         let found = value(&counted, &format!("sealgate_node_{name}"), labels);
         assert_eq!(found, expected, "{name} {labels:?}\n{counted}");
     }
+    let suite = ("suite", "sealgate");
     let end = value(
         &counted,
         "sealgate_node_key_not_after_timestamp_seconds",
-        &[sealgate],
+        &[suite],
     );
     let begin = value(
         &counted,
         "sealgate_node_key_not_before_timestamp_seconds",
-        &[sealgate],
+        &[suite],
     );
     assert!(end - begin > 86_000.0, "{begin} {end}");
 }
@@ -338,4 +343,33 @@ async fn a_drain_can_be_watched_to_its_end() {
     let ended = soon("the gateway ends", setup.gateway.ended()).await;
     assert!(ended.success());
     assert!(reqwest::get(format!("{gateway}/health")).await.is_err());
+}
+
+#[tokio::test]
+async fn check_config_reads_the_token_too() {
+    let files = crate::harness::setup::Files::new();
+    let engine = crate::harness::Engine::start().await;
+    let admin = format!("{ADMIN}token_file = \"admin.token\"\n");
+    let node = files.node("node-a", &engine, &admin);
+    let gateway = files.gateway(&["http://127.0.0.1:1"], &admin);
+    let checked = async |config: &std::path::Path| {
+        let output = crate::harness::process::sealgate()
+            .arg("check-config")
+            .arg(config)
+            .output();
+        let output = soon("check-config", output).await.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), text)
+    };
+    for config in [&node, &gateway] {
+        let (good, text) = checked(config).await;
+        assert!(!good && text.contains("admin.token"), "{text}");
+        files.write("admin.token", "short");
+        let (good, text) = checked(config).await;
+        assert!(!good && text.contains("admin.token_file"), "{text}");
+        assert!(!text.contains("short"), "{text}");
+        files.write("admin.token", "long-enough-to-be-a-token");
+        assert_eq!(checked(config).await, (true, String::new()));
+        std::fs::remove_file(files.dir.path().join("admin.token")).unwrap();
+    }
 }
