@@ -3,8 +3,9 @@
 //! A request goes through the modules in this order: [`gateway`] reads it with [`openai`], seals it
 //! with [`seal`] to a key that [`attestation`] verified, and sends it to a [`node`], which opens it,
 //! asks its engine and seals the reply. [`config`], [`listener`], [`telemetry`], [`clock`] and [`ids`] serve both
-//! roles, which never import each other. [`client`] seals for whoever uses this library. [`fetch`] asks vendors' services for the command line alone.
+//! roles, which never import each other; each can have an admin listener, `admin`. [`client`] seals for whoever uses this library. [`fetch`] asks vendors' services for the command line alone.
 
+mod admin;
 pub mod cli;
 pub mod client;
 pub mod clock;

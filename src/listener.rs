@@ -37,6 +37,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+mod counts;
+
+pub use self::counts::ConnectionCounts;
+
 /// Most bytes of one header list on HTTP/2; on HTTP/1.1 a head must fit `MAX_BUFFER_BYTES`.
 pub const MAX_HEAD_BYTES: u32 = 32 * 1024;
 /// Most fields of one request head.
@@ -93,6 +97,24 @@ pub async fn serve_connections<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    serve_counted(listener, service, limits, shutdown, Arc::default()).await;
+}
+
+/// The same, with the connections counted.
+pub async fn serve_counted<S, B>(
+    listener: TcpListener,
+    service: S,
+    limits: Limits,
+    shutdown: CancellationToken,
+    counts: Arc<ConnectionCounts>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let builder = Arc::new(http_builder(&limits));
     let places = Arc::new(Semaphore::new(
         limits.connections.min(Semaphore::MAX_PERMITS),
@@ -113,18 +135,20 @@ pub async fn serve_connections<S, B>(
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            counts.refuse();
             tracing::warn!(limit = limits.connections, "connection limit reached");
             continue;
         };
         let (builder, service) = (Arc::clone(&builder), service.clone());
         let (shutdown, cut) = (shutdown.clone(), cut.clone());
+        let open = counts.accept();
         tasks.spawn(async move {
             let served = serve_one(&builder, stream, Peer(peer), service, limits, shutdown);
             tokio::select! {
                 () = served => {}
                 () = cut.cancelled() => {}
             }
-            drop(place);
+            drop((place, open));
         });
     }
     drop(listener);

@@ -129,7 +129,9 @@ fn of_policy(policy: &Policy) -> Vec<String> {
 /// An error of a gateway's start, with the key of the configuration that names the file.
 pub(super) fn named(config: &Loaded<GatewayConfig>, error: &StartError) -> String {
     let value = &config.value;
+    let admin_token = value.admin.as_ref().and_then(|it| it.token_file.as_ref());
     let files = [
+        ("admin.token_file", admin_token),
         ("policy", Some(&value.policy)),
         ("keys_file", value.keys_file.as_ref()),
     ];

@@ -30,6 +30,7 @@ pub(super) fn gateway(path: &Path) -> ExitCode {
         let gateway = gateway.map_err(|error| check_config::named(&read, &error))?;
         reload_on_signal(hangup, gateway.reload());
         ready("gateway", gateway.address());
+        administered("gateway", gateway.admin_address());
         gateway.serve(shutdown_on_signal()?).await;
         Ok(())
     })
@@ -41,6 +42,7 @@ pub(super) fn node(path: &Path) -> ExitCode {
         let config = config::load(path)?;
         let node = Node::bind(config, Clock::system()).await?;
         ready("node", node.address());
+        administered("node", node.admin_address());
         node.serve(shutdown_on_signal()?).await;
         Ok(())
     })
@@ -51,6 +53,15 @@ fn ready(role: &str, address: std::net::SocketAddr) {
     terminal::say(format_args!(
         "sealgate {role} listening on http://{address}"
     ));
+}
+
+/// The same of the admin listener, if there is one.
+fn administered(role: &str, address: Option<std::net::SocketAddr>) {
+    if let Some(address) = address {
+        terminal::say(format_args!(
+            "sealgate {role} admin listening on http://{address}"
+        ));
+    }
 }
 
 /// Runs a role to its end. This is `main`'s level: errors of all steps meet here and are shown.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     ConfigError, Loaded,
+    admin::AdminConfig,
     archive::{self, ArchiveConfig},
     cors::{self, CorsConfig},
 };
@@ -71,6 +72,9 @@ pub struct GatewayConfig {
     /// Where evidence is kept; left out, nowhere.
     #[serde(default)]
     pub archive: Option<ArchiveConfig>,
+    /// Where metrics and health are served to the operator; left out, nowhere.
+    #[serde(default)]
+    pub admin: Option<AdminConfig<8081>>,
     /// Which pages in browsers may ask.
     #[serde(default)]
     pub cors: CorsConfig,
@@ -164,6 +168,9 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
         return Err(config.invalid("limits.body_bytes", message));
     }
     selection::check(config)?;
+    if let Some(admin) = &value.admin {
+        admin.check(config, value.listen)?;
+    }
     announce::check(config)?;
     cors::check(config)?;
     archive::check(config)

@@ -15,6 +15,7 @@ use attestation::toml_error::{TomlError, in_words as in_words_of};
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 
+pub mod admin;
 pub mod archive;
 pub mod bundle;
 pub mod cors;

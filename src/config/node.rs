@@ -6,7 +6,7 @@ use attestation::Dialect;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest as _, Sha256};
 
-use super::{ConfigError, Loaded};
+use super::{ConfigError, Loaded, admin::AdminConfig};
 
 mod bounds;
 mod engine;
@@ -41,6 +41,9 @@ pub struct NodeConfig {
     /// SHA-256 (64 hex digits) of the bearer token that gateways must send inside the seal.
     #[serde(skip_serializing, default)]
     pub credential_sha256: Option<CredentialDigest>,
+    /// Where metrics and health are served to the operator; left out, nowhere.
+    #[serde(skip_serializing, default)]
+    pub admin: Option<AdminConfig<8091>>,
     /// Allows engines at addresses that are not loopback. The statement says so, and a policy
     /// refuses such a node unless told otherwise.
     #[serde(default)]
@@ -92,6 +95,9 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
         let message = "an engine outside this machine sees every prompt: keep it on loopback, or \
                        set allow_remote_engine = true and allow it in the policy too";
         return Err(config.invalid("engine.url", message));
+    }
+    if let Some(admin) = &value.admin {
+        admin.check(config, value.listen)?;
     }
     evidence::check(config)?;
     if value.dialects.iter().collect::<HashSet<_>>().len() < value.dialects.len() {

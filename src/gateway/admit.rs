@@ -8,6 +8,7 @@ use std::sync::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{authenticate::Caller, error::Error};
+use crate::telemetry::metrics::Counter;
 
 /// Bytes of a request's body that one permit stands for.
 const BODY_UNIT: usize = 1024;
@@ -22,7 +23,19 @@ pub(super) struct Admission {
     places: Arc<Semaphore>,
     total: usize,
     bodies: Arc<Semaphore>,
+    /// Units of room for bodies in all.
+    bodies_total: usize,
     retries: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+/// What was not admitted, by what there was too little of.
+#[derive(Debug, Default)]
+struct Counts {
+    places: Counter,
+    places_of_key: Counter,
+    bodies: Counter,
+    retries: Counter,
 }
 
 /// A place in the gateway, held until the last byte of the reply.
@@ -40,6 +53,7 @@ pub(super) struct BodyRoom {
     bodies: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
+    counts: Arc<Counts>,
 }
 
 /// Leave to try once more, held as long as the request that needed it.
@@ -55,7 +69,9 @@ impl Admission {
             places: Arc::new(Semaphore::new(total)),
             total,
             bodies: Arc::new(Semaphore::new(bodies)),
+            bodies_total: bodies,
             retries: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
@@ -71,8 +87,58 @@ impl Admission {
                 _total: total,
                 _of_caller: of_caller,
             }),
-            _ => Err(Error::Overloaded),
+            (Err(_), _) => {
+                self.counts.places.inc();
+                Err(Error::Overloaded)
+            }
+            (Ok(_), Err(_)) => {
+                self.counts.places_of_key.inc();
+                Err(Error::Overloaded)
+            }
         }
+    }
+
+    /// Places for requests.
+    pub(super) fn places(&self) -> usize {
+        self.total
+    }
+
+    /// Room that bodies hold.
+    pub(super) fn bodies_bytes(&self) -> usize {
+        let free = self.bodies.available_permits();
+        self.bodies_total
+            .saturating_sub(free)
+            .saturating_mul(BODY_UNIT)
+    }
+
+    /// Room for bodies.
+    pub(super) fn most_bodies_bytes(&self) -> usize {
+        self.bodies_total.saturating_mul(BODY_UNIT)
+    }
+
+    /// Retries whose requests have not ended.
+    pub(super) fn retries_in_flight(&self) -> usize {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Retries that were not allowed, so far.
+    pub(super) fn refused_retries(&self) -> u64 {
+        self.counts.retries.get()
+    }
+
+    /// Requests that were not admitted so far, by what there was too little of.
+    pub(super) fn shed(&self) -> [(&'static str, u64); 3] {
+        let Counts {
+            places,
+            places_of_key,
+            bodies,
+            ..
+        } = &*self.counts;
+        [
+            ("places", places.get()),
+            ("key", places_of_key.get()),
+            ("bodies", bodies.get()),
+        ]
     }
 
     /// Requests that hold a place.
@@ -86,6 +152,7 @@ impl Admission {
             bodies: Arc::clone(&self.bodies),
             permit: None,
             bytes: 0,
+            counts: Arc::clone(&self.counts),
         }
     }
 
@@ -96,6 +163,7 @@ impl Admission {
         let one_more = |now: usize| (now < most).then_some(now.saturating_add(1));
         self.retries
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .inspect_err(|_| self.counts.retries.inc())
             .ok()
             .map(|_| RetryPermit(Arc::clone(&self.retries)))
     }
@@ -114,7 +182,10 @@ impl BodyRoom {
         let taken = u32::try_from(units)
             .ok()
             .and_then(|units| Arc::clone(&self.bodies).try_acquire_many_owned(units).ok())
-            .ok_or(Error::Overloaded)?;
+            .ok_or_else(|| {
+                self.counts.bodies.inc();
+                Error::Overloaded
+            })?;
         self.bytes = self.bytes.saturating_add(units.saturating_mul(BODY_UNIT));
         match &mut self.permit {
             Some(permit) => permit.merge(taken),
@@ -150,6 +221,8 @@ mod tests {
         assert!(admission.admit(&one).is_err(), "its share is used up");
         let second = admission.admit(&two).unwrap();
         assert!(admission.admit(&two).is_err(), "the gateway is full");
+        assert_eq!(admission.shed(), [("places", 1), ("key", 1), ("bodies", 0)]);
+        assert_eq!((admission.in_flight(), admission.places()), (2, 2));
         drop((first, second));
         assert_eq!(admission.places.available_permits(), 2);
         assert_eq!(one.places.available_permits(), 1);
@@ -165,6 +238,8 @@ mod tests {
         one.grow_to(BODY_UNIT).unwrap();
         two.grow_to(2 * BODY_UNIT).unwrap();
         assert!(two.grow_to(2 * BODY_UNIT + 1).is_err());
+        assert_eq!(admission.bodies_bytes(), 4 * BODY_UNIT);
+        assert_eq!(admission.shed(), [("places", 0), ("key", 0), ("bodies", 1)]);
         drop((one, two));
         assert_eq!(admission.bodies.available_permits(), 4);
     }
@@ -174,6 +249,8 @@ mod tests {
         let admission = Admission::new(100, 0);
         let few: Vec<_> = std::iter::from_fn(|| admission.retry()).collect();
         assert_eq!(few.len(), MIN_RETRIES);
+        assert_eq!(admission.refused_retries(), 1);
+        assert_eq!(admission.retries_in_flight(), MIN_RETRIES);
         drop(few);
         let caller = caller(100);
         let held: Vec<_> = (0..50).map(|_| admission.admit(&caller).unwrap()).collect();

@@ -255,6 +255,7 @@ async fn join(
 ) -> Result<Arc<Verified>, NotAnnounced> {
     let judged = attester.appraise(node).await?;
     let verified = attester.verified(node, judged)?;
+    node.counts.accepted();
     node.appraised(Some(Arc::clone(&verified)));
     nodes.join(node, max).map_err(|why| {
         node.distrust();

@@ -16,7 +16,7 @@ use tokio::{
 
 use self::store::Store;
 use super::rules::Rules;
-use crate::config::archive::ArchiveConfig;
+use crate::{config::archive::ArchiveConfig, telemetry::metrics::Counter};
 
 mod bundles;
 mod files;
@@ -66,6 +66,21 @@ pub(super) struct Archive {
     /// Places in the queue, held until the verdict is written: what waits for a turn here does not
     /// count as waiting for the disk.
     turns: Semaphore,
+    counts: Arc<Counts>,
+}
+
+/// What came of verdicts.
+#[derive(Debug, Default)]
+struct Counts {
+    written: Counter,
+    failed: Counter,
+}
+
+/// Looks at an archive, and does not keep it.
+#[derive(Debug)]
+pub(super) struct Watch {
+    orders: mpsc::WeakSender<Order>,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
@@ -86,19 +101,30 @@ impl Archive {
         let store = Store::open(dir, config)?;
         let (orders, waiting) = mpsc::channel(QUEUE);
         let (ending, ended) = oneshot::channel();
+        let counts = Arc::<Counts>::default();
+        let of_writer = Arc::clone(&counts);
         // A thread of its own: a disk that hangs must not keep the process from ending.
         std::thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
-                write(store, waiting);
+                write(store, waiting, &of_writer);
                 let _ = ending.send(());
             })?;
         let archive = Self {
             orders,
             required: config.required,
             turns: Semaphore::new(QUEUE),
+            counts,
         };
         Ok((archive, ended))
+    }
+
+    /// For whoever wants to see how it stands.
+    pub(super) fn watch(&self) -> Watch {
+        Watch {
+            orders: self.orders.downgrade(),
+            counts: Arc::clone(&self.counts),
+        }
     }
 
     /// Has a verdict written down. Only where the archive is required is it waited for.
@@ -126,6 +152,7 @@ impl Archive {
                 Err(_) => Err(ArchiveError::Slow),
             },
             Err(error) => {
+                self.counts.failed.inc();
                 tracing::error!(node, %error, "verdict not archived");
                 Err(error)
             }
@@ -144,6 +171,7 @@ impl Archive {
             orders,
             required: true,
             turns: Semaphore::new(QUEUE),
+            counts: Arc::default(),
         };
         (archive, waiting)
     }
@@ -156,9 +184,36 @@ impl Order {
     }
 }
 
-fn write(mut store: Store, mut waiting: mpsc::Receiver<Order>) {
+impl Watch {
+    /// Verdicts that wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        let orders = self.orders.upgrade();
+        orders.map_or(0, |it| it.max_capacity().saturating_sub(it.capacity()))
+    }
+
+    /// Most verdicts that may wait.
+    pub(super) fn capacity(&self) -> usize {
+        QUEUE
+    }
+
+    /// Verdicts that were written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.counts.written.get()
+    }
+
+    /// Those that were not.
+    pub(super) fn failed(&self) -> u64 {
+        self.counts.failed.get()
+    }
+}
+
+fn write(mut store: Store, mut waiting: mpsc::Receiver<Order>, counts: &Counts) {
     while let Some(Order { entry, written }) = waiting.blocking_recv() {
         let outcome = store.keep(&entry);
+        match &outcome {
+            Ok(()) => counts.written.inc(),
+            Err(_) => counts.failed.inc(),
+        }
         if let Err(error) = &outcome {
             tracing::error!(node = entry.node, %error, "verdict not archived");
         }

@@ -75,6 +75,7 @@ impl Shared {
                     if matches!(reply, Reply::Whole(_)) {
                         chosen.node.note(Shown::Success);
                     }
+                    record.answered_by(&chosen.node);
                     return Ok(Answer {
                         verified,
                         node: chosen,
@@ -87,6 +88,7 @@ impl Shared {
             tracing::debug!(
                 request_id = %job.id, node = %chosen.node.url, cause = %failure, "try failed"
             );
+            record.try_failed(&chosen.node, &failure);
             take_note(&chosen.node, &failure);
             let (next, is_last) = (failure.next(), record.tries > MAX_FURTHER_TRIES);
             if next == Next::Reseal && resealed {
@@ -98,6 +100,7 @@ impl Shared {
             if next == Next::Reseal && !resealed {
                 resealed = self.attested_again(&chosen.node, verified).await;
                 if resealed {
+                    record.reseals = record.reseals.saturating_add(1);
                     continue;
                 }
             }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     archive::{Archive, ArchiveError, Entry},
+    metrics::NodeCounts,
     node::{Node, Verified},
     rules::Rules,
     trust::Trust,
@@ -68,6 +69,28 @@ pub(super) enum AttestError {
     Panicked,
     #[error("the archive, which is required: {0}")]
     Archive(#[from] ArchiveError),
+}
+
+impl AttestError {
+    /// Counts it among a node's appraisals.
+    pub(super) fn count(&self, counts: &NodeCounts) {
+        counts.not_appraised(match self {
+            Self::Refused(refusal) => return counts.refused(refusal.check),
+            Self::Answer(_) => return counts.refused("answer"),
+            Self::Send(_) => "send",
+            Self::Timeout => "timeout",
+            Self::Status(_) => "status",
+            Self::Broken(_) => "broken",
+            Self::TooLong => "too_long",
+            Self::Tls(_) => "tls",
+            Self::Request(_) => "request",
+            Self::Random => "random",
+            Self::Name => "name",
+            Self::OtherNode => "other_node",
+            Self::Panicked => "panicked",
+            Self::Archive(_) => "archive",
+        });
+    }
 }
 
 /// What a node answered to a nonce of ours, as it came.

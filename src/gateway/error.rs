@@ -245,6 +245,16 @@ impl NodeFailure {
         }
     }
 
+    /// What metrics call it.
+    pub(super) fn class(&self) -> &'static str {
+        match self {
+            Self::Exchange(error) => error.class(),
+            Self::NotVerified => "not_verified",
+            Self::Cut => "cut",
+            Self::NoLongerVerified => "no_longer_verified",
+        }
+    }
+
     fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Exchange(error) => error.retry_after_s(),

@@ -16,6 +16,7 @@ use super::{
     authenticate::Caller,
     body::{self, ReplyBody},
     error::{Error, NotAnnounced},
+    metrics::Shed,
     node::{Node, Reattested},
     routes::percent_decoded,
 };
@@ -73,7 +74,7 @@ impl<'a> Route<'a> {
     }
 
     /// The path as the log has it, without ids.
-    fn path(&self) -> &'static str {
+    pub(super) fn path(&self) -> &'static str {
         match self {
             Self::Nodes => "/v1/nodes",
             Self::Lock => "/v1/nodes/lock",
@@ -112,6 +113,7 @@ impl Shared {
         parts: &Parts,
         mut body: Incoming,
     ) -> Response<ReplyBody> {
+        let path = route.path();
         let answered = match route {
             Route::Keys(_) | Route::Sealed(_) | Route::Confidential(_) => {
                 return self.carry(id, &route, parts, body).await;
@@ -121,11 +123,13 @@ impl Shared {
             Route::Attestation(node) => self.attestation(node, parts).await,
             Route::Lock => self.lock(parts, &mut body).await,
         };
+        let error = answered.as_ref().err().map(Error::code);
         let response = answered.unwrap_or_else(|error| {
             let (status, code) = (error.code().status().as_u16(), error.code().code());
             tracing::info!(request_id = %id, status, code, "request refused");
             error.into_response()
         });
+        self.metrics.answered(path, response.status(), error);
         body::discard(&parts.headers, body).await;
         response
     }
@@ -182,7 +186,10 @@ impl Shared {
         desk.count(caller)?;
         let content = self.read_small(parts, body).await?;
         let url = address(&content)?;
-        let _turn = desk.turns.try_acquire().map_err(|_| Error::Overloaded)?;
+        let _turn = desk.turns.try_acquire().map_err(|_| {
+            self.metrics.shed(Shed::Announcements);
+            Error::Overloaded
+        })?;
         let addresses = desk.addresses(&url, self.timeouts.connect).await?;
         match self.known_at(&url, &addresses) {
             Some(known) => self.refresh(&known).await?,

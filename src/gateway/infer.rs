@@ -39,7 +39,7 @@ impl Shared {
         parts: &Parts,
         mut body: Incoming,
     ) -> Response<ReplyBody> {
-        let mut record = Record::new(id, endpoint.path());
+        let mut record = Record::new(id, endpoint.path(), &self.metrics);
         match self
             .try_infer(endpoint, parts, &mut body, &mut record)
             .await
@@ -83,7 +83,7 @@ impl Shared {
             .nodes
             .serving(request.model(), self.timeouts.attest)
             .await?;
-        record.model = Some(Arc::clone(&served.name));
+        record.asks(&served);
         let job = Job {
             id: record.id,
             endpoint,

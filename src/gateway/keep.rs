@@ -125,7 +125,7 @@ impl<'a> Keeper<'a> {
             }
         };
         self.due = Instant::now() + rest;
-        log(self.node, &verified, &self.rules.borrow());
+        note(self.node, &verified, &self.rules.borrow());
         let changed = self.node.appraised(verified.ok());
         if self.node.expire(now) || changed {
             self.nodes.changed();
@@ -153,11 +153,12 @@ impl<'a> Keeper<'a> {
                 Ok(verified) => {
                     let renewal = self.until_renewal(&verified, self.clock().now());
                     self.due = self.due.min(Instant::now() + renewal);
-                    log(self.node, &Ok(Arc::clone(&verified)), &rules);
+                    note(self.node, &Ok(Arc::clone(&verified)), &rules);
                     self.node.judged_again(&kept, verified);
                     self.expire();
                 }
                 Err(error) => {
+                    error.count(&self.node.counts);
                     self.drop_kept(&kept);
                     self.ask_soon();
                     let policy = &rules.policy_digest;
@@ -276,7 +277,12 @@ fn rest_after(failures: u32) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
-fn log(node: &Node, outcome: &Result<Arc<Verified>, AttestError>, rules: &Rules) {
+/// Counts an appraisal, and writes its line.
+fn note(node: &Node, outcome: &Result<Arc<Verified>, AttestError>, rules: &Rules) {
+    match outcome {
+        Ok(_) => node.counts.accepted(),
+        Err(error) => error.count(&node.counts),
+    }
     let policy = &rules.policy_digest;
     match outcome {
         Ok(verified) => {

@@ -9,8 +9,9 @@
 //! `locks` on them, and `relay` carries sealed bytes that nothing here can open. `announce` takes in
 //! nodes that the configuration does not name; `dial` holds connections to addresses.
 //!
-//! Beside it `probe` watches each node's health, and `keep` has each `node` appraised by `attest`, under the `rules` in force; `archive`
-//! keeps what was judged, `trust` ends what a node's requests hold when it is no longer verified, and
+//! Beside it `probe` watches each node's health, and `keep` has each `node` appraised by `attest`,
+//! under the `rules` in force; `archive` keeps what was judged, `metrics` counts for the operator,
+//! `trust` ends what a node's requests hold when it is no longer verified, and
 //! `self_test` tries the verifier itself.
 //!
 //! Nothing is sealed to a node that was not verified, and nothing is given on that did not open.
@@ -34,6 +35,7 @@ mod keep;
 mod labels;
 mod load;
 mod locks;
+mod metrics;
 mod node;
 mod nodes;
 mod probe;
@@ -82,6 +84,7 @@ use self::{
     labels::Labels,
     load::Share,
     locks::Locks,
+    metrics::{Metrics, Scrape},
     node::{Node, Terms},
     nodes::Nodes,
     rules::{Reloader, Rules, Sources},
@@ -89,15 +92,17 @@ use self::{
 };
 pub use self::{rules::Reload, self_test::SelfTestError};
 use crate::{
+    admin::{Admin, Pages},
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
         bundle::BundleFolderError,
         gateway::{Auth, GatewayConfig, HealthConfig, KeysFile, NodeConfig, millis},
     },
-    listener::{self, serve_connections},
+    listener::{self, ConnectionCounts, serve_counted},
     seal::Padding,
     sealer::{Credential, Roots},
+    telemetry::metrics::Exposition,
 };
 
 /// Between two looks for idle connections that have waited too long.
@@ -148,6 +153,8 @@ pub struct Gateway {
     drain: Duration,
     beside: Beside,
     shared: Arc<Shared>,
+    admin: Option<Admin>,
+    archive: Option<archive::Watch>,
 }
 
 /// What works beside the requests.
@@ -164,6 +171,7 @@ struct Beside {
 #[derive(Debug)]
 struct Shared {
     clock: Clock,
+    metrics: Arc<Metrics>,
     callers: Callers,
     admission: Admission,
     nodes: Nodes,
@@ -230,9 +238,11 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         config::gateway::check(&config)?;
         self_test::run(self_test).await?;
-        let reloader = Reloader::start(sources(&config))?;
+        let mut reloader = Reloader::start(sources(&config))?;
         let shared = Arc::new(share(&config, clock, reloader.rules())?);
+        reloader.count_in(Arc::clone(&shared.metrics.reloads));
         let (archive, archive_ended) = open_archive(&config)?.unzip();
+        let watched = archive.as_ref().map(Archive::watch);
         let value = &config.value;
         let (limits, timeouts) = (&value.limits, &value.timeouts);
         let settings = Settings {
@@ -246,6 +256,7 @@ impl Gateway {
         let address = value.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let admin = listen_to_admin(&config).await?;
         Ok(Self {
             address: listener.local_addr().map_err(listen)?,
             listener,
@@ -265,6 +276,8 @@ impl Gateway {
                 archive_ended,
             },
             shared,
+            admin,
+            archive: watched,
         })
     }
 
@@ -272,6 +285,12 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address that its admin listener has, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// Has the policy read again while the gateway is served.
@@ -295,9 +314,19 @@ impl Gateway {
             drain,
             beside,
             shared,
+            admin,
+            archive,
             ..
         } = self;
         let stop = CancellationToken::new();
+        let connections = Arc::<ConnectionCounts>::default();
+        let scrape = Scrape {
+            shared: Arc::clone(&shared),
+            connections: Arc::clone(&connections),
+            connection_limit: limits.connections,
+            archive,
+        };
+        let administered = administer(admin, scrape);
         let tasks = TaskTracker::new();
         let archive_ended = beside.start(&shared, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
@@ -313,11 +342,43 @@ impl Gateway {
             let answering = Box::pin(Arc::clone(&shared).handle(request));
             async { Ok::<_, Infallible>(answering.await) }
         });
-        serve_connections(listener, service, limits, shutdown).await;
+        serve_counted(listener, service, limits, shutdown, connections).await;
         stop.cancel();
         tasks.wait().await;
         if let Some(ended) = archive_ended {
             let _ = timeout(ARCHIVE_GRACE, ended).await;
+        }
+        administered.await;
+    }
+}
+
+/// Listens for the operator, if the configuration says so.
+async fn listen_to_admin(config: &Loaded<GatewayConfig>) -> Result<Option<Admin>, StartError> {
+    let Some(admin) = &config.value.admin else {
+        return Ok(None);
+    };
+    let (address, token) = (admin.listen, admin.token(config)?);
+    let listening = Admin::bind(address, token).await;
+    let listening = listening.map_err(|source| StartError::Listen { address, source });
+    listening.map(Some)
+}
+
+/// Shows a gateway to its operator from now on; what is returned ends that.
+fn administer(admin: Option<Admin>, scrape: Scrape) -> impl Future<Output = ()> {
+    let stop = CancellationToken::new();
+    let serving = admin.map(|admin| {
+        let shared = Arc::clone(&scrape.shared);
+        let pages = Pages {
+            metrics: Exposition::new("sealgate_gateway", scrape),
+            unready: Box::new(move || shared.unready()),
+        };
+        tokio::spawn(admin.serve(pages, stop.clone()))
+    });
+    async move {
+        stop.cancel();
+        if let Some(serving) = serving {
+            // It has nothing to lose, whatever became of it.
+            let _ = serving.await;
         }
     }
 }
@@ -384,6 +445,9 @@ async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
 pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
     let rules = Reloader::start(sources(config))?.rules();
     share(config, Clock::system(), rules)?;
+    if let Some(admin) = &config.value.admin {
+        admin.token(config)?;
+    }
     Ok(())
 }
 
@@ -433,6 +497,7 @@ fn share(
     let nodes = nodes.collect::<Result<_, _>>()?;
     Ok(Shared {
         clock,
+        metrics: Arc::new(Metrics::new(clock)),
         callers: read_callers(config, &labels)?,
         admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
         nodes: Nodes::new(nodes, value.models.clone()),

@@ -21,6 +21,7 @@ use super::{
     attest::Evidence,
     health::{Health, Shown, Standing},
     load::{Load, Share},
+    metrics::NodeCounts,
     rules::Rules,
     trust::Trust,
 };
@@ -51,6 +52,7 @@ pub(super) struct Node {
     pub(super) health: Health,
     /// Wakes the task that watches its health: it has failed too often.
     pub(super) failing: Notify,
+    pub(super) counts: NodeCounts,
     epoch: Instant,
     state: watch::Sender<State>,
     /// Wakes the task that keeps it attested.
@@ -129,7 +131,7 @@ impl Verified {
     }
 
     /// How long it goes on.
-    fn left(&self, now: SystemTime) -> Duration {
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
         let left = self.node.expires_at().duration_since(now);
         let least = self.last.saturating_duration_since(Instant::now());
         left.unwrap_or_default().min(least)
@@ -221,6 +223,7 @@ impl Node {
             load: Load::new(terms.share),
             health: Health::new(terms.health),
             failing: Notify::new(),
+            counts: NodeCounts::default(),
             epoch: Instant::now(),
             state: watch::Sender::new(State::default()),
             wanted: Notify::new(),
@@ -263,6 +266,11 @@ impl Node {
         let id = other.state.borrow().id.clone();
         let state = self.state.borrow();
         state.id == id && (!self.is_announced() || state.verified.is_some())
+    }
+
+    /// The id that it had last, verified still or not.
+    pub(super) fn last_id(&self) -> Option<Arc<str>> {
+        self.state.borrow().id.clone()
     }
 
     /// What the last appraisal that passed found, if it still holds.
@@ -324,7 +332,6 @@ impl Node {
     }
 
     /// Requests and locks that it holds.
-    #[cfg(test)]
     pub(super) fn in_flight(&self) -> u32 {
         self.load.in_flight()
     }

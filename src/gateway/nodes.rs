@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     error::Error,
     health::Standing,
+    metrics::{MAX_MODELS, ModelCounts, OTHER},
     node::{Node, Verified},
     select::Candidates,
 };
@@ -53,6 +54,8 @@ pub(super) struct Snapshot {
     models: HashMap<Arc<str>, Arc<Served>>,
     /// Nodes that are verified, by their ids; of several with one id the configured one.
     by_id: HashMap<Arc<str>, Arc<Node>>,
+    /// The counts of models that are too many to have their own.
+    other: Arc<ModelCounts>,
 }
 
 /// Why an announced node does not join.
@@ -73,6 +76,7 @@ pub(super) struct Served {
     pub(super) node_name: Option<Arc<str>>,
     /// When it was first served, in Unix seconds.
     pub(super) since: u64,
+    pub(super) counts: Arc<ModelCounts>,
     pub(super) nodes: Candidates,
 }
 
@@ -267,12 +271,17 @@ impl Snapshot {
             .filter(|(name, _)| !aliases.contains_key(*name))
             .map(|(name, nodes)| (name, None, Some(nodes)));
         let mut models: HashMap<Arc<str>, Arc<Served>> = HashMap::new();
+        let mut own = old.counted_models().count();
         for (name, of, nodes) in aliased.chain(plain) {
             let known = old.models.get(name.as_str());
             let served = Served {
                 name: known.map_or_else(|| name.as_str().into(), |known| Arc::clone(&known.name)),
                 node_name: of.map(|of| of.as_str().into()),
                 since: known.map_or(now, |known| known.since),
+                counts: known.map_or_else(
+                    || old.counts_for(name, &mut own),
+                    |known| Arc::clone(&known.counts),
+                ),
                 nodes: Candidates::new(nodes.cloned().unwrap_or_default()),
             };
             models.insert(Arc::clone(&served.name), Arc::new(served));
@@ -286,11 +295,37 @@ impl Snapshot {
                     name: Arc::clone(name),
                     node_name: gone.node_name.clone(),
                     since: gone.since,
+                    counts: Arc::clone(&gone.counts),
                     nodes: Candidates::default(),
                 })
             });
         }
-        Self { models, by_id }
+        Self {
+            models,
+            by_id,
+            other: Arc::clone(&old.other),
+        }
+    }
+
+    /// Counts for a model that is new, beside so many that have their own.
+    fn counts_for(&self, name: &str, own: &mut usize) -> Arc<ModelCounts> {
+        if *own >= MAX_MODELS || name == OTHER {
+            return Arc::clone(&self.other);
+        }
+        *own = own.saturating_add(1);
+        Arc::default()
+    }
+
+    /// The counts of those that have none of their own.
+    pub(super) fn other_counts(&self) -> &ModelCounts {
+        &self.other
+    }
+
+    /// The models that have counts of their own, with these, in no order.
+    pub(super) fn counted_models(&self) -> impl Iterator<Item = (&str, &ModelCounts)> {
+        let own = self.models.values();
+        own.filter(|served| !Arc::ptr_eq(&served.counts, &self.other))
+            .map(|served| (&*served.name, &*served.counts))
     }
 
     /// Whether any node is verified.
@@ -380,5 +415,32 @@ mod tests {
         assert!(matches!(gone.model("c"), Err(Error::ModelNotFound)));
         assert_eq!(gone.models().count(), 1);
         assert_eq!(gone.model("b").unwrap().since, 7);
+    }
+
+    #[tokio::test]
+    async fn a_bounded_number_of_models_have_counts_of_their_own() {
+        let node = nodes(1);
+        let name = |i: usize| format!("m{i}");
+        let names: Vec<_> = (0..MAX_MODELS - 1).map(name).collect();
+        let models = |names: &'_ [String]| -> Vec<(String, Vec<Arc<Node>>)> {
+            names.iter().map(|it| (it.clone(), node.clone())).collect()
+        };
+        let next = |old: &Snapshot, names: &[String]| {
+            let served = models(names).into_iter().collect();
+            Snapshot::next(old, &served, &BTreeMap::new(), HashMap::new(), 7)
+        };
+        let first = next(&Snapshot::default(), &names);
+        let counts = |snapshot: &Snapshot, name: &str| Arc::clone(&snapshot.models[name].counts);
+        let others: Vec<_> = (5000..5010).map(name).chain([OTHER.to_owned()]).collect();
+        let second = next(&first, &others);
+        assert_eq!(second.counted_models().count(), MAX_MODELS);
+        assert!(Arc::ptr_eq(&counts(&second, OTHER), &second.other));
+        assert!(
+            Arc::ptr_eq(&counts(&first, "m0"), &counts(&second, "m0")),
+            "it goes on"
+        );
+        let third = next(&second, &others);
+        assert_eq!(third.counted_models().count(), MAX_MODELS);
+        assert!(Arc::ptr_eq(&third.other, &second.other));
     }
 }

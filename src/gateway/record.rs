@@ -1,11 +1,17 @@
-//! One log line per request: ids, names, numbers and codes, never content.
+//! One log line per request: ids, names, numbers and codes, never content. What is counted of it is
+//! counted with the line.
 
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::error::Error;
+use super::{
+    error::{Error, NodeFailure},
+    metrics::{At, End, Ended, Metrics, ModelCounts},
+    node::Node,
+    nodes::Served,
+};
 use crate::{
     ids::RequestId,
     openai::{Code, Usage},
@@ -16,12 +22,20 @@ use crate::{
 pub(super) struct Record {
     pub(super) id: RequestId,
     path: &'static str,
+    at: At,
     started: Instant,
+    metrics: Arc<Metrics>,
+    /// Where its model's requests are counted, once it is known.
+    counts: Option<Arc<ModelCounts>>,
+    /// Whose reply has begun.
+    answering: Option<Arc<Node>>,
     pub(super) key: Option<Arc<str>>,
     pub(super) model: Option<Arc<str>>,
     pub(super) node: Option<Arc<str>>,
     pub(super) stream: bool,
     pub(super) tries: u32,
+    /// Those of them that were sealed again to the same node.
+    pub(super) reseals: u32,
     pub(super) bytes_in: usize,
     pub(super) bytes_out: usize,
     pub(super) usage: Option<Usage>,
@@ -42,16 +56,21 @@ enum Outcome {
 }
 
 impl Record {
-    pub(super) fn new(id: RequestId, path: &'static str) -> Self {
+    pub(super) fn new(id: RequestId, path: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self {
             id,
             path,
+            at: At::of(path),
             started: Instant::now(),
+            metrics: Arc::clone(metrics),
+            counts: None,
+            answering: None,
             key: None,
             model: None,
             node: None,
             stream: false,
             tries: 0,
+            reseals: 0,
             bytes_in: 0,
             bytes_out: 0,
             usage: None,
@@ -60,6 +79,23 @@ impl Record {
             code: None,
             outcome: Outcome::Cancelled,
         }
+    }
+
+    /// The model that is asked, under the caller's name for it.
+    pub(super) fn asks(&mut self, model: &Served) {
+        self.model = Some(Arc::clone(&model.name));
+        self.counts = Some(Arc::clone(&model.counts));
+    }
+
+    /// An exchange with a node failed before its reply began.
+    pub(super) fn try_failed(&self, node: &Node, failure: &NodeFailure) {
+        self.metrics.failed(&node.counts, failure.class());
+    }
+
+    /// An exchange with a node gave a reply.
+    pub(super) fn answered_by(&mut self, node: &Arc<Node>) {
+        node.counts.answers.inc();
+        self.answering = Some(Arc::clone(node));
     }
 
     /// A node's reply has begun.
@@ -76,6 +112,7 @@ impl Record {
     /// The request got an error in place of a reply.
     pub(super) fn refused(&mut self, error: &Error) {
         self.status = Some(error.code().status());
+        self.answering = None;
         self.failed(error);
     }
 
@@ -83,12 +120,38 @@ impl Record {
     pub(super) fn failed(&mut self, error: &Error) {
         self.code = Some(error.code());
         self.outcome = Outcome::Failed;
+        if let (Error::Node(failure), Some(node)) = (error, &self.answering) {
+            self.metrics.failed(&node.counts, failure.class());
+        }
         tracing::debug!(request_id = %self.id, cause = %error, "request failed");
+    }
+}
+
+impl Record {
+    fn count(&self) {
+        self.metrics.ended(&Ended {
+            at: self.at,
+            model: self.counts.as_deref(),
+            end: match (self.outcome, self.code) {
+                (Outcome::Complete, _) => End::Complete,
+                (Outcome::Failed, Some(code)) => End::Failed(code),
+                (Outcome::Cancelled, _) | (Outcome::Failed, None) => End::Cancelled,
+            },
+            status: self.status,
+            took: self.started.elapsed(),
+            first_byte: self.first_byte,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            usage: self.usage.as_ref(),
+            tries: self.tries,
+            reseals: self.reseals,
+        });
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.count();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             request_id = %self.id,

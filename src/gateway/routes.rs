@@ -14,7 +14,7 @@ use super::{
     body::{self, ReplyBody},
     cors, document,
     error::Error,
-    fleet,
+    fleet, metrics,
 };
 use crate::{
     config::gateway::is_loopback_host,
@@ -65,6 +65,20 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// The path as metrics have it, without names.
+    fn path(&self) -> &'static str {
+        match self {
+            Self::Infer(endpoint) => endpoint.path(),
+            Self::Fleet(route) => route.path(),
+            Self::Models => "/v1/models",
+            Self::Model(_) => "/v1/models/{id}",
+            Self::Health => "/health",
+            Self::Ready => "/readyz",
+            Self::Document => "/openapi.json",
+            Self::Page => "/docs",
+        }
+    }
+
     fn allow(&self) -> &'static str {
         match self {
             Self::Infer(_) => "POST, OPTIONS",
@@ -100,13 +114,20 @@ impl Shared {
                 if let Ok(Route::Models | Route::Model(_)) = routed {
                     self.nodes.settled(self.timeouts.attest).await;
                 }
+                let endpoint = match &routed {
+                    Err(_) => metrics::UNKNOWN,
+                    Ok(_) if parts.method == Method::OPTIONS => metrics::PREFLIGHT,
+                    Ok(route) => route.path(),
+                };
                 let answered = routed.and_then(|route| self.answer(&route, &parts));
+                let error = answered.as_ref().err().map(Error::code);
                 let response = answered.unwrap_or_else(|error| {
                     // Without the path: it is the caller's text.
                     let (status, code) = (error.code().status().as_u16(), error.code().code());
                     tracing::info!(request_id = %id, status, code, "request refused");
                     error.into_response()
                 });
+                self.metrics.answered(endpoint, response.status(), error);
                 body::discard(&parts.headers, body).await;
                 response
             }
@@ -168,17 +189,24 @@ impl Shared {
         }
     }
 
-    fn ready(&self) -> Response<ReplyBody> {
-        let reason = if self.is_draining() {
-            r#"{"message":"draining: the gateway is shutting down"}"#
+    /// Why the gateway is not ready, if it is not.
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            Some("draining: the gateway is shutting down")
         } else if self.halted.is_cancelled() {
-            r#"{"message":"no_attested_node: the verifier failed its self-test; do not use it"}"#
+            Some("no_attested_node: the verifier failed its self-test; do not use it")
         } else if !self.nodes.snapshot().is_ready() {
-            r#"{"message":"no_attested_node: no node has evidence that the policy accepts"}"#
+            Some("no_attested_node: no node has evidence that the policy accepts")
         } else {
+            None
+        }
+    }
+
+    fn ready(&self) -> Response<ReplyBody> {
+        let Some(why) = self.unready() else {
             return json(Bytes::from_static(br#"{"message":"ok"}"#));
         };
-        let mut response = json(Bytes::from_static(reason.as_bytes()));
+        let mut response = json(format!(r#"{{"message":"{why}"}}"#).into());
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response
             .headers_mut()

@@ -200,9 +200,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         gateway::{
             admit::Admission,
             authenticate::Callers,
+            metrics::Metrics,
             node::{Chosen, Node, Terms},
         },
         ids::RequestId,
@@ -226,11 +228,12 @@ mod tests {
             content: Bytes::from_static(b"data: {\"choices\":[]}\n\ndata: [DONE]\n\n"),
             trailers: Trailers::default(),
         };
+        let metrics = Arc::new(Metrics::new(Clock::system()));
         let timing = Timing {
             idle: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(1),
         };
-        let record = Record::new(RequestId::generate(), "/v1/completions");
+        let record = Record::new(RequestId::generate(), "/v1/completions", &metrics);
         EventStream::new(Unread::Ended(last), timing, trust.clone(), record, held)
     }
 

@@ -1,12 +1,12 @@
 //! From an accepted request to its sealed reply: the engine is asked, its answer levelled.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     State,
@@ -81,6 +81,7 @@ pub(super) async fn answer(
         return exchange.error(404, Code::ModelNotFound.object());
     };
     exchange.record.model = Some(name.to_owned());
+    exchange.record.engine = Some(Arc::clone(&engine.counts));
     let options = RequestOptions {
         engine_model: model.as_deref(),
         ignores: &engine.ignores,
@@ -99,17 +100,22 @@ pub(super) async fn answer(
     let context = levelled.context(id, state.clock.now());
     let streamed = levelled.asked.stream;
     let accept = if streamed { EVENT_STREAM } else { JSON };
+    let asked = Instant::now();
     let reply = engine
         .post(endpoint.path(), accept, levelled.body.into())
         .await;
     drop(buffered);
     match reply {
         Ok(reply) if streamed && is_event_stream(&reply) => {
-            stream(state, exchange, place, context, reply).await
+            stream(state, exchange, place, context, (reply, asked)).await
         }
-        Ok(reply) => whole(state, exchange, &context, streamed, reply).await,
+        Ok(reply) => {
+            engine.counts.began(asked.elapsed());
+            whole(state, exchange, &context, streamed, reply).await
+        }
         Err(error) => {
             tracing::warn!(%error, "engine");
+            engine.counts.failed(error.class());
             exchange.refuse(refusal_of(error), &state.clock)
         }
     }
@@ -166,6 +172,7 @@ async fn whole(
         Ok((content, _)) => exchange.flaw(status.as_u16(), &content),
         Err(refusal) => {
             tracing::warn!(status = status.as_u16(), refusal = refusal.code(), "engine");
+            exchange.record.engine_broke(refusal.code());
             exchange.refuse(refusal, &state.clock)
         }
     }
@@ -250,7 +257,7 @@ async fn stream(
     exchange: Exchange,
     place: Place,
     context: ReplyContext,
-    reply: Response<Incoming>,
+    (reply, asked): (Response<Incoming>, Instant),
 ) -> Response<ReplyBody> {
     let timeouts = &state.config.timeouts;
     let (first, idle) = (
@@ -261,8 +268,14 @@ async fn stream(
     match poll_fn(|cx| engine.poll_part(cx)).await {
         Part::Broken { content, why, .. } if content.is_empty() => {
             tracing::warn!(why = why.as_str(), "engine");
+            exchange.record.engine_broke(why.as_str());
             exchange.refuse(Refusal::EngineFailed, &state.clock)
         }
-        part => exchange.stream(engine, place, part, state.cut.clone()),
+        part => {
+            if let Some(engine) = &exchange.record.engine {
+                engine.began(asked.elapsed());
+            }
+            exchange.stream(engine, place, part, state.cut.clone())
+        }
     }
 }

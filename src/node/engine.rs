@@ -29,6 +29,7 @@ use crate::{
         node::{EngineConfig, NodeConfig},
     },
     openai::models::engine_models,
+    telemetry::metrics::{Histogram, Tally},
 };
 
 /// The usual engines close a connection that was idle for 5 s, and a request that is lost on one that
@@ -59,6 +60,37 @@ pub(super) enum EngineError {
     Models,
 }
 
+impl EngineError {
+    /// What metrics call it.
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::FirstByteTimeout => "first-byte-timeout",
+            Self::Models => "models",
+        }
+    }
+}
+
+/// What is counted of an engine.
+#[derive(Debug, Default)]
+pub(super) struct EngineCounts {
+    pub(super) failures: Tally<1>,
+    pub(super) first_byte: Histogram,
+}
+
+impl EngineCounts {
+    /// Counts a failure.
+    pub(super) fn failed(&self, class: &'static str) {
+        self.failures.inc([class]);
+    }
+
+    /// Counts a reply that began after `time`.
+    pub(super) fn began(&self, time: Duration) {
+        self.first_byte.observe(time);
+    }
+}
+
 /// Why an engine cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineSetupError {
@@ -87,6 +119,8 @@ pub(super) struct Engine {
     authorization: Option<HeaderValue>,
     first_byte: Duration,
     slots: Arc<Semaphore>,
+    max_in_flight: usize,
+    pub(super) counts: Arc<EngineCounts>,
     /// The models that the configuration lists.
     pub(super) configured_models: Option<Vec<String>>,
     /// Members that the engine would ignore without a word.
@@ -118,14 +152,15 @@ impl Engine {
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_SIZE)
             .build(https);
+        let max_in_flight = config.max_in_flight.get().min(Semaphore::MAX_PERMITS);
         Ok(Self {
             base,
             client,
             authorization: authorization(config, node)?,
             first_byte: timeouts.engine_first_byte_ms.duration(),
-            slots: Arc::new(Semaphore::new(
-                config.max_in_flight.get().min(Semaphore::MAX_PERMITS),
-            )),
+            slots: Arc::new(Semaphore::new(max_in_flight)),
+            max_in_flight,
+            counts: Arc::default(),
             configured_models: config.models.clone(),
             ignores: config.ignores.clone(),
         })
@@ -134,6 +169,23 @@ impl Engine {
     /// A place among the requests in flight, or `None` when the engine is full.
     pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.slots).try_acquire_owned().ok()
+    }
+
+    /// Requests that hold a place.
+    pub(super) fn in_flight(&self) -> usize {
+        let free = self.slots.available_permits();
+        self.max_in_flight.saturating_sub(free)
+    }
+
+    /// Places for requests.
+    pub(super) fn places(&self) -> usize {
+        self.max_in_flight
+    }
+
+    /// Its host and port.
+    pub(super) fn address(&self) -> &str {
+        let authority = self.base.authority();
+        authority.map_or("", |it| it.as_str().rsplit('@').next().unwrap_or_default())
     }
 
     /// Sends one request and waits for the head of the reply.

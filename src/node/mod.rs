@@ -18,16 +18,18 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    dialects::ReplayTables, engine::Engine, evidence::Sources, models::Models, replay::ReplayTable,
-    request::Buffered, statement::Identity, time::SteadyClock,
+    dialects::ReplayTables, engine::Engine, evidence::Sources, metrics::Metrics, models::Models,
+    replay::ReplayTable, request::Buffered, statement::Identity, time::SteadyClock,
 };
 use crate::{
+    admin::{Admin, Pages},
     clock::Clock,
     config::{
         ConfigError, Loaded,
         node::{self as node_config, EngineUrl, NodeConfig},
     },
-    listener::{self, serve_connections},
+    listener::{self, ConnectionCounts, serve_counted},
+    telemetry::metrics::Exposition,
 };
 
 mod answer;
@@ -37,6 +39,7 @@ mod engine;
 mod engine_stream;
 mod evidence;
 mod keys;
+mod metrics;
 mod models;
 pub mod probe;
 mod problem;
@@ -104,6 +107,7 @@ pub struct Node {
     state: Arc<State>,
     listener: TcpListener,
     address: SocketAddr,
+    admin: Option<Admin>,
     /// Stops what runs beside the listener when the node is gone.
     alive: DropGuard,
 }
@@ -111,6 +115,8 @@ pub struct Node {
 /// What the requests of a node share.
 struct State {
     config: NodeConfig,
+    metrics: Arc<Metrics>,
+    connections: Arc<ConnectionCounts>,
     clock: SteadyClock,
     identity: Identity,
     evidence: Arc<Sources>,
@@ -157,8 +163,11 @@ impl Node {
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let admin = listen_to_admin(&config).await?;
         let config = config.value;
         let state = State {
+            metrics: Arc::default(),
+            connections: Arc::default(),
             clock,
             identity,
             evidence: Arc::new(evidence),
@@ -176,6 +185,7 @@ impl Node {
             state: Arc::new(state),
             listener,
             address,
+            admin,
             alive: alive.drop_guard(),
         })
     }
@@ -186,12 +196,19 @@ impl Node {
         self.address
     }
 
+    /// The address that its admin listener has, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// Answers until `shutdown`; then refuses new work, waits for the replies under way, at most
     /// for the configured time, and cuts those that are left with a sealed word.
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self {
             state,
             listener,
+            admin,
             alive: _alive,
             ..
         } = self;
@@ -201,7 +218,9 @@ impl Node {
             let state = Arc::clone(&shared);
             async move { Ok::<_, Infallible>(Box::pin(routes::answer(&state, request)).await) }
         });
-        let served = serve_connections(listener, service, limits(&state.config), stop.clone());
+        let (limits, connections) = (limits(&state.config), Arc::clone(&state.connections));
+        let served = serve_counted(listener, service, limits, stop.clone(), connections);
+        let administered = administer(admin, &state);
         let drained = async {
             shutdown.cancelled().await;
             drain(&state).await;
@@ -210,6 +229,38 @@ impl Node {
         tokio::select! {
             _ = join(served, drained) => {}
             () = upkeep(&state) => {}
+        }
+        administered.await;
+    }
+}
+
+/// Listens for the operator, if the configuration says so.
+async fn listen_to_admin(config: &Loaded<NodeConfig>) -> Result<Option<Admin>, StartError> {
+    let Some(admin) = &config.value.admin else {
+        return Ok(None);
+    };
+    let (address, token) = (admin.listen, admin.token(config)?);
+    let listening = Admin::bind(address, token).await;
+    let listening = listening.map_err(|source| StartError::Listen { address, source });
+    listening.map(Some)
+}
+
+/// Shows a node to its operator from now on; what is returned ends that.
+fn administer(admin: Option<Admin>, state: &Arc<State>) -> impl Future<Output = ()> + use<> {
+    let stop = CancellationToken::new();
+    let serving = admin.map(|admin| {
+        let (scrape, shown) = (metrics::Scrape(Arc::clone(state)), Arc::clone(state));
+        let pages = Pages {
+            metrics: Exposition::new("sealgate_node", scrape),
+            unready: Box::new(move || routes::unready(&shown)),
+        };
+        tokio::spawn(admin.serve(pages, stop.clone()))
+    });
+    async move {
+        stop.cancel();
+        if let Some(serving) = serving {
+            // It has nothing to lose, whatever became of it.
+            let _ = serving.await;
         }
     }
 }
@@ -221,6 +272,9 @@ impl Node {
 pub fn check_files(config: &Loaded<NodeConfig>) -> Result<(), StartError> {
     node_config::check(config)?;
     Sources::open(config)?;
+    if let Some(admin) = &config.value.admin {
+        admin.token(config)?;
+    }
     for engine in &config.value.engines {
         if let EngineUrl::Http(base) = &engine.url {
             Engine::new(base.clone(), engine, config)?;

@@ -54,10 +54,13 @@ impl Models {
         }))
         .await;
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        for (known, answer) in said.iter_mut().zip(answers) {
+        for ((known, answer), engine) in said.iter_mut().zip(answers).zip(&self.engines) {
             match answer {
                 Some(Ok(models)) => *known = Some(models),
-                Some(Err(error)) => note(error, known.is_some()),
+                Some(Err(error)) => {
+                    engine.counts.failed(error.class());
+                    note(error, known.is_some());
+                }
                 None => {}
             }
         }
@@ -89,6 +92,11 @@ impl Models {
     pub(super) fn engine_of(&self, model: &str) -> Option<Arc<Engine>> {
         let index = self.served().engine_of.get(model).copied()?;
         self.engines.get(index).map(Arc::clone)
+    }
+
+    /// Every engine, in the order of the configuration.
+    pub(super) fn engines(&self) -> &[Arc<Engine>] {
+        &self.engines
     }
 
     fn served(&self) -> Arc<Served> {

@@ -48,6 +48,24 @@ pub(super) enum Outside {
 }
 
 impl Outside {
+    /// What metrics call it.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::OhttpKey => "ohttp-key",
+            Self::Malformed => "malformed",
+            Self::Nonce => "nonce",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too-large",
+            Self::MediaType => "media-type",
+            Self::Expectation => "expectation",
+            Self::NotFound => "not-found",
+            Self::Method(_) => "method",
+            Self::TooMany => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::OhttpKey | Self::Malformed | Self::Nonce => StatusCode::BAD_REQUEST,

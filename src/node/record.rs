@@ -1,15 +1,23 @@
 //! The one log line of each sealed request: ids, names, numbers and codes, nothing of its content.
+//! What is counted of it is counted with the line.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::problem::Outside;
+use super::{
+    engine::EngineCounts,
+    metrics::{Form, Metrics},
+    problem::Outside,
+};
 use crate::ids::RequestId;
 
 /// What is known of a request; written when it is dropped, whatever ended it.
 #[derive(Debug)]
 pub(super) struct Record {
+    metrics: Arc<Metrics>,
+    /// The engine that is asked.
+    pub(super) engine: Option<Arc<EngineCounts>>,
     started: Instant,
     pub(super) id: Option<RequestId>,
     /// One of the node's own paths.
@@ -30,8 +38,10 @@ pub(super) struct Record {
 const CANCELLED: &str = "cancelled";
 
 impl Record {
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(metrics: &Arc<Metrics>) -> Self {
         Self {
+            metrics: Arc::clone(metrics),
+            engine: None,
             started: Instant::now(),
             id: None,
             path: None,
@@ -47,13 +57,26 @@ impl Record {
 
     /// Ends as a refusal in clear.
     pub(super) fn refused(&mut self, outside: Outside) {
-        self.refused_with(outside.status().as_u16());
+        self.refused_with(outside.status().as_u16(), outside.code());
     }
 
-    /// The same, with this status.
-    pub(super) fn refused_with(&mut self, status: u16) {
+    /// The same, with this status and the word for why.
+    pub(super) fn refused_with(&mut self, status: u16, code: &'static str) {
+        self.metrics.refused(Form::Clear, code);
         self.status = status;
         self.outcome = "refused-outside";
+    }
+
+    /// Ends as a refusal under the seal.
+    pub(super) fn refused_inside(&self, code: &'static str) {
+        self.metrics.refused(Form::Sealed, code);
+    }
+
+    /// The engine failed after its reply had begun.
+    pub(super) fn engine_broke(&self, class: &'static str) {
+        if let Some(engine) = &self.engine {
+            engine.failed(class);
+        }
     }
 
     /// Counts sealed bytes of the request.
@@ -75,6 +98,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.metrics.ended(self.path, self.dialect, self.outcome);
         tracing::info!(
             request_id = self.id.map(tracing::field::display),
             path = self.path,

@@ -60,6 +60,17 @@ impl ReplayTable {
         }
     }
 
+    /// Most claims that it holds.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Claims that it holds, those among them that ended and were not cleared yet.
+    pub(super) fn len(&self) -> usize {
+        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.live.len()
+    }
+
     /// Claims `enc_digest` for a request that could be accepted until `end`, at `now` (both Unix
     /// seconds).
     ///
@@ -249,6 +260,7 @@ mod tests {
         for n in 0..200 {
             assert_eq!(table.claim(enc(n), end(NOW), NOW, None), Ok(()));
         }
+        assert_eq!((table.len(), table.capacity()), (200, 1000));
         let later = NOW + DATE_WINDOW_S + 1;
         assert_eq!(table.claim(enc(255), end(later), later, None), Ok(()));
         assert_eq!(

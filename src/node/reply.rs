@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    engine_stream::{EngineStream, Part},
+    engine_stream::{EngineStream, Part, Why},
     problem::{Outside, Refusal},
     record::Record,
     said::Said,
@@ -71,6 +71,9 @@ impl Exchange {
     fn say(mut self, said: &Said<'_>) -> Response<ReplyBody> {
         self.record.outcome = said.outcome();
         self.record.status = said.status();
+        if let Said::Refusal { refusal, .. } = said {
+            self.record.refused_inside(refusal.code());
+        }
         match self.seal.whole(said) {
             Ok(response) => {
                 self.record.went(response.body().len());
@@ -234,7 +237,12 @@ impl SealedStream {
         match part {
             Part::Content(_) => {}
             Part::End { .. } => self.record.outcome = "complete",
-            Part::Broken { why, .. } => self.record.outcome = why.as_str(),
+            Part::Broken { why, .. } => {
+                self.record.outcome = why.as_str();
+                if *why != Why::Cancelled {
+                    self.record.engine_broke(why.as_str());
+                }
+            }
         }
         self.stage = match next {
             Next::More(seal) => Stage::Open(seal),

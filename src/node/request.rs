@@ -184,9 +184,21 @@ pub(super) struct Buffered {
 impl Buffered {
     /// The whole that requests share.
     pub(super) fn shared(bytes: usize) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(
-            (bytes / BUFFER_UNIT).min(Semaphore::MAX_PERMITS),
-        ))
+        Arc::new(Semaphore::new(Self::units(bytes)))
+    }
+
+    fn units(bytes: usize) -> usize {
+        (bytes / BUFFER_UNIT).min(Semaphore::MAX_PERMITS)
+    }
+
+    /// Bytes of the whole that is made of `bytes`.
+    pub(super) fn room(bytes: usize) -> usize {
+        Self::units(bytes).saturating_mul(BUFFER_UNIT)
+    }
+
+    /// Bytes of the whole that nobody holds.
+    pub(super) fn free(all: &Semaphore) -> usize {
+        all.available_permits().saturating_mul(BUFFER_UNIT)
     }
 
     /// Nothing yet of the whole.

@@ -41,6 +41,9 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Respons
         ),
         (ATTESTATION, &Method::GET) => {
             let attested = attest(state, request.uri().query()).await;
+            state
+                .metrics
+                .attested(attested.as_ref().map_or_else(|e| e.code(), |_| "answered"));
             attested.map_or_else(Outside::response, |answer| found(JSON, answer))
         }
         (EHBP_KEYS, method) => match dialects::key_config(state) {
@@ -66,19 +69,23 @@ fn found(media_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<Re
 }
 
 fn readiness(state: &State) -> Response<ReplyBody> {
-    let (status, body) = if state.draining.is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"draining"}"#)
-    } else if state.models.any() {
-        (StatusCode::OK, r#"{"status":"ready"}"#)
-    } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            r#"{"status":"waiting for an engine"}"#,
-        )
+    let Some(why) = unready(state) else {
+        return found(JSON, r#"{"status":"ready"}"#);
     };
-    let mut response = found(JSON, body);
-    *response.status_mut() = status;
+    let mut response = found(JSON, format!(r#"{{"status":"{why}"}}"#));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
+}
+
+/// Why the node is not ready, if it is not.
+pub(super) fn unready(state: &State) -> Option<&'static str> {
+    if state.draining.is_cancelled() {
+        Some("draining")
+    } else if state.models.any() {
+        None
+    } else {
+        Some("waiting for an engine")
+    }
 }
 
 /// Evidence for the caller's nonce. A node that serves nothing yet, or no more, gives none: what
@@ -122,7 +129,7 @@ fn unanswered(error: &dyn fmt::Display) -> Outside {
 
 /// One sealed request and its answer.
 async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
-    let mut record = Record::begin();
+    let mut record = Record::begin(&state.metrics);
     let (head, mut body) = request.into_parts();
     let (received, place) = match take(state, &head, &mut body, &mut record).await {
         Ok(taken) => taken,

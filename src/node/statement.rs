@@ -126,6 +126,12 @@ impl Identity {
         )
     }
 
+    /// The keys that the current statement names.
+    pub(super) fn keys(&self) -> Vec<ClaimedKey> {
+        let given = self.given.read().unwrap_or_else(PoisonError::into_inner);
+        given.keys.clone()
+    }
+
     /// Whether a request sealed under this statement is taken at `now`.
     pub(super) fn counts(&self, digest: &StatementDigest, now: u64) -> bool {
         let given = self.given.read().unwrap_or_else(PoisonError::into_inner);

@@ -161,6 +161,32 @@ impl ExchangeError {
         }
     }
 
+    /// A word for it, for metrics.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Self::Send(SendError::Connect(_)) => "connect",
+            Self::Send(SendError::ConnectTimeout) => "connect_timeout",
+            Self::Send(SendError::NotSent(_)) => "not_sent",
+            Self::Send(SendError::Broken { .. }) => "broken_before_reply",
+            Self::Ineligible(_) => "no_key",
+            Self::Seal(_) | Self::Request(_) => "seal",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::OhttpKey { .. } => "ohttp_key",
+            Self::Outside { .. } => "outside_the_seal",
+            Self::NotSealed { .. } => "not_sealed",
+            Self::Broken(_) => "broken_in_reply",
+            Self::Open(OpenError::Truncated) => "truncated",
+            Self::Open(_) => "open",
+            Self::Unexpected(_) => "unexpected",
+            Self::Events(_) => "events",
+            Self::Incomplete(_) => "incomplete",
+            Self::TooLong { .. } => "too_long",
+            Self::Problem { problem, .. } => problem.class(),
+            Self::Engine { .. } => "engine",
+        }
+    }
+
     /// Where the same bytes went to the node twice: whether this is as true of the first copy as of
     /// the second, which it was said of.
     pub(super) fn speaks_of_every_copy(&self) -> bool {

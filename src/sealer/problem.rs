@@ -86,6 +86,23 @@ impl Problem {
         }
     }
 
+    /// A word for it, for metrics.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Malformed => "refused_malformed",
+            Self::Credential => "refused_credential",
+            Self::Path => "refused_path",
+            Self::Date => "refused_date",
+            Self::Statement => "refused_statement",
+            Self::Replayed => "refused_replayed",
+            Self::Overloaded => "refused_overloaded",
+            Self::Draining => "refused_draining",
+            Self::EngineUnreachable => "refused_engine_unreachable",
+            Self::EngineFailed => "refused_engine_failed",
+            Self::Unknown => "refused_unknown",
+        }
+    }
+
     /// Whether a node that says it of one copy of a request says it of all: the same bytes are as
     /// malformed, and what comes after the replay table knows of the others.
     pub(crate) fn speaks_of_every_copy(self) -> bool {

@@ -1,4 +1,4 @@
-//! Logs: one line per event on standard error, as text or JSON.
+//! Logs and metrics. Logs are one line per event on standard error, as text or JSON.
 //!
 //! Only this project's own events pass, whatever level is asked for: an HTTP library at its most
 //! verbose may print header values, and nobody here can promise what its next version prints. Our
@@ -13,6 +13,8 @@ use tracing_subscriber::{
     layer::SubscriberExt as _,
     util::{SubscriberInitExt as _, TryInitError},
 };
+
+pub mod metrics;
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -22,6 +22,7 @@ mod failures;
 mod fleet;
 mod harness;
 mod layers;
+mod metrics;
 mod node;
 mod policy;
 mod streams;

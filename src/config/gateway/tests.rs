@@ -71,6 +71,16 @@ fn a_wrong_configuration_names_the_key() {
             "limits.body_bytes",
         ),
         (
+            "an admin listener for everybody",
+            format!("{MINIMAL}[admin]\nlisten = \"0.0.0.0:8081\"\n"),
+            "admin.token_file",
+        ),
+        (
+            "an admin listener where callers connect",
+            format!("{MINIMAL}[admin]\nlisten = \"127.0.0.1:8080\"\n"),
+            "admin.listen",
+        ),
+        (
             "an origin with a path",
             format!("{MINIMAL}[cors]\norigins = [\"https://chat.example/\"]\n"),
             "an origin is",

@@ -16,6 +16,7 @@ use crate::{
         attest::{self, AttestError},
         body::ReplyBody,
         error::{Error, NodeFailure},
+        metrics::Shed,
         node::{Node, Verified},
     },
     openai::RequestError,
@@ -52,10 +53,10 @@ impl Shared {
         nonce: &Nonce,
     ) -> Result<Bytes, Error> {
         // Each question is work for the node's processor: few at once, and none waits.
-        let _one_of_few = self
-            .questions
-            .try_acquire()
-            .map_err(|_| Error::Overloaded)?;
+        let _one_of_few = self.questions.try_acquire().map_err(|_| {
+            self.metrics.shed(Shed::Questions);
+            Error::Overloaded
+        })?;
         let request = Request::get(format!("/v1/attestation?nonce={nonce}"))
             .header(ACCEPT, "application/json")
             .body(Full::default());

@@ -40,7 +40,7 @@ impl Shared {
         parts: &Parts,
         mut body: Incoming,
     ) -> Response<ReplyBody> {
-        let mut record = Record::new(id, route.path());
+        let mut record = Record::new(id, route.path(), &self.metrics);
         let carrying = self.try_carry(route, parts, &mut body, &mut record);
         match carrying.await {
             Ok(begun) => self.relay(begun, record),
@@ -105,6 +105,9 @@ impl Shared {
             .locks
             .take(id, caller, &outside.model, &outside.node_key)?;
         record.model = Some(Arc::clone(&lock.model));
+        if let Ok(served) = self.nodes.snapshot().model(&lock.model) {
+            record.asks(served);
+        }
         let verified = self.verified(&lock.node.node).await?;
         check_key(&verified, &lock.key, self.clock.now())?;
         let request = confidential(path, &lock.node.node, record.id, outside.stream, content);
@@ -172,7 +175,9 @@ impl Shared {
         record.node = Some(Arc::clone(&verified.id));
         record.tries = 1;
         let request = request.map_err(|error| NodeFailure::from(ExchangeError::from(error)))?;
-        let response = self.send_once(&node.node, &verified, request).await?;
+        let sent = self.send_once(&node.node, &verified, request).await;
+        let response = sent.inspect_err(|failure| record.try_failed(&node.node, failure))?;
+        record.answered_by(&node.node);
         Ok(Begun {
             response,
             verified,

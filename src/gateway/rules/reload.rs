@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use super::{Attempt, Rules, Seen, Sources};
-use crate::gateway::StartError;
+use crate::gateway::{
+    StartError,
+    metrics::{Reloaded, Reloads},
+};
 
 /// How long a look at the files may take before it is complained of, again and again.
 const LOOK_TIME: Duration = Duration::from_secs(30);
@@ -42,6 +45,7 @@ pub(in crate::gateway) struct Reloader {
     failed: bool,
     /// What differs from that, since the last look.
     changed: Option<Seen>,
+    counts: Option<Arc<Reloads>>,
 }
 
 impl Reloader {
@@ -59,7 +63,13 @@ impl Reloader {
             seen: first.seen,
             failed: false,
             changed: None,
+            counts: None,
         })
+    }
+
+    /// Has what comes of files counted.
+    pub(in crate::gateway) fn count_in(&mut self, counts: Arc<Reloads>) {
+        self.counts = Some(counts);
     }
 
     pub(in crate::gateway) fn rules(&self) -> watch::Receiver<Arc<Rules>> {
@@ -139,6 +149,7 @@ impl Reloader {
     }
 
     fn take(&mut self, attempt: Attempt) {
+        self.count(&attempt, &self.in_force.borrow());
         self.failed = attempt.rules.is_err() || attempt.complaint.is_some();
         self.changed = None;
         (self.named, self.seen) = (attempt.named, attempt.seen);
@@ -178,6 +189,29 @@ impl Reloader {
                 policy = before.policy_digest,
                 "policy not taken: the one before stays in force",
             ),
+        }
+    }
+
+    fn count(&self, attempt: &Attempt, before: &Rules) {
+        let Some(counts) = &self.counts else { return };
+        let of = |what, is_same| match is_same {
+            true => counts.unchanged(what),
+            false => counts.applied(what),
+        };
+        let Ok(rules) = &attempt.rules else {
+            return counts.refused(Reloaded::Policy);
+        };
+        of(
+            Reloaded::Policy,
+            rules.policy_digest == before.policy_digest,
+        );
+        if attempt.complaint.is_some() {
+            counts.refused(Reloaded::Bundle);
+        } else if rules.bundle_digest.is_some() {
+            of(
+                Reloaded::Bundle,
+                rules.bundle_digest == before.bundle_digest,
+            );
         }
     }
 }

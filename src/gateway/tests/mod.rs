@@ -8,6 +8,7 @@ pub(crate) mod fake;
 mod fleet;
 mod harness;
 mod health;
+mod metrics;
 mod refusals;
 mod retries;
 mod selection;

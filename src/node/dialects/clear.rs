@@ -79,7 +79,7 @@ impl Clear {
     }
 
     /// The `code` member.
-    const fn code(self) -> &'static str {
+    pub(super) const fn code(self) -> &'static str {
         match self {
             Self::NotSealed => "not_sealed",
             Self::EncapsulatedKey | Self::Ehbp(_) => "invalid_encapsulation",

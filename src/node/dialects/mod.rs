@@ -57,7 +57,7 @@ impl ReplayTables {
         }
     }
 
-    fn of(&self, dialect: Dialect) -> &ReplayTable {
+    pub(super) fn of(&self, dialect: Dialect) -> &ReplayTable {
         match dialect {
             Dialect::Ehbp => &self.ehbp,
             Dialect::Seed => &self.seed,
@@ -97,14 +97,14 @@ pub(super) async fn answer(
     endpoint: Endpoint,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let mut record = Record::begin();
+    let mut record = Record::begin(&state.metrics);
     record.dialect = Some(dialect.as_str());
     record.path = Some(endpoint.path());
     let (head, mut body) = request.into_parts();
     let (opened, place) = match take(state, dialect, &head, &mut body, &mut record).await {
         Ok(taken) => taken,
         Err(clear) => {
-            record.refused_with(clear.status());
+            record.refused_with(clear.status(), clear.code());
             if clear.lets_the_body_come() {
                 request::discard(body).await;
             }
@@ -114,7 +114,7 @@ pub(super) async fn answer(
     let claimed = claim(state, dialect, &opened, &head);
     if claimed == Err(ClaimError::Ended) {
         let clear = Clear::key_ended(dialect);
-        record.refused_with(clear.status());
+        record.refused_with(clear.status(), clear.code());
         return clear.response();
     }
     let id = request_id(&head.headers);

@@ -20,6 +20,8 @@ pub(crate) struct Process {
     child: Child,
     /// The base URL of the ready line.
     pub(crate) url: String,
+    /// The base URL of its admin listener; empty without one.
+    pub(crate) admin: String,
     log: PathBuf,
     /// Kept open: a closed pipe would be an error of the process.
     stdout: BufReader<ChildStdout>,
@@ -34,6 +36,13 @@ impl Process {
         match line.split_once(" listening on ") {
             Some((_, url)) => url.clone_into(&mut process.url),
             None => panic!("{role} did not start: {line:?}\n{}", process.log()),
+        }
+        if std::fs::read_to_string(config).unwrap().contains("[admin]") {
+            let line = process.line().await;
+            let begin = format!("sealgate {role} admin listening on ");
+            line.strip_prefix(&begin)
+                .unwrap()
+                .clone_into(&mut process.admin);
         }
         process
     }
@@ -55,6 +64,7 @@ impl Process {
         Self {
             child,
             url: String::new(),
+            admin: String::new(),
             log,
             stdout,
         }

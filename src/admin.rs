@@ -1,0 +1,291 @@
+//! The admin listener of a role: `/metrics`, `/health` and `/readyz`, at an address of its own.
+//!
+//! It is for whoever operates the role, and outlives the role's own listener, so that a drain can be
+//! watched to its end. What it holds is bounded by small constants. With a token every path wants
+//! it; without one, only a request that names this machine is answered, since a page in a browser
+//! can point a name of its own at a loopback address.
+
+use std::{borrow::Cow, convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER,
+        WWW_AUTHENTICATE,
+    },
+    request::Parts,
+};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::service_fn};
+use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{admin::TokenDigest, gateway::is_loopback_host},
+    listener::{Limits, serve_connections},
+    openai::{Code, ErrorObject},
+    telemetry::metrics::{Accepts, Exposition},
+};
+
+/// A few scrapers and a person; what is slow or idle goes soon.
+const LIMITS: Limits = Limits {
+    connections: 16,
+    head_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(120),
+    write_timeout: Duration::from_secs(10),
+    shutdown_timeout: Duration::from_secs(1),
+};
+
+/// An admin listener that does not answer yet.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+    token: Option<TokenDigest>,
+}
+
+/// What it shows of its role.
+pub(crate) struct Pages {
+    pub(crate) metrics: Exposition,
+    /// Why the role is not ready, if it is not.
+    pub(crate) unready: Box<dyn Fn() -> Option<&'static str> + Send + Sync>,
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pages")
+    }
+}
+
+impl Admin {
+    /// Listens.
+    ///
+    /// # Errors
+    /// The system's, if the address cannot be listened on.
+    pub(crate) async fn bind(address: SocketAddr, token: Option<TokenDigest>) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self {
+            address: listener.local_addr()?,
+            listener,
+            token,
+        })
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop`.
+    pub(crate) async fn serve(self, pages: Pages, stop: CancellationToken) {
+        let asked = Arc::new((pages, self.token));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let asked = Arc::clone(&asked);
+            async move {
+                let (parts, _) = request.into_parts();
+                let answering = spawn_blocking(move || answer(&asked.0, asked.1.as_ref(), &parts));
+                let answered = answering.await;
+                Ok::<_, Infallible>(answered.unwrap_or_else(|_| refusal(Code::Internal)))
+            }
+        });
+        serve_connections(self.listener, service, LIMITS, stop).await;
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn answer(pages: &Pages, token: Option<&TokenDigest>, parts: &Parts) -> Answer {
+    let may_ask = match token {
+        Some(token) => bearer(parts).is_some_and(|given| token.is_of(given)),
+        None => names_this_machine(parts),
+    };
+    if !may_ask {
+        return match token {
+            Some(_) => refusal(Code::InvalidApiKey),
+            None => refusal(Code::NotFound),
+        };
+    }
+    let path = parts.uri.path();
+    if !matches!(path, "/metrics" | "/health" | "/readyz") {
+        return refusal(Code::NotFound);
+    }
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return refusal(Code::MethodNotAllowed);
+    }
+    match path {
+        "/metrics" => metrics(pages, parts),
+        "/readyz" => match (pages.unready)() {
+            Some(why) => unready(why),
+            None => json(br#"{"message":"ok"}"#),
+        },
+        _ => json(br#"{"message":"ok"}"#),
+    }
+}
+
+fn metrics(pages: &Pages, parts: &Parts) -> Answer {
+    let accept = parts.headers.get(ACCEPT);
+    let accept = accept.and_then(|value| value.to_str().ok());
+    let format = Accepts(accept.unwrap_or_default()).format();
+    match pages.metrics.render(format) {
+        Ok(page) => of_type(format.media_type(), page),
+        Err(_) => refusal(Code::Internal),
+    }
+}
+
+fn unready(why: &'static str) -> Answer {
+    let message = serde_json::json!({ "message": why }).to_string();
+    let mut response = of_type("application/json", message);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    response
+}
+
+fn json(body: &'static [u8]) -> Answer {
+    of_type("application/json", body)
+}
+
+fn of_type(media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn refusal(code: Code) -> Answer {
+    let message = match code {
+        Code::InvalidApiKey => "The admin token is missing or wrong. Send it as a bearer token.",
+        Code::NotFound => "Here are /metrics, /health and /readyz.",
+        Code::MethodNotAllowed => "This path takes GET and HEAD.",
+        _ => "The page cannot be made.",
+    };
+    let object = ErrorObject {
+        message: Cow::Borrowed(message),
+        kind: code.kind(),
+        param: None,
+        code: Some(code.code()),
+    };
+    let mut response = of_type("application/json", object.to_json());
+    *response.status_mut() = code.status();
+    let headers = response.headers_mut();
+    match code {
+        Code::InvalidApiKey => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Code::MethodNotAllowed => {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// The token of the one `Authorization: Bearer` field.
+fn bearer(parts: &Parts) -> Option<&[u8]> {
+    let mut values = parts.headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
+    let is_only = values.next().is_none();
+    (is_only && scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
+}
+
+fn names_this_machine(parts: &Parts) -> bool {
+    let authority = match (parts.uri.authority(), parts.headers.get(HOST)) {
+        (Some(authority), _) => Some(authority.clone()),
+        (None, Some(host)) => host.as_bytes().try_into().ok(),
+        (None, None) => return true,
+    };
+    authority.is_some_and(|authority| is_loopback_host(authority.host()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::{Page, Source};
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn collect(&self, _: &mut Page<'_>) -> fmt::Result {
+            Ok(())
+        }
+    }
+
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn status(token: Option<&TokenDigest>, method: &str, path: &str, fields: Fields<'_>) -> u16 {
+        let pages = Pages {
+            metrics: Exposition::new("test", Nothing),
+            unready: Box::new(|| Some("draining")),
+        };
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let response = answer(&pages, token, &parts);
+        response.status().as_u16()
+    }
+
+    #[test]
+    fn paths_methods_and_hosts() {
+        let cases: [(&str, &str, Fields<'_>, u16); 9] = [
+            ("GET", "/metrics", &[], 200),
+            ("HEAD", "/metrics", &[("host", "127.0.0.1:8081")], 200),
+            ("GET", "/metrics?x=1", &[("host", "localhost")], 200),
+            ("GET", "/health", &[], 200),
+            ("GET", "/readyz", &[], 503),
+            ("POST", "/metrics", &[], 405),
+            ("GET", "/", &[], 404),
+            ("GET", "/metrics/", &[], 404),
+            ("GET", "/metrics", &[("host", "rebound.example:8081")], 404),
+        ];
+        for (method, path, fields, expected) in cases {
+            assert_eq!(
+                status(None, method, path, fields),
+                expected,
+                "{method} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn with_a_token_every_path_wants_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), "0123456789abcdef").unwrap();
+        let value: crate::config::admin::AdminConfig<1> =
+            toml::from_str("token_file = \"token\"").unwrap();
+        let path = dir.path().join("x.toml");
+        let config = crate::config::Loaded { value, path };
+        let token = config.value.token(&config).unwrap().unwrap();
+        let right = ("authorization", "Bearer 0123456789abcdef");
+        let cases: [(&str, Fields<'_>, u16); 8] = [
+            ("/metrics", &[right], 200),
+            ("/metrics", &[right, ("host", "gateway.example")], 200),
+            ("/health", &[], 401),
+            ("/metrics", &[], 401),
+            ("/nothing", &[], 401),
+            (
+                "/metrics",
+                &[("authorization", "Bearer 0123456789abcdeg")],
+                401,
+            ),
+            (
+                "/metrics",
+                &[("authorization", "Basic 0123456789abcdef")],
+                401,
+            ),
+            ("/metrics", &[right, right], 401),
+        ];
+        for (path, fields, expected) in cases {
+            assert_eq!(
+                status(Some(&token), "GET", path, fields),
+                expected,
+                "{path} {fields:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! The gateway's metrics, each read at its home when somebody asks.
+
+use std::{collections::HashSet, fmt, sync::Arc};
+
+use super::{ENDPOINTS, ModelCounts, OTHER, RECORDED, Recorded, Reloaded, as_u64};
+use crate::{
+    gateway::{Shared, archive::Watch, health::Standing, node::Node},
+    listener::ConnectionCounts,
+    telemetry::metrics::{Family, Histogram, Page, Source},
+};
+
+const BUILD: Family<1> = Family::gauge("build_info", ["version"], "1, with the program's version.");
+const REQUESTS: Family<5> = Family::counter(
+    "requests",
+    ["endpoint", "model", "outcome", "code", "status"],
+    "Requests that have ended.",
+);
+const TOOK: Family<1> = Family::histogram(
+    "request_duration_seconds",
+    ["endpoint"],
+    "Time from a request's head to the last byte of its reply.",
+);
+const FIRST_BYTE: Family<1> = Family::histogram(
+    "time_to_first_byte_seconds",
+    ["endpoint"],
+    "Time from a request's head to the beginning of a node's reply.",
+);
+const RECEIVED: Family<1> = Family::counter(
+    "request_body_bytes",
+    ["endpoint"],
+    "Bytes of requests' bodies.",
+);
+const SENT: Family<1> = Family::counter(
+    "reply_body_bytes",
+    ["endpoint"],
+    "Bytes of replies' bodies.",
+);
+const PROMPT_TOKENS: Family<1> = Family::counter(
+    "prompt_tokens",
+    ["model"],
+    "Tokens of prompts, as engines count them.",
+);
+const COMPLETION_TOKENS: Family<1> = Family::counter(
+    "completion_tokens",
+    ["model"],
+    "Tokens of completions, as engines count them.",
+);
+const IN_FLIGHT: Family<0> = Family::gauge(
+    "requests_in_flight",
+    [],
+    "Requests that hold a place until their last byte.",
+);
+const IN_FLIGHT_LIMIT: Family<0> =
+    Family::gauge("requests_in_flight_limit", [], "Places for requests.");
+const BODIES: Family<0> = Family::gauge(
+    "bodies_held_bytes",
+    [],
+    "Room that requests' bodies hold, in steps of 1 KiB.",
+);
+const BODIES_LIMIT: Family<0> =
+    Family::gauge("bodies_held_limit_bytes", [], "Room for requests' bodies.");
+const SHED: Family<1> = Family::counter(
+    "requests_shed",
+    ["reason"],
+    "Requests and connections that were shed at once.",
+);
+const CONNECTIONS: Family<0> = Family::gauge(
+    "connections_open",
+    [],
+    "Connections of callers that are open.",
+);
+const CONNECTIONS_LIMIT: Family<0> = Family::gauge(
+    "connections_limit",
+    [],
+    "Connections of callers that may be open.",
+);
+const ACCEPTED: Family<0> = Family::counter(
+    "connections_accepted",
+    [],
+    "Connections of callers that were served.",
+);
+const REFUSED: Family<0> = Family::counter(
+    "connections_refused",
+    [],
+    "Connections that were closed at the limit.",
+);
+const TRIES: Family<0> = Family::counter("tries", [], "Exchanges with nodes that requests began.");
+const RETRIES: Family<0> = Family::counter(
+    "retries",
+    [],
+    "Exchanges with another node after one failed.",
+);
+const RETRIES_REFUSED: Family<0> = Family::counter(
+    "retries_refused",
+    [],
+    "Exchanges that the retry budget did not allow.",
+);
+const RETRYING: Family<0> = Family::gauge(
+    "retries_in_flight",
+    [],
+    "Retries whose requests have not ended.",
+);
+const RESEALS: Family<0> = Family::counter(
+    "reseals",
+    [],
+    "Exchanges that were sealed again to the same node, attested again.",
+);
+const FAILURES: Family<1> = Family::counter(
+    "exchange_failures",
+    ["class"],
+    "Exchanges with nodes that failed.",
+);
+const NODES: Family<0> = Family::gauge("nodes", [], "Nodes that are known, verified or not.");
+const NODE_IN_FLIGHT: Family<2> = Family::gauge(
+    "node_requests_in_flight",
+    NODE,
+    "Requests that the node works for.",
+);
+const NODE_VERIFIED: Family<2> = Family::gauge(
+    "node_verified",
+    NODE,
+    "1 while the node has an appraisal that holds.",
+);
+const NODE_STANDING: Family<3> = Family::gauge(
+    "node_standing",
+    ["node", "url", "standing"],
+    "1 for how the node stands with requests.",
+);
+const NODE_REMAINING: Family<2> = Family::gauge(
+    "node_appraisal_remaining_seconds",
+    NODE,
+    "Time until the node's appraisal ends; 0 without one.",
+);
+const NODE_ANSWERS: Family<2> =
+    Family::counter("node_answers", NODE, "Exchanges whose reply has begun.");
+const NODE_FAILURES: Family<3> = Family::counter(
+    "node_failures",
+    ["node", "url", "class"],
+    "Exchanges with the node that failed.",
+);
+const APPRAISALS: Family<4> = Family::counter(
+    "node_appraisals",
+    ["node", "url", "verdict", "reason"],
+    "Appraisals of the node.",
+);
+const RELOADS: Family<2> = Family::counter(
+    "reloads",
+    ["file", "outcome"],
+    "Files that were read again while the gateway serves.",
+);
+const RELOADED: Family<1> = Family::gauge(
+    "last_good_reload_timestamp_seconds",
+    ["file"],
+    "Unix time when the file was last read again and found good; 0 for never.",
+);
+const ARCHIVE_QUEUE: Family<0> =
+    Family::gauge("archive_queue", [], "Verdicts that wait to be written.");
+const ARCHIVE_LIMIT: Family<0> = Family::gauge(
+    "archive_queue_limit",
+    [],
+    "Places in that queue; 0 without an archive.",
+);
+const ARCHIVED: Family<1> = Family::counter(
+    "archived_verdicts",
+    ["outcome"],
+    "Verdicts handed to the archive.",
+);
+const DRAINING: Family<0> = Family::gauge("draining", [], "1 once the gateway is told to stop.");
+
+/// The labels of all that is said of one node.
+const NODE: [&str; 2] = ["node", "url"];
+
+/// Every metric that is written, in that order.
+#[cfg(test)]
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 37] = [
+    BUILD.row(),
+    DRAINING.row(),
+    REQUESTS.row(),
+    PROMPT_TOKENS.row(),
+    COMPLETION_TOKENS.row(),
+    TOOK.row(),
+    FIRST_BYTE.row(),
+    RECEIVED.row(),
+    SENT.row(),
+    IN_FLIGHT.row(),
+    IN_FLIGHT_LIMIT.row(),
+    BODIES.row(),
+    BODIES_LIMIT.row(),
+    SHED.row(),
+    CONNECTIONS.row(),
+    CONNECTIONS_LIMIT.row(),
+    ACCEPTED.row(),
+    REFUSED.row(),
+    TRIES.row(),
+    RETRIES.row(),
+    RETRIES_REFUSED.row(),
+    RETRYING.row(),
+    RESEALS.row(),
+    FAILURES.row(),
+    NODES.row(),
+    NODE_IN_FLIGHT.row(),
+    NODE_VERIFIED.row(),
+    NODE_STANDING.row(),
+    NODE_REMAINING.row(),
+    NODE_ANSWERS.row(),
+    NODE_FAILURES.row(),
+    APPRAISALS.row(),
+    RELOADS.row(),
+    RELOADED.row(),
+    ARCHIVE_QUEUE.row(),
+    ARCHIVE_LIMIT.row(),
+    ARCHIVED.row(),
+];
+
+/// Reads the numbers of one gateway.
+pub(in crate::gateway) struct Scrape {
+    pub(in crate::gateway) shared: Arc<Shared>,
+    pub(in crate::gateway) connections: Arc<ConnectionCounts>,
+    pub(in crate::gateway) connection_limit: usize,
+    pub(in crate::gateway) archive: Option<Watch>,
+}
+
+impl Source for Scrape {
+    fn collect(&self, page: &mut Page<'_>) -> fmt::Result {
+        let version = env!("CARGO_PKG_VERSION");
+        page.family(&BUILD, |series| series.number([version], 1))?;
+        page.number(&DRAINING, self.shared.is_draining().into())?;
+        self.requests(page)?;
+        self.endpoints(page)?;
+        self.limits(page)?;
+        self.exchanges(page)?;
+        self.nodes(page)?;
+        self.reloads(page)?;
+        self.archive(page)
+    }
+}
+
+impl Scrape {
+    fn requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let snapshot = self.shared.nodes.snapshot();
+        let other = [&self.shared.metrics.other, snapshot.other_counts()];
+        let own = || snapshot.counted_models();
+        page.family(&REQUESTS, |series| {
+            for ([endpoint, outcome, code, class], count) in summed(other) {
+                series.number([endpoint, OTHER, outcome, code, class], count)?;
+            }
+            for (name, counts) in own() {
+                for ([endpoint, outcome, code, class], count) in counts.requests() {
+                    series.number([endpoint, name, outcome, code, class], count)?;
+                }
+            }
+            Ok(())
+        })?;
+        let tokens = |page: &mut Page<'_>, family, of: fn(&ModelCounts) -> u64| {
+            page.family(family, |series| {
+                series.number([OTHER], other.map(of).iter().sum())?;
+                own().try_for_each(|(name, counts)| series.number([name], of(counts)))
+            })
+        };
+        tokens(page, &PROMPT_TOKENS, |counts| counts.prompt_tokens.get())?;
+        tokens(page, &COMPLETION_TOKENS, |counts| {
+            counts.completion_tokens.get()
+        })
+    }
+
+    fn endpoints(&self, page: &mut Page<'_>) -> fmt::Result {
+        let recorded = || {
+            ENDPOINTS
+                .iter()
+                .take(RECORDED)
+                .zip(&self.shared.metrics.recorded)
+        };
+        let times = |page: &mut Page<'_>, family, of: fn(&Recorded) -> &Histogram| {
+            page.family(family, |series| {
+                recorded().try_for_each(|(path, it)| series.times([path], of(it)))
+            })
+        };
+        times(page, &TOOK, |it| &it.took)?;
+        times(page, &FIRST_BYTE, |it| &it.first_byte)?;
+        let bytes = |page: &mut Page<'_>, family, of: fn(&Recorded) -> u64| {
+            page.family(family, |series| {
+                recorded().try_for_each(|(path, it)| series.number([path], of(it)))
+            })
+        };
+        bytes(page, &RECEIVED, |it| it.bytes_in.get())?;
+        bytes(page, &SENT, |it| it.bytes_out.get())
+    }
+
+    fn limits(&self, page: &mut Page<'_>) -> fmt::Result {
+        let admission = &self.shared.admission;
+        page.number(&IN_FLIGHT, as_u64(admission.in_flight()))?;
+        page.number(&IN_FLIGHT_LIMIT, as_u64(admission.places()))?;
+        page.number(&BODIES, as_u64(admission.bodies_bytes()))?;
+        page.number(&BODIES_LIMIT, as_u64(admission.most_bodies_bytes()))?;
+        page.family(&SHED, |series| {
+            for (reason, count) in admission.shed() {
+                series.number([reason], count)?;
+            }
+            series.number(["connections"], self.connections.refused())?;
+            let elsewhere = self.shared.metrics.shed.counts();
+            elsewhere
+                .into_iter()
+                .try_for_each(|(reason, count)| series.number(reason, count))
+        })?;
+        page.number(&CONNECTIONS, self.connections.open())?;
+        page.number(&CONNECTIONS_LIMIT, as_u64(self.connection_limit))?;
+        page.number(&ACCEPTED, self.connections.accepted())?;
+        page.number(&REFUSED, self.connections.refused())
+    }
+
+    fn exchanges(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (metrics, admission) = (&self.shared.metrics, &self.shared.admission);
+        page.number(&TRIES, metrics.tries.get())?;
+        page.number(&RETRIES, metrics.retries.get())?;
+        page.number(&RETRIES_REFUSED, admission.refused_retries())?;
+        page.number(&RETRYING, as_u64(admission.retries_in_flight()))?;
+        page.number(&RESEALS, metrics.reseals.get())?;
+        page.family(&FAILURES, |series| {
+            let mut counts = metrics.failures.counts().into_iter();
+            counts.try_for_each(|(class, count)| series.number(class, count))
+        })
+    }
+
+    fn nodes(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = self.shared.nodes.all();
+        let mut urls = HashSet::new();
+        let nodes: Vec<_> = all
+            .iter()
+            .map(|node| Named::of(node, &self.shared))
+            .filter(|named| urls.insert(named.url.clone()))
+            .collect();
+        page.number(&NODES, as_u64(all.len()))?;
+        let each = |page: &mut Page<'_>, family, of: fn(&Named<'_>) -> u64| {
+            page.family(family, |series| {
+                nodes
+                    .iter()
+                    .try_for_each(|it| series.number(it.labels(), of(it)))
+            })
+        };
+        each(page, &NODE_IN_FLIGHT, |it| it.node.in_flight().into())?;
+        each(page, &NODE_VERIFIED, |it| it.remaining.is_some().into())?;
+        page.family(&NODE_STANDING, |series| {
+            nodes.iter().try_for_each(|it| {
+                let standing = match it.node.standing() {
+                    Standing::Good => "good",
+                    Standing::OnTrial => "on_trial",
+                    Standing::Avoided => "avoided",
+                    Standing::Out => "out",
+                    Standing::Barred => "barred",
+                };
+                series.number([&it.id, &it.url, standing], 1)
+            })
+        })?;
+        page.family(&NODE_REMAINING, |series| {
+            let remaining = |it: &Named<'_>| it.remaining.unwrap_or_default();
+            nodes
+                .iter()
+                .try_for_each(|it| series.fraction(it.labels(), remaining(it)))
+        })?;
+        each(page, &NODE_ANSWERS, |it| it.node.counts.answers.get())?;
+        page.family(&NODE_FAILURES, |series| {
+            nodes.iter().try_for_each(|it| {
+                let mut counts = it.node.counts.failures.counts().into_iter();
+                counts.try_for_each(|([class], n)| series.number([&it.id, &it.url, class], n))
+            })
+        })?;
+        page.family(&APPRAISALS, |series| {
+            nodes.iter().try_for_each(|it| {
+                let mut counts = it.node.counts.appraisals.counts().into_iter();
+                counts.try_for_each(|([verdict, reason], count)| {
+                    series.number([&it.id, &it.url, verdict, reason], count)
+                })
+            })
+        })
+    }
+
+    fn reloads(&self, page: &mut Page<'_>) -> fmt::Result {
+        let reloads = &self.shared.metrics.reloads;
+        page.family(&RELOADS, |series| {
+            let mut counts = reloads.counts.counts().into_iter();
+            counts.try_for_each(|(words, count)| series.number(words, count))
+        })?;
+        page.family(&RELOADED, |series| {
+            let mut each = Reloaded::ALL.iter().zip(&reloads.last_good);
+            each.try_for_each(|(what, last)| {
+                let last = last.load(std::sync::atomic::Ordering::Relaxed);
+                series.number([what.as_str()], last)
+            })
+        })
+    }
+
+    fn archive(&self, page: &mut Page<'_>) -> fmt::Result {
+        let archive = self.archive.as_ref();
+        page.number(&ARCHIVE_QUEUE, as_u64(archive.map_or(0, Watch::waiting)))?;
+        page.number(&ARCHIVE_LIMIT, as_u64(archive.map_or(0, Watch::capacity)))?;
+        page.family(&ARCHIVED, |series| {
+            let Some(archive) = archive else {
+                return Ok(());
+            };
+            series.number(["written"], archive.written())?;
+            series.number(["failed"], archive.failed())
+        })
+    }
+}
+
+/// The counts of several as those of one.
+fn summed(all: [&ModelCounts; 2]) -> Vec<([&'static str; 4], u64)> {
+    let mut sums = std::collections::BTreeMap::new();
+    for (labels, count) in all.into_iter().flat_map(ModelCounts::requests) {
+        let sum: &mut u64 = sums.entry(labels).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    sums.into_iter().collect()
+}
+
+/// A node under its labels.
+struct Named<'a> {
+    node: &'a Node,
+    /// The id that it had last; empty before it was ever verified.
+    id: String,
+    url: String,
+    /// Seconds until its appraisal ends; `None` if none holds.
+    remaining: Option<f64>,
+}
+
+impl<'a> Named<'a> {
+    fn of(node: &'a Arc<Node>, shared: &Shared) -> Self {
+        let now = shared.clock.now();
+        let verified = node.verified().filter(|it| !it.has_ended(now));
+        let remaining = verified.map(|it| it.left(now).as_secs_f64());
+        Self {
+            id: node.last_id().map_or_else(String::new, |id| id.to_string()),
+            url: node.url.to_string(),
+            remaining,
+            node,
+        }
+    }
+
+    fn labels(&self) -> [&str; 2] {
+        [&self.id, &self.url]
+    }
+}
