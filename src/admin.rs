@@ -22,7 +22,11 @@ use tokio::{net::TcpListener, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{admin::TokenDigest, gateway::is_loopback_host},
+    config::{
+        ConfigError, Loaded,
+        admin::{AdminConfig, TokenDigest},
+        gateway::is_loopback_host,
+    },
     listener::{Limits, serve_connections},
     openai::{Code, ErrorObject},
     telemetry::metrics::{Accepts, Exposition},
@@ -59,18 +63,37 @@ impl fmt::Debug for Pages {
     }
 }
 
+/// Why there is no admin listener.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
 impl Admin {
-    /// Listens.
+    /// Listens, if a role's configuration has the table for it.
     ///
     /// # Errors
-    /// The system's, if the address cannot be listened on.
-    pub(crate) async fn bind(address: SocketAddr, token: Option<TokenDigest>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        Ok(Self {
-            address: listener.local_addr()?,
+    /// [`AdminError`] if the token cannot be read, or the address cannot be listened on.
+    pub(crate) async fn open<T, const PORT: u16>(
+        config: &Loaded<T>,
+        table: Option<&AdminConfig<PORT>>,
+    ) -> Result<Option<Self>, AdminError> {
+        let Some(table) = table else { return Ok(None) };
+        let token = table.token(config)?;
+        let address = table.listen;
+        let listen = |source| AdminError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        Ok(Some(Self {
+            address: listener.local_addr().map_err(listen)?,
             listener,
             token,
-        })
+        }))
     }
 
     /// The address that it listens on.
@@ -79,7 +102,7 @@ impl Admin {
     }
 
     /// Answers until `stop`.
-    pub(crate) async fn serve(self, pages: Pages, stop: CancellationToken) {
+    async fn serve(self, pages: Pages, stop: CancellationToken) {
         let asked = Arc::new((pages, self.token));
         let service = service_fn(move |request: Request<Incoming>| {
             let asked = Arc::clone(&asked);
@@ -91,6 +114,21 @@ impl Admin {
             }
         });
         serve_connections(self.listener, service, LIMITS, stop).await;
+    }
+}
+
+/// Has the listener answer from now on, if there is one. To wait for what is returned, or to drop it,
+/// ends that.
+pub(crate) fn serve_beside(admin: Option<(Admin, Pages)>) -> impl Future<Output = ()> {
+    let stop = CancellationToken::new();
+    let serving = admin.map(|(admin, pages)| tokio::spawn(admin.serve(pages, stop.clone())));
+    let stopping = stop.drop_guard();
+    async move {
+        drop(stopping);
+        if let Some(serving) = serving {
+            // It has nothing to lose, whatever became of it.
+            let _ = serving.await;
+        }
     }
 }
 
@@ -256,10 +294,9 @@ mod tests {
     fn with_a_token_every_path_wants_it() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "0123456789abcdef").unwrap();
-        let value: crate::config::admin::AdminConfig<1> =
-            toml::from_str("token_file = \"token\"").unwrap();
+        let value: AdminConfig<1> = toml::from_str("token_file = \"token\"").unwrap();
         let path = dir.path().join("x.toml");
-        let config = crate::config::Loaded { value, path };
+        let config = Loaded { value, path };
         let token = config.value.token(&config).unwrap().unwrap();
         let right = ("authorization", "Bearer 0123456789abcdef");
         let cases: [(&str, Fields<'_>, u16); 8] = [

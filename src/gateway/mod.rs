@@ -92,7 +92,7 @@ use self::{
 };
 pub use self::{rules::Reload, self_test::SelfTestError};
 use crate::{
-    admin::{Admin, Pages},
+    admin::{Admin, AdminError, Pages, serve_beside},
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
@@ -142,6 +142,15 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl From<AdminError> for StartError {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Config(error) => Self::Config(error),
+            AdminError::Listen { address, source } => Self::Listen { address, source },
+        }
+    }
 }
 
 /// A gateway that listens.
@@ -256,7 +265,7 @@ impl Gateway {
         let address = value.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let admin = listen_to_admin(&config).await?;
+        let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
         Ok(Self {
             address: listener.local_addr().map_err(listen)?,
             listener,
@@ -320,13 +329,20 @@ impl Gateway {
         } = self;
         let stop = CancellationToken::new();
         let connections = Arc::<ConnectionCounts>::default();
-        let scrape = Scrape {
-            shared: Arc::clone(&shared),
-            connections: Arc::clone(&connections),
-            connection_limit: limits.connections,
-            archive,
-        };
-        let administered = administer(admin, scrape);
+        let administered = serve_beside(admin.map(|admin| {
+            let (scraped, asked) = (Arc::clone(&shared), Arc::clone(&shared));
+            let scrape = Scrape {
+                shared: scraped,
+                connections: Arc::clone(&connections),
+                connection_limit: limits.connections,
+                archive,
+            };
+            let pages = Pages {
+                metrics: Exposition::new("sealgate_gateway", scrape),
+                unready: Box::new(move || asked.unready()),
+            };
+            (admin, pages)
+        }));
         let tasks = TaskTracker::new();
         let archive_ended = beside.start(&shared, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
@@ -349,37 +365,6 @@ impl Gateway {
             let _ = timeout(ARCHIVE_GRACE, ended).await;
         }
         administered.await;
-    }
-}
-
-/// Listens for the operator, if the configuration says so.
-async fn listen_to_admin(config: &Loaded<GatewayConfig>) -> Result<Option<Admin>, StartError> {
-    let Some(admin) = &config.value.admin else {
-        return Ok(None);
-    };
-    let (address, token) = (admin.listen, admin.token(config)?);
-    let listening = Admin::bind(address, token).await;
-    let listening = listening.map_err(|source| StartError::Listen { address, source });
-    listening.map(Some)
-}
-
-/// Shows a gateway to its operator from now on; what is returned ends that.
-fn administer(admin: Option<Admin>, scrape: Scrape) -> impl Future<Output = ()> {
-    let stop = CancellationToken::new();
-    let serving = admin.map(|admin| {
-        let shared = Arc::clone(&scrape.shared);
-        let pages = Pages {
-            metrics: Exposition::new("sealgate_gateway", scrape),
-            unready: Box::new(move || shared.unready()),
-        };
-        tokio::spawn(admin.serve(pages, stop.clone()))
-    });
-    async move {
-        stop.cancel();
-        if let Some(serving) = serving {
-            // It has nothing to lose, whatever became of it.
-            let _ = serving.await;
-        }
     }
 }
 

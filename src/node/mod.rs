@@ -22,7 +22,7 @@ use self::{
     replay::ReplayTable, request::Buffered, statement::Identity, time::SteadyClock,
 };
 use crate::{
-    admin::{Admin, Pages},
+    admin::{Admin, AdminError, Pages, serve_beside},
     clock::Clock,
     config::{
         ConfigError, Loaded,
@@ -101,6 +101,15 @@ pub enum StartError {
     },
 }
 
+impl From<AdminError> for StartError {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Config(error) => Self::Config(error),
+            AdminError::Listen { address, source } => Self::Listen { address, source },
+        }
+    }
+}
+
 /// A node that listens and does not yet answer.
 #[must_use = "a node answers once it is served"]
 pub struct Node {
@@ -163,7 +172,7 @@ impl Node {
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let admin = listen_to_admin(&config).await?;
+        let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
         let config = config.value;
         let state = State {
             metrics: Arc::default(),
@@ -220,7 +229,14 @@ impl Node {
         });
         let (limits, connections) = (limits(&state.config), Arc::clone(&state.connections));
         let served = serve_counted(listener, service, limits, stop.clone(), connections);
-        let administered = administer(admin, &state);
+        let administered = serve_beside(admin.map(|admin| {
+            let asked = Arc::clone(&state);
+            let pages = Pages {
+                metrics: Exposition::new("sealgate_node", metrics::Scrape(Arc::clone(&state))),
+                unready: Box::new(move || routes::unready(&asked)),
+            };
+            (admin, pages)
+        }));
         let drained = async {
             shutdown.cancelled().await;
             drain(&state).await;
@@ -231,37 +247,6 @@ impl Node {
             () = upkeep(&state) => {}
         }
         administered.await;
-    }
-}
-
-/// Listens for the operator, if the configuration says so.
-async fn listen_to_admin(config: &Loaded<NodeConfig>) -> Result<Option<Admin>, StartError> {
-    let Some(admin) = &config.value.admin else {
-        return Ok(None);
-    };
-    let (address, token) = (admin.listen, admin.token(config)?);
-    let listening = Admin::bind(address, token).await;
-    let listening = listening.map_err(|source| StartError::Listen { address, source });
-    listening.map(Some)
-}
-
-/// Shows a node to its operator from now on; what is returned ends that.
-fn administer(admin: Option<Admin>, state: &Arc<State>) -> impl Future<Output = ()> + use<> {
-    let stop = CancellationToken::new();
-    let serving = admin.map(|admin| {
-        let (scrape, shown) = (metrics::Scrape(Arc::clone(state)), Arc::clone(state));
-        let pages = Pages {
-            metrics: Exposition::new("sealgate_node", scrape),
-            unready: Box::new(move || routes::unready(&shown)),
-        };
-        tokio::spawn(admin.serve(pages, stop.clone()))
-    });
-    async move {
-        stop.cancel();
-        if let Some(serving) = serving {
-            // It has nothing to lose, whatever became of it.
-            let _ = serving.await;
-        }
     }
 }
 

@@ -369,7 +369,110 @@ async fn check_config_reads_the_token_too() {
         assert!(!good && text.contains("admin.token_file"), "{text}");
         assert!(!text.contains("short"), "{text}");
         files.write("admin.token", "long-enough-to-be-a-token");
-        assert_eq!(checked(config).await, (true, String::new()));
+        let (good, text) = checked(config).await;
+        assert!(good, "{text}");
         std::fs::remove_file(files.dir.path().join("admin.token")).unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_is_shed_and_what_breaks_off_is_counted() {
+    let limits = format!("{ADMIN}[limits]\nin_flight = 1\n");
+    let mut setup = Setup::with(ADMIN, &limits).await;
+    let gateway = setup.gateway.admin.clone();
+    let feed = setup.engine.stream();
+    let (mut stream, ()) = tokio::join!(setup.stream(json!({"prompt": prompt("x")})), async {
+        feed.text("a").await;
+    });
+    assert_eq!(stream.text().await, "a");
+    let shed = setup.complete(json!({"prompt": prompt("y")})).await;
+    assert_eq!(shed.status(), 429);
+    let held = page(&gateway).await;
+    for (name, expected) in [
+        ("requests_in_flight", 1.0),
+        ("requests_in_flight_limit", 1.0),
+        ("node_requests_in_flight", 1.0),
+        ("node_answers_total", 1.0),
+    ] {
+        let found = value(&held, &format!("sealgate_gateway_{name}"), &[]);
+        assert_eq!(found, expected, "{name}\n{held}");
+    }
+    assert_eq!(
+        metric(
+            &setup.node.admin,
+            "sealgate_node_engine_requests_in_flight",
+            &[]
+        )
+        .await,
+        1.0
+    );
+    setup.node.kill().await;
+    let (_, end) = stream.rest().await;
+    assert!(end.is_err());
+    for held in ["requests_in_flight", "node_requests_in_flight"] {
+        until_metric(&gateway, &format!("sealgate_gateway_{held}"), &[], 0.0).await;
+    }
+    let counted = page(&gateway).await;
+    let broken = ("code", "upstream_truncated");
+    let cases: [(&str, Labels<'_>, f64); 6] = [
+        ("requests_shed_total", &[("reason", "places")], 1.0),
+        ("requests_shed_total", &[], 1.0),
+        (
+            "requests_total",
+            &[("code", "overloaded"), ("status", "4xx")],
+            1.0,
+        ),
+        (
+            "requests_total",
+            &[broken, ("status", "2xx"), ("outcome", "failed")],
+            1.0,
+        ),
+        ("node_failures_total", &[("node", "node-a")], 1.0),
+        ("exchange_failures_total", &[], 1.0),
+    ];
+    for (name, labels, expected) in cases {
+        let found = value(&counted, &format!("sealgate_gateway_{name}"), labels);
+        assert_eq!(found, expected, "{name} {labels:?}\n{counted}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_is_read_again_and_verdicts_that_are_kept_are_counted() {
+    let archive = format!("{ADMIN}[archive]\ndir = \"archive\"\n");
+    let setup = Setup::with("", &archive).await;
+    let gateway = &setup.gateway.admin;
+    let (reloads, written) = (
+        "sealgate_gateway_reloads_total",
+        "sealgate_gateway_archived_verdicts_total",
+    );
+    until_metric(gateway, written, &[("outcome", "written")], 1.0).await;
+    let last_good = "sealgate_gateway_last_good_reload_timestamp_seconds";
+    assert_eq!(metric(gateway, last_good, &[("file", "policy")]).await, 0.0);
+    let path = setup.dir.path().join("policy.toml");
+    let policy = std::fs::read_to_string(&path).unwrap();
+    let cases = [
+        ("unchanged", policy.clone()),
+        ("refused", "version = ".to_owned()),
+        ("applied", format!("{policy}# another\n")),
+    ];
+    for (outcome, text) in cases {
+        let unfinished = setup.dir.path().join("policy.toml.new");
+        std::fs::write(&unfinished, text).unwrap();
+        std::fs::rename(unfinished, &path).unwrap();
+        setup.gateway.signal("HUP").await;
+        let of = [("file", "policy"), ("outcome", outcome)];
+        until_metric(gateway, reloads, &of, 1.0).await;
+    }
+    assert!(metric(gateway, last_good, &[("file", "policy")]).await > 1.7e9);
+    // Judged again by the new policy, and written down.
+    until_metric(gateway, written, &[("outcome", "written")], 2.0).await;
+    let accepted = [("node", "node-a"), ("verdict", "accepted")];
+    until_metric(
+        gateway,
+        "sealgate_gateway_node_appraisals_total",
+        &accepted,
+        2.0,
+    )
+    .await;
+    until_metric(gateway, "sealgate_gateway_archive_queue", &[], 0.0).await;
 }
