@@ -1,6 +1,9 @@
 //! Accepts connections and serves HTTP/1.1 and HTTP/2 on them, with a bound on everything a peer
 //! could otherwise hold open.
 //!
+//! A TLS handshake is the connection's own business: it holds up no other, counts as a connection, and
+//! has the time of a head.
+//!
 //! A peer that sends nothing, sends its head slowly, stays idle, or stops reading is closed: hyper
 //! times heads only once a timer is set and the protocol is known, so the time before the first
 //! request and between requests is watched here. On HTTP/2 a peer can stop reading one reply and
@@ -35,7 +38,10 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
+
+use crate::tls::Tls;
 
 /// Most bytes of one header list on HTTP/2; on HTTP/1.1 a head must fit `MAX_BUFFER_BYTES`.
 pub const MAX_HEAD_BYTES: u32 = 32 * 1024;
@@ -72,6 +78,27 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
+/// Where connections come from, and whether they are TLS.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Listener {
+    /// TLS, if any, on what comes to `tcp`.
+    #[must_use]
+    pub fn new(tcp: TcpListener, tls: Option<Tls>) -> Self {
+        Self { tcp, tls }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(tcp: TcpListener) -> Self {
+        Self::new(tcp, None)
+    }
+}
+
 /// The address a request came from, among its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
@@ -81,7 +108,7 @@ pub struct Peer(pub SocketAddr);
 ///
 /// An `axum::Router` goes in through `hyper_util::service::TowerToHyperService::new(router)`.
 pub async fn serve_connections<S, B>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     service: S,
     limits: Limits,
     shutdown: CancellationToken,
@@ -93,6 +120,7 @@ pub async fn serve_connections<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let Listener { tcp, tls } = listener.into();
     let builder = Arc::new(http_builder(&limits));
     let places = Arc::new(Semaphore::new(
         limits.connections.min(Semaphore::MAX_PERMITS),
@@ -102,7 +130,7 @@ pub async fn serve_connections<S, B>(
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = tcp.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -117,9 +145,10 @@ pub async fn serve_connections<S, B>(
             continue;
         };
         let (builder, service) = (Arc::clone(&builder), service.clone());
-        let (shutdown, cut) = (shutdown.clone(), cut.clone());
+        let (tls, shutdown, cut) = (tls.clone(), shutdown.clone(), cut.clone());
         tasks.spawn(async move {
-            let served = serve_one(&builder, stream, Peer(peer), service, limits, shutdown);
+            let accepted = Accepted { stream, peer, tls };
+            let served = serve_one(&builder, accepted, service, limits, shutdown);
             tokio::select! {
                 () = served => {}
                 () = cut.cancelled() => {}
@@ -127,7 +156,7 @@ pub async fn serve_connections<S, B>(
             drop(place);
         });
     }
-    drop(listener);
+    drop(tcp);
     tasks.close();
     if timeout(limits.shutdown_timeout, tasks.wait())
         .await
@@ -159,10 +188,33 @@ fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
+/// A connection that nothing was read from yet.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Tls>,
+}
+
+/// Boxed, so that a connection without TLS does not keep its room.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+impl Accepted {
+    /// Takes the connection as far as its first request: through the handshake where it is TLS.
+    async fn begin(self) -> io::Result<Stream> {
+        if let Err(error) = self.stream.set_nodelay(true) {
+            tracing::debug!(%error, "set TCP_NODELAY");
+        }
+        let Some(tls) = self.tls else {
+            return Ok(Either::Left(self.stream));
+        };
+        let stream = tls.acceptor().accept(self.stream).await?;
+        Ok(Either::Right(Box::new(stream)))
+    }
+}
+
 async fn serve_one<S, B>(
     builder: &Builder<TokioExecutor>,
-    stream: TcpStream,
-    peer: Peer,
+    accepted: Accepted,
     service: S,
     limits: Limits,
     shutdown: CancellationToken,
@@ -173,10 +225,16 @@ async fn serve_one<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "set TCP_NODELAY");
-    }
     let activity = Arc::new(Activity::new());
+    let peer = Peer(accepted.peer);
+    let stream = tokio::select! {
+        begun = timeout(limits.head_timeout, Box::pin(accepted.begin())) => match begun {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
+            Err(_) => return tracing::debug!("no TLS handshake in time"),
+        },
+        () = shutdown.cancelled() => return,
+    };
     let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
     let tracked = Tracked {
         service,
@@ -484,6 +542,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::{clock::Clock, config::tls::TlsFiles, tls::Keeper};
 
     const LIMITS: Limits = Limits {
         connections: 2,
@@ -503,6 +562,31 @@ mod tests {
         let shutdown = CancellationToken::new();
         let server = serve_connections(listener, service_fn(hello), LIMITS, shutdown.clone());
         (address, shutdown, tokio::spawn(server))
+    }
+
+    #[tokio::test]
+    async fn a_handshake_has_the_time_of_a_head_and_holds_up_no_other() {
+        let files = TlsFiles {
+            pair: None,
+            clients: None,
+        };
+        let keeper = Keeper::start(files, "localhost", Clock::system()).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let listener = Listener::new(tcp, Some(keeper.tls()));
+        let patient = Limits {
+            head_timeout: Duration::from_secs(2),
+            ..LIMITS
+        };
+        let server = serve_connections(listener, service_fn(hello), patient, <_>::default());
+        tokio::spawn(server);
+        let silent = tokio::spawn(async move { exchange(address, b"").await });
+        let in_clear = exchange(address, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(!in_clear.ends_with(b"hello"), "TLS alone is spoken");
+        assert!(!silent.is_finished(), "the silent one has not held it up");
+        let half = exchange(address, &[0x16, 3, 1, 2, 0, 1]).await;
+        assert!(!half.ends_with(b"hello"));
+        silent.await.unwrap();
     }
 
     async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {

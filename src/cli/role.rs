@@ -6,12 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{check_config, terminal};
-use crate::{
-    clock::Clock,
-    config,
-    gateway::{Gateway, Reload},
-    node::Node,
-};
+use crate::{clock::Clock, config, gateway::Gateway, node::Node, reload::Reload};
 
 /// Exit code after a second signal: the role ended without finishing its work.
 const ENDED_BY_SIGNAL: i32 = 130;
@@ -29,7 +24,7 @@ pub(super) fn gateway(path: &Path) -> ExitCode {
         let gateway = Gateway::bind(config, Clock::system()).await;
         let gateway = gateway.map_err(|error| check_config::named(&read, &error))?;
         reload_on_signal(hangup, gateway.reload());
-        ready("gateway", gateway.address());
+        ready("gateway", gateway.is_https(), gateway.address());
         gateway.serve(shutdown_on_signal()?).await;
         Ok(())
     })
@@ -38,18 +33,21 @@ pub(super) fn gateway(path: &Path) -> ExitCode {
 /// Serves the node that `path` configures until a signal ends it.
 pub(super) fn node(path: &Path) -> ExitCode {
     with_runtime(async {
+        let hangup = signal(SignalKind::hangup())?;
         let config = config::load(path)?;
         let node = Node::bind(config, Clock::system()).await?;
-        ready("node", node.address());
+        reload_on_signal(hangup, node.reload());
+        ready("node", node.is_https(), node.address());
         node.serve(shutdown_on_signal()?).await;
         Ok(())
     })
 }
 
 /// The line that tells a script or a person that the port is open, and which.
-fn ready(role: &str, address: std::net::SocketAddr) {
+fn ready(role: &str, is_https: bool, address: std::net::SocketAddr) {
+    let scheme = if is_https { "https" } else { "http" };
     terminal::say(format_args!(
-        "sealgate {role} listening on http://{address}"
+        "sealgate {role} listening on {scheme}://{address}"
     ));
 }
 
@@ -91,11 +89,11 @@ pub(super) fn shutdown_on_signal() -> io::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// Has a gateway read its policy again on every SIGHUP.
+/// Has a role read its files again on every SIGHUP.
 fn reload_on_signal(mut hangup: Signal, reload: Reload) {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload.now();
+            reload.now().await;
         }
     });
 }

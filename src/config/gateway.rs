@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU32, NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
@@ -17,6 +17,7 @@ use super::{
     ConfigError, Loaded,
     archive::{self, ArchiveConfig},
     cors::{self, CorsConfig},
+    tls::{self, TlsConfig},
 };
 use crate::seal::Padding;
 
@@ -42,6 +43,9 @@ pub struct GatewayConfig {
     /// Address to listen on; port 0 lets the system choose.
     #[serde(default = "GatewayConfig::default_listen")]
     pub listen: SocketAddr,
+    /// TLS there; left out, callers connect without.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
     /// Who may ask.
     #[serde(default)]
     pub auth: Auth,
@@ -155,6 +159,14 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
         let message = format!("a node takes at most {MAX_BODY_BYTES}");
         return Err(config.invalid("limits.body_bytes", message));
     }
+    if let Some(tls) = &value.tls {
+        tls::of_gateway(config, tls)?;
+    }
+    for node in &value.nodes {
+        node.identity().map_err(|key| {
+            config.invalid(key, "give client_certificate_file and client_key_file")
+        })?;
+    }
     announce::check(config)?;
     cors::check(config)?;
     archive::check(config)
@@ -188,6 +200,27 @@ pub struct NodeConfig {
     /// evidence binds its certificate needs none.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// PEM file with the certificate that the gateway shows to an `https` node that asks for one.
+    #[serde(default)]
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file with that certificate's key.
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
+}
+
+impl NodeConfig {
+    /// The files of the certificate that is shown to the node, and of its key.
+    ///
+    /// # Errors
+    /// The key that is missing, where only one of them is there.
+    pub fn identity(&self) -> Result<Option<(&Path, &Path)>, &'static str> {
+        match (&self.client_certificate_file, &self.client_key_file) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err("node.client_key_file"),
+            (None, Some(_)) => Err("node.client_certificate_file"),
+        }
+    }
 }
 
 /// The address of a node: `http` or `https`, a host, perhaps a port, and no path.

@@ -6,7 +6,10 @@ use attestation::Dialect;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest as _, Sha256};
 
-use super::{ConfigError, Loaded};
+use super::{
+    ConfigError, Loaded,
+    tls::{self, NodeTlsConfig},
+};
 
 mod bounds;
 mod engine;
@@ -38,6 +41,9 @@ pub struct NodeConfig {
     /// Address to listen on; port 0 lets the system choose.
     #[serde(skip_serializing, default = "NodeConfig::default_listen")]
     pub listen: SocketAddr,
+    /// TLS there; left out, gateways connect without. The evidence vouches for its key.
+    #[serde(skip_serializing, default)]
+    pub tls: Option<NodeTlsConfig>,
     /// SHA-256 (64 hex digits) of the bearer token that gateways must send inside the seal.
     #[serde(skip_serializing, default)]
     pub credential_sha256: Option<CredentialDigest>,
@@ -92,6 +98,9 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
         let message = "an engine outside this machine sees every prompt: keep it on loopback, or \
                        set allow_remote_engine = true and allow it in the policy too";
         return Err(config.invalid("engine.url", message));
+    }
+    if let Some(tls) = &value.tls {
+        tls::of_node(config, tls)?;
     }
     evidence::check(config)?;
     if value.dialects.iter().collect::<HashSet<_>>().len() < value.dialects.len() {

@@ -65,6 +65,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::self_test::SelfTestError;
 use self::{
     admit::Admission,
     announce::Desk,
@@ -79,7 +80,6 @@ use self::{
     rules::{Reloader, Rules, Sources},
     stream::Timing,
 };
-pub use self::{rules::Reload, self_test::SelfTestError};
 use crate::{
     clock::Clock,
     config::{
@@ -87,9 +87,11 @@ use crate::{
         bundle::BundleFolderError,
         gateway::{Auth, GatewayConfig, KeysFile, NodeConfig, millis},
     },
-    listener::{self, serve_connections},
+    listener::{self, Listener, serve_connections},
+    reload::Reload,
     seal::Padding,
-    sealer::{Credential, Roots},
+    sealer::{Credential, Roots, Shown, TlsError},
+    tls,
 };
 
 /// Between two looks for idle connections that have waited too long.
@@ -138,6 +140,7 @@ pub struct Gateway {
     address: SocketAddr,
     limits: listener::Limits,
     drain: Duration,
+    tls: Option<tls::Keeper>,
     beside: Beside,
     shared: Arc<Shared>,
 }
@@ -147,6 +150,7 @@ pub struct Gateway {
 struct Beside {
     attester: Attester,
     reloader: Reloader,
+    reload: Reload,
     reload_every: Duration,
     self_test: self_test::Test,
     archive_ended: Option<archive::Ended>,
@@ -219,6 +223,7 @@ impl Gateway {
         config::gateway::check(&config)?;
         self_test::run(self_test).await?;
         let reloader = Reloader::start(sources(&config))?;
+        let tls = keep_tls(&config, clock)?;
         let shared = Arc::new(share(&config, clock, reloader.rules())?);
         let (archive, archive_ended) = open_archive(&config)?.unzip();
         let value = &config.value;
@@ -245,9 +250,11 @@ impl Gateway {
                 shutdown_timeout: drain.saturating_add(CUT_GRACE),
             },
             drain,
+            tls,
             beside: Beside {
                 attester: Attester::new(settings, reloader.rules(), archive, shared.cut.clone()),
                 reloader,
+                reload: Reload::default(),
                 reload_every: Duration::from_secs(value.reload_s.get().into()),
                 self_test,
                 archive_ended,
@@ -262,10 +269,16 @@ impl Gateway {
         self.address
     }
 
-    /// Has the policy read again while the gateway is served.
+    /// Whether callers connect by TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Has files read again while the gateway is served.
     #[must_use]
     pub fn reload(&self) -> Reload {
-        self.beside.reloader.reload()
+        self.beside.reload.clone()
     }
 
     /// Waits for the first node that is verified, once the gateway is served.
@@ -281,12 +294,18 @@ impl Gateway {
             listener,
             limits,
             drain,
+            tls,
             beside,
             shared,
             ..
         } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let listener = Listener::new(listener, tls.as_ref().map(tls::Keeper::tls));
+        if let Some(keeper) = tls {
+            let keeping = keeper.run(beside.reload.asked(), beside.reload_every, |_| {});
+            tasks.spawn(until(stop.clone(), keeping));
+        }
         let archive_ended = beside.start(&shared, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
         tasks.spawn(drain_on(
@@ -341,7 +360,7 @@ impl Beside {
         let nodes = Arc::clone(shared);
         let current = async move { nodes.nodes.keep_current(nodes.clock).await };
         tasks.spawn(until(stop.clone(), current));
-        let reloading = self.reloader.run(self.reload_every);
+        let reloading = self.reloader.run(self.reload.asked(), self.reload_every);
         tasks.spawn(until(stop.clone(), reloading));
         let testing = self_test::daily(self.self_test, shared.halted.clone());
         tasks.spawn(until(stop.clone(), testing));
@@ -370,8 +389,30 @@ async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
 /// [`StartError`] names what cannot be used.
 pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
     let rules = Reloader::start(sources(config))?.rules();
+    keep_tls(config, Clock::system())?;
     share(config, Clock::system(), rules)?;
     Ok(())
+}
+
+/// What has to be known of files that [`check_files`] found nothing wrong with.
+#[must_use]
+pub fn warning(config: &Loaded<GatewayConfig>) -> Option<String> {
+    let files = config::tls::of_gateway(config, config.value.tls.as_ref()?).ok()?;
+    tls::warning(&files, Clock::system().now())
+}
+
+fn keep_tls(
+    config: &Loaded<GatewayConfig>,
+    clock: Clock,
+) -> Result<Option<tls::Keeper>, ConfigError> {
+    let Some(tls) = &config.value.tls else {
+        return Ok(None);
+    };
+    let files = config::tls::of_gateway(config, tls)?;
+    let keeper = tls::Keeper::start(files.clone(), "localhost", clock);
+    keeper
+        .map(Some)
+        .map_err(|error| tls::named(config, &files, &error))
 }
 
 /// Says that the gateway is shutting down, and after `drain` ends the requests that are left.
@@ -492,8 +533,9 @@ fn read_callers(config: &Loaded<GatewayConfig>) -> Result<Callers, ConfigError> 
 fn read_node(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Result<Arc<Node>, ConfigError> {
     let credential = match &node.credential_file {
         Some(file) => {
-            let text = config::read_text(&config.resolve(file))?;
-            let read = Credential::from_file_text(&text);
+            let text = config::read_secret(&config.resolve(file))?;
+            let text = std::str::from_utf8(&text).unwrap_or_default();
+            let read = Credential::from_file_text(text);
             Some(read.map_err(|e| config.invalid("node.credential_file", e.to_string()))?)
         }
         None => None,
@@ -503,5 +545,21 @@ fn read_node(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Result<Arc<No
             .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
         None => Roots::Public,
     };
-    Ok(Arc::new(Node::new(node.url.clone(), credential, roots)))
+    let shown = read_shown(config, node)?;
+    let node = Node::new(node.url.clone(), credential, roots);
+    Ok(Arc::new(node.showing(shown)))
+}
+
+fn read_shown(
+    config: &Loaded<GatewayConfig>,
+    node: &NodeConfig,
+) -> Result<Option<Shown>, ConfigError> {
+    let Ok(Some((certificate, key))) = node.identity() else {
+        return Ok(None);
+    };
+    let certificate = config::read_text(&config.resolve(certificate))?;
+    let key = config::read_secret(&config.resolve(key))?;
+    let shown = Shown::from_pem(certificate.as_bytes(), &key);
+    let invalid = |e: TlsError| config.invalid("node.client_certificate_file", e.to_string());
+    shown.map(Some).map_err(invalid)
 }

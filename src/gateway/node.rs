@@ -21,7 +21,7 @@ use super::{attest::Evidence, rules::Rules, trust::Trust};
 use crate::{
     clock::unix_seconds,
     config::gateway::NodeUrl,
-    sealer::{Channel, Credential, Roots},
+    sealer::{Channel, Credential, Roots, Shown},
 };
 
 /// Shortest time between two appraisals that a request asks for.
@@ -38,6 +38,8 @@ pub(super) struct Node {
     pub(super) url: NodeUrl,
     pub(super) credential: Option<Credential>,
     pub(super) roots: Roots,
+    /// The certificate that is shown to it where it asks for one.
+    pub(super) shown: Option<Shown>,
     pub(super) origin: Origin,
     in_flight: AtomicU32,
     epoch: Instant,
@@ -176,6 +178,11 @@ impl Node {
         Self::with(url, credential, roots, Origin::Configured)
     }
 
+    /// The same, to whom this certificate is shown where it asks for one.
+    pub(super) fn showing(self, shown: Option<Shown>) -> Self {
+        Self { shown, ..self }
+    }
+
     /// A node that announced itself, and may be at these addresses.
     pub(super) fn announced(url: NodeUrl, addresses: Vec<SocketAddr>) -> Self {
         let origin = Origin::Announced {
@@ -190,6 +197,7 @@ impl Node {
             url,
             credential,
             roots,
+            shown: None,
             origin,
             in_flight: AtomicU32::new(0),
             epoch: Instant::now(),

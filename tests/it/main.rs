@@ -25,3 +25,4 @@ mod layers;
 mod node;
 mod policy;
 mod streams;
+mod tls;

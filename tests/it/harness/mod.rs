@@ -5,6 +5,7 @@ pub(crate) mod engine;
 pub(crate) mod mitm;
 pub(crate) mod process;
 pub(crate) mod setup;
+pub(crate) mod tls;
 
 pub(crate) use engine::{Engine, Reply};
 pub(crate) use process::Process;
