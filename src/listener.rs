@@ -14,7 +14,7 @@ use std::{
     convert::Infallible,
     error::Error,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
 use hyper_util::{
@@ -74,7 +74,7 @@ pub struct Limits {
     /// Longest time that written bytes may wait for the peer to read; twice as long at most for
     /// one of several replies on an HTTP/2 connection, which then closes as a whole.
     pub write_timeout: Duration,
-    /// Time for open requests to end once the listener shuts down.
+    /// Time for requests on connections of before to end once the listener shuts down.
     pub shutdown_timeout: Duration,
 }
 
@@ -99,12 +99,28 @@ impl From<TcpListener> for Listener {
     }
 }
 
+/// Listens on `address`, or takes a socket that listens already.
+///
+/// # Errors
+/// The system's.
+pub async fn bind(
+    socket: Option<net::TcpListener>,
+    address: SocketAddr,
+) -> io::Result<TcpListener> {
+    let Some(socket) = socket else {
+        return TcpListener::bind(address).await;
+    };
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
 /// The address a request came from, among its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves `service` on every connection until `shutdown`; then accepts no more, lets open requests
-/// end for `limits.shutdown_timeout`, and cuts what is left.
+/// Serves `service` on every connection until `shutdown`. Then connections without a request close, and
+/// the others once theirs has ended; whoever connects then is answered, once, and told to go. It ends
+/// when no connection of before is left, or after `limits.shutdown_timeout`, and cuts what is left.
 ///
 /// An `axum::Router` goes in through `hyper_util::service::TowerToHyperService::new(router)`.
 pub async fn serve_connections<S, B>(
@@ -120,50 +136,91 @@ pub async fn serve_connections<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let Listener { tcp, tls } = listener.into();
-    let builder = Arc::new(http_builder(&limits));
-    let places = Arc::new(Semaphore::new(
-        limits.connections.min(Semaphore::MAX_PERMITS),
-    ));
-    let tasks = TaskTracker::new();
-    let cut = CancellationToken::new();
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = tcp.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "accept");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(limit = limits.connections, "connection limit reached");
-            continue;
-        };
-        let (builder, service) = (Arc::clone(&builder), service.clone());
-        let (tls, shutdown, cut) = (tls.clone(), shutdown.clone(), cut.clone());
-        tasks.spawn(async move {
-            let accepted = Accepted { stream, peer, tls };
-            let served = serve_one(&builder, accepted, service, limits, shutdown);
-            tokio::select! {
-                () = served => {}
-                () = cut.cancelled() => {}
-            }
-            drop(place);
-        });
+    let places = limits.connections.min(Semaphore::MAX_PERMITS);
+    let doorway = Doorway {
+        listener: listener.into(),
+        builder: Arc::new(http_builder(&limits)),
+        places: Arc::new(Semaphore::new(places)),
+        limits,
+        service,
+        shutdown: shutdown.clone(),
+        cut: CancellationToken::new(),
+    };
+    let (early, late) = (TaskTracker::new(), TaskTracker::new());
+    tokio::select! {
+        () = doorway.accept(&early, &shutdown) => {}
+        () = shutdown.cancelled() => {}
     }
-    drop(tcp);
-    tasks.close();
-    if timeout(limits.shutdown_timeout, tasks.wait())
-        .await
-        .is_err()
-    {
-        cut.cancel();
-        tasks.wait().await;
+    early.close();
+    let over = CancellationToken::new();
+    let drained = timeout(limits.shutdown_timeout, early.wait());
+    tokio::select! {
+        () = doorway.accept(&late, &over) => {}
+        _ = drained => {}
+    }
+    over.cancel();
+    late.close();
+    if early.is_empty() {
+        let _ = timeout(CLOSE_GRACE, late.wait()).await;
+    }
+    doorway.cut.cancel();
+    early.wait().await;
+    late.wait().await;
+}
+
+/// Where connections come in.
+struct Doorway<S> {
+    listener: Listener,
+    builder: Arc<Builder<TokioExecutor>>,
+    places: Arc<Semaphore>,
+    limits: Limits,
+    service: S,
+    shutdown: CancellationToken,
+    /// Ends connections whatever they do.
+    cut: CancellationToken,
+}
+
+impl<S, B> Doorway<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Accepts connections, which close after their requests once `leave` is set; never ends.
+    async fn accept(&self, tasks: &TaskTracker, leave: &CancellationToken) {
+        loop {
+            let (stream, peer) = match self.listener.tcp.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "accept");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                tracing::warn!(limit = self.limits.connections, "connection limit reached");
+                continue;
+            };
+            let accepted = Accepted {
+                stream,
+                peer,
+                tls: self.listener.tls.clone(),
+                shutdown: self.shutdown.clone(),
+                leave: leave.child_token(),
+            };
+            let (builder, service) = (Arc::clone(&self.builder), self.service.clone());
+            let (limits, cut) = (self.limits, self.cut.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = serve_one(&builder, accepted, service, limits) => {}
+                    () = cut.cancelled() => {}
+                }
+                drop(place);
+            });
+        }
     }
 }
 
@@ -193,6 +250,10 @@ struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<Tls>,
+    /// Set once the listener shuts down.
+    shutdown: CancellationToken,
+    /// Set once this connection is to close after its requests.
+    leave: CancellationToken,
 }
 
 /// Boxed, so that a connection without TLS does not keep its room.
@@ -200,14 +261,14 @@ type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 impl Accepted {
     /// Takes the connection as far as its first request: through the handshake where it is TLS.
-    async fn begin(self) -> io::Result<Stream> {
-        if let Err(error) = self.stream.set_nodelay(true) {
+    async fn begin(stream: TcpStream, tls: Option<Tls>) -> io::Result<Stream> {
+        if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
-        let Some(tls) = self.tls else {
-            return Ok(Either::Left(self.stream));
+        let Some(tls) = tls else {
+            return Ok(Either::Left(stream));
         };
-        let stream = tls.acceptor().accept(self.stream).await?;
+        let stream = tls.acceptor().accept(stream).await?;
         Ok(Either::Right(Box::new(stream)))
     }
 }
@@ -217,7 +278,6 @@ async fn serve_one<S, B>(
     accepted: Accepted,
     service: S,
     limits: Limits,
-    shutdown: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -226,27 +286,36 @@ async fn serve_one<S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let activity = Arc::new(Activity::new());
-    let peer = Peer(accepted.peer);
+    let Accepted {
+        stream,
+        peer,
+        tls,
+        shutdown,
+        leave,
+    } = accepted;
+    let beginning = Box::pin(Accepted::begin(stream, tls));
     let stream = tokio::select! {
-        begun = timeout(limits.head_timeout, Box::pin(accepted.begin())) => match begun {
+        begun = timeout(limits.head_timeout, beginning) => match begun {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
             Err(_) => return tracing::debug!("no TLS handshake in time"),
         },
-        () = shutdown.cancelled() => return,
+        () = leave.cancelled() => return,
     };
     let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
     let tracked = Tracked {
         service,
-        peer,
+        peer: Peer(peer),
         activity: Arc::clone(&activity),
+        shutdown,
+        leave: leave.clone(),
     };
     let mut connection = std::pin::pin!(builder.serve_connection(io, tracked));
     let idle = activity.idle(&limits);
     let graceful = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = idle => false,
-        () = shutdown.cancelled() => true,
+        () = leave.cancelled() => true,
     };
     connection.as_mut().graceful_shutdown();
     if graceful {
@@ -359,11 +428,13 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts a connection's requests and tells the service who asks.
+/// Counts a connection's requests, tells the service who asks, and who asks when to go.
 struct Tracked<S> {
     service: S,
     peer: Peer,
     activity: Arc<Activity>,
+    shutdown: CancellationToken,
+    leave: CancellationToken,
 }
 
 impl<S, B> Service<Request<Incoming>> for Tracked<S>
@@ -377,7 +448,11 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
         let shares = request.version() == Version::HTTP_2;
+        if self.shutdown.is_cancelled() {
+            self.leave.cancel();
+        }
         TrackedReply {
+            shutdown: (!shares).then(|| self.shutdown.clone()),
             in_flight: Some(InFlight::begin(&self.activity)),
             untaken: shares.then(|| self.activity.watch()),
             reply: self.service.call(request),
@@ -391,6 +466,8 @@ pin_project! {
         reply: F,
         in_flight: Option<InFlight>,
         untaken: Option<Arc<Untaken>>,
+        // Of HTTP/1 alone: on HTTP/2 the connection itself says it.
+        shutdown: Option<CancellationToken>,
     }
 }
 
@@ -409,7 +486,15 @@ where
             in_flight,
             untaken,
         };
-        Poll::Ready(reply.map(|reply| reply.map(tracked)))
+        let closes = this.shutdown.as_ref();
+        let closes = closes.is_some_and(CancellationToken::is_cancelled);
+        Poll::Ready(reply.map(|mut reply| {
+            if closes {
+                let close = HeaderValue::from_static("close");
+                reply.headers_mut().insert(CONNECTION, close);
+            }
+            reply.map(tracked)
+        }))
     }
 }
 

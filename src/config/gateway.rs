@@ -122,12 +122,8 @@ fn yes() -> bool {
 /// [`ConfigError::Invalid`] names the first key that breaks a rule.
 pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     let value = &config.value;
+    check_address(config, value.listen)?;
     match value.auth {
-        Auth::Open if !value.listen.ip().is_loopback() => {
-            let message = "\"open\" lets everybody in who can connect, so it needs a loopback \
-                           address in listen: use auth = \"keys\" elsewhere";
-            return Err(config.invalid("auth", message));
-        }
         Auth::Keys if value.keys_file.is_none() => {
             let message = "auth = \"keys\" needs the file with the keys' digests";
             return Err(config.invalid("keys_file", message));
@@ -170,6 +166,22 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     announce::check(config)?;
     cors::check(config)?;
     archive::check(config)
+}
+
+/// Checks that whoever can connect to `address` may.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] if everybody could.
+pub fn check_address(
+    config: &Loaded<GatewayConfig>,
+    address: SocketAddr,
+) -> Result<(), ConfigError> {
+    if config.value.auth == Auth::Open && !address.ip().is_loopback() {
+        let message = "\"open\" lets everybody in who can connect, so it needs a loopback address \
+                       in listen: use auth = \"keys\" elsewhere";
+        return Err(config.invalid("auth", message));
+    }
+    Ok(())
 }
 
 fn is_model_name(name: &str) -> bool {
@@ -356,7 +368,10 @@ pub struct Timeouts {
     pub idle_ms: NonZeroU64,
     /// Between two signs of life on a stream that waits.
     pub sign_of_life_ms: NonZeroU64,
-    /// For open requests to end once the gateway is told to stop.
+    /// Between being told to stop, when the gateway is no longer ready, and taking no more requests:
+    /// as long as whoever sends them needs to notice.
+    pub shutdown_delay_ms: u64,
+    /// For open requests to end after that.
     pub drain_ms: NonZeroU64,
 }
 
@@ -372,6 +387,7 @@ impl Default for Timeouts {
             first_byte_ms: seconds(600),
             idle_ms: seconds(120),
             sign_of_life_ms: seconds(15),
+            shutdown_delay_ms: 0,
             drain_ms: seconds(600),
         }
     }

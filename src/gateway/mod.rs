@@ -47,7 +47,7 @@ mod whole;
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -139,7 +139,7 @@ pub struct Gateway {
     listener: TcpListener,
     address: SocketAddr,
     limits: listener::Limits,
-    drain: Duration,
+    farewell: Farewell,
     tls: Option<tls::Keeper>,
     beside: Beside,
     shared: Arc<Shared>,
@@ -177,6 +177,8 @@ struct Shared {
     loopback_only: bool,
     limits: Limits,
     timeouts: Timeouts,
+    /// Whether callers should go elsewhere, though they are still served.
+    leaving: AtomicBool,
     draining: AtomicBool,
     /// Ends open requests.
     cut: CancellationToken,
@@ -201,6 +203,10 @@ struct Timeouts {
 }
 
 impl Shared {
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -212,10 +218,23 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] names what cannot be used.
     pub async fn bind(config: Loaded<GatewayConfig>, clock: Clock) -> Result<Self, StartError> {
-        Self::bind_with(config, clock, attestation::self_test).await
+        Self::bind_to(None, config, clock).await
+    }
+
+    /// The same on a socket that listens already, in place of `listen`.
+    ///
+    /// # Errors
+    /// As for [`Gateway::bind`].
+    pub async fn bind_to(
+        socket: Option<net::TcpListener>,
+        config: Loaded<GatewayConfig>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        Self::bind_with(socket, config, clock, attestation::self_test).await
     }
 
     async fn bind_with(
+        socket: Option<net::TcpListener>,
         config: Loaded<GatewayConfig>,
         clock: Clock,
         self_test: self_test::Test,
@@ -235,21 +254,29 @@ impl Gateway {
             connect_timeout: millis(timeouts.connect_ms),
             max_idle: limits.idle_connections_per_node,
         };
-        let drain = millis(timeouts.drain_ms);
-        let address = value.listen;
-        let listen = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let farewell = Farewell {
+            delay: Duration::from_millis(timeouts.shutdown_delay_ms),
+            drain: millis(timeouts.drain_ms),
+        };
+        let asked = value.listen;
+        let listen = |source| StartError::Listen {
+            address: asked,
+            source,
+        };
+        let listener = listener::bind(socket, asked).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        config::gateway::check_address(&config, address)?;
         Ok(Self {
-            address: listener.local_addr().map_err(listen)?,
+            address,
             listener,
             limits: listener::Limits {
                 connections: limits.connections.get(),
                 head_timeout: millis(timeouts.head_ms),
                 idle_timeout: millis(timeouts.idle_connection_ms),
                 write_timeout: millis(timeouts.write_ms),
-                shutdown_timeout: drain.saturating_add(CUT_GRACE),
+                shutdown_timeout: farewell.drain.saturating_add(CUT_GRACE),
             },
-            drain,
+            farewell,
             tls,
             beside: Beside {
                 attester: Attester::new(settings, reloader.rules(), archive, shared.cut.clone()),
@@ -287,13 +314,13 @@ impl Gateway {
         async move { Some(shared.nodes.first_verified().await?.node.clone()) }
     }
 
-    /// Serves until `shutdown`; then takes no more work, lets open requests end for the time that
-    /// the configuration gives, and ends what is left as failed.
+    /// Serves until `shutdown`. Then it is not ready, and after the delay that the configuration gives
+    /// takes no more work; it lets open requests end in their time, and ends what is left as failed.
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self {
             listener,
             limits,
-            drain,
+            farewell,
             tls,
             beside,
             shared,
@@ -308,19 +335,16 @@ impl Gateway {
         }
         let archive_ended = beside.start(&shared, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
-        tasks.spawn(drain_on(
-            Arc::clone(&shared),
-            shutdown.clone(),
-            drain,
-            stop.clone(),
-        ));
+        let closing = CancellationToken::new();
+        let leaving = farewell.say(Arc::clone(&shared), shutdown, closing.clone());
+        tasks.spawn(until(stop.clone(), leaving));
         tasks.close();
         let service = service_fn(move |request| {
             // Boxed, so that a connection whose stream goes on for long does not keep its room.
             let answering = Box::pin(Arc::clone(&shared).handle(request));
             async { Ok::<_, Infallible>(answering.await) }
         });
-        serve_connections(listener, service, limits, shutdown).await;
+        serve_connections(listener, service, limits, closing).await;
         stop.cancel();
         tasks.wait().await;
         if let Some(ended) = archive_ended {
@@ -415,22 +439,32 @@ fn keep_tls(
         .map_err(|error| tls::named(config, &files, &error))
 }
 
-/// Says that the gateway is shutting down, and after `drain` ends the requests that are left.
-async fn drain_on(
-    shared: Arc<Shared>,
-    shutdown: CancellationToken,
+/// How long a gateway that was told to stop goes on.
+#[derive(Clone, Copy, Debug)]
+struct Farewell {
+    /// With new work, so that whoever sends it can notice.
+    delay: Duration,
+    /// With open requests, after that.
     drain: Duration,
-    stop: CancellationToken,
-) {
-    let draining = async {
+}
+
+impl Farewell {
+    /// Once told to stop: not ready at once, no new work after the delay, and no request after the
+    /// drain.
+    async fn say(
+        self,
+        shared: Arc<Shared>,
+        shutdown: CancellationToken,
+        closing: CancellationToken,
+    ) {
         shutdown.cancelled().await;
+        shared.leaving.store(true, Ordering::Relaxed);
+        sleep(self.delay).await;
+        tracing::info!("draining: no new requests, streams may finish");
         shared.draining.store(true, Ordering::Relaxed);
-        sleep(drain).await;
+        closing.cancel();
+        sleep(self.drain).await;
         shared.cut.cancel();
-    };
-    tokio::select! {
-        () = draining => {}
-        () = stop.cancelled() => {}
     }
 }
 
@@ -485,6 +519,7 @@ fn share(
                 sign_of_life: millis(timeouts.sign_of_life_ms),
             },
         },
+        leaving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         cut: CancellationToken::new(),
         halted: CancellationToken::new(),

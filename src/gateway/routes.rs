@@ -169,7 +169,7 @@ impl Shared {
     }
 
     fn ready(&self) -> Response<ReplyBody> {
-        let reason = if self.is_draining() {
+        let reason = if self.is_leaving() {
             r#"{"message":"draining: the gateway is shutting down"}"#
         } else if self.halted.is_cancelled() {
             r#"{"message":"no_attested_node: the verifier failed its self-test; do not use it"}"#

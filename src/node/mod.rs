@@ -5,7 +5,13 @@
 //! engine, `reply` seals. Keys live in memory only and die with the process; no prompt, reply or
 //! key reaches a log or an error.
 
-use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::{self, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join;
 use http::Request;
@@ -151,6 +157,18 @@ impl Node {
     /// # Errors
     /// [`StartError`] says which part of the configuration or the machine is at fault.
     pub async fn bind(config: Loaded<NodeConfig>, clock: Clock) -> Result<Self, StartError> {
+        Self::bind_to(None, config, clock).await
+    }
+
+    /// The same on a socket that listens already, in place of `listen`.
+    ///
+    /// # Errors
+    /// As for [`Node::bind`].
+    pub async fn bind_to(
+        socket: Option<net::TcpListener>,
+        config: Loaded<NodeConfig>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
         node_config::check(&config)?;
         let tls = read_tls(&config, clock)?;
         // The hardware is asked here and now: a node that cannot attest does not start.
@@ -164,7 +182,7 @@ impl Node {
         let identity = Identity::generate(&config.value, models.names(), ends_at, now)?;
         let address = config.value.listen;
         let listen = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let listener = listener::bind(socket, address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let config = config.value;
         let state = State {

@@ -24,5 +24,6 @@ mod harness;
 mod layers;
 mod node;
 mod policy;
+mod shutdown;
 mod streams;
 mod tls;
