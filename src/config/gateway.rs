@@ -46,6 +46,9 @@ pub struct GatewayConfig {
     /// TLS there; left out, callers connect without.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
+    /// Keeps all of the process's memory out of swap; needs `LimitMEMLOCK=infinity`.
+    #[serde(default)]
+    pub lock_memory: bool,
     /// Who may ask.
     #[serde(default)]
     pub auth: Auth,

@@ -44,6 +44,9 @@ pub struct NodeConfig {
     /// TLS there; left out, gateways connect without. The evidence vouches for its key.
     #[serde(skip_serializing, default)]
     pub tls: Option<NodeTlsConfig>,
+    /// Keeps all of the process's memory out of swap; needs `LimitMEMLOCK=infinity`.
+    #[serde(skip_serializing, default)]
+    pub lock_memory: bool,
     /// SHA-256 (64 hex digits) of the bearer token that gateways must send inside the seal.
     #[serde(skip_serializing, default)]
     pub credential_sha256: Option<CredentialDigest>,
