@@ -30,6 +30,32 @@ struct Asking {
     answered: Mutex<Vec<watch::Receiver<u64>>>,
 }
 
+/// What came of reading files again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// What they hold is in force.
+    Taken,
+    /// It was in force before.
+    Unchanged,
+    /// It cannot be used, and changes nothing.
+    Refused,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Notes what came of reading files of a kind: `config`, `policy` or `tls`.
+pub(crate) fn note(kind: &'static str, outcome: Outcome) {
+    tracing::info!(kind, outcome = outcome.as_str(), "reloaded");
+}
+
 /// One who is asked.
 #[derive(Debug)]
 pub(crate) struct Asked {

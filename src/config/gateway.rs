@@ -69,8 +69,9 @@ pub struct GatewayConfig {
     /// Seconds between two appraisals of a node; an appraisal that ends sooner is renewed sooner.
     #[serde(default = "GatewayConfig::default_reattest_s")]
     pub reattest_s: NonZeroU32,
-    /// Seconds between two looks at the policy and the files that it names; what changed is put in
-    /// force once it is seen unchanged in two looks, or at once on SIGHUP.
+    /// Seconds between two looks at this configuration, the policy, certificates and the files that
+    /// they name; what changed is put in force once it is seen unchanged in two looks, or at once on
+    /// SIGHUP.
     #[serde(default = "GatewayConfig::default_reload_s")]
     pub reload_s: NonZeroU32,
     /// Where evidence is kept; left out, nowhere.

@@ -7,9 +7,8 @@ use std::{
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 
-use super::error::Error;
+use super::{admit::Room, error::Error};
 use crate::config::gateway::{KeyConfig, KeysFile};
 
 /// Longest API key that is looked at, in bytes.
@@ -22,13 +21,12 @@ pub(super) struct Caller {
     pub(super) name: Arc<str>,
     /// The models it may ask; `None` for all.
     models: Option<HashSet<String>>,
-    /// A permit for each request it may have in flight.
-    pub(super) places: Arc<Semaphore>,
+    /// A place for each request it may have in flight.
+    pub(super) places: Room,
 }
 
 impl Caller {
-    fn new(name: &str, models: Option<HashSet<String>>, places: usize) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+    fn new(name: &str, models: Option<HashSet<String>>, places: Room) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
             models,
@@ -60,12 +58,35 @@ pub(super) struct DuplicateKey(String);
 
 impl Callers {
     pub(super) fn anybody(places: usize) -> Self {
-        Self::Anybody(Caller::new("open", None, places))
+        Self::Anybody(Caller::new("open", None, Room::new(places)))
+    }
+
+    /// The places of who has the key of this digest: what its requests hold counts on.
+    fn places_of(&self, digest: &[u8; 32]) -> Option<&Room> {
+        match self {
+            Self::Anybody(_) => None,
+            Self::Keys(keys) => keys.get(digest).map(|caller| &caller.places),
+        }
+    }
+
+    /// The same where everybody may ask and one's bound is another.
+    pub(super) fn bounded(&self, places: usize) -> Option<Self> {
+        match self {
+            Self::Anybody(caller) => {
+                let places = caller.places.bounded(places);
+                Some(Self::Anybody(Caller::new("open", None, places)))
+            }
+            Self::Keys(_) => None,
+        }
     }
 
     /// # Errors
     /// [`DuplicateKey`] if two keys have one name or one digest.
-    pub(super) fn with_keys(file: KeysFile, places: usize) -> Result<Self, DuplicateKey> {
+    pub(super) fn with_keys(
+        file: KeysFile,
+        places: usize,
+        before: Option<&Self>,
+    ) -> Result<Self, DuplicateKey> {
         let mut names = HashSet::new();
         let mut keys = HashMap::new();
         for KeyConfig {
@@ -74,6 +95,8 @@ impl Callers {
             models,
         } in file.keys
         {
+            let known = before.and_then(|before| before.places_of(&sha256));
+            let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
             let caller = Caller::new(&name, models, places);
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(DuplicateKey(name));
@@ -135,7 +158,7 @@ mod tests {
         let file = KeysFile {
             keys: vec![key("one", "sk-1"), key("two", "sk-2")],
         };
-        let callers = Callers::with_keys(file, 1).unwrap();
+        let callers = Callers::with_keys(file, 1, None).unwrap();
         let cases: [(&[&str], Option<&str>); 10] = [
             (&["Bearer sk-1"], Some("one")),
             (&["bearer sk-2"], Some("two")),
@@ -162,6 +185,7 @@ mod tests {
                 keys: vec![key("one", "sk-1")],
             },
             1,
+            None,
         )
         .unwrap();
         let headers = headers(&["Bearer sk-1"]);
@@ -181,7 +205,7 @@ mod tests {
         for (name, key_text) in [("one", "sk-2"), ("two", "sk-1")] {
             let keys = vec![key("one", "sk-1"), key(name, key_text)];
             assert!(
-                Callers::with_keys(KeysFile { keys }, 1).is_err(),
+                Callers::with_keys(KeysFile { keys }, 1, None).is_err(),
                 "{name} {key_text}"
             );
         }

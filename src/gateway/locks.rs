@@ -233,7 +233,7 @@ mod tests {
             digest(1),
             digest(2)
         );
-        let callers = Callers::with_keys(toml::from_str(&file).unwrap(), 1).unwrap();
+        let callers = Callers::with_keys(toml::from_str(&file).unwrap(), 1, None).unwrap();
         let Callers::Keys(keys) = callers else {
             unreachable!("keys were given")
         };

@@ -33,6 +33,7 @@ mod keep;
 mod locks;
 mod node;
 mod nodes;
+mod reconfigure;
 mod record;
 mod relay;
 mod routes;
@@ -77,6 +78,7 @@ use self::{
     locks::Locks,
     node::Node,
     nodes::Nodes,
+    reconfigure::Reconfigurer,
     rules::{Reloader, Rules, Sources},
     stream::Timing,
 };
@@ -141,6 +143,7 @@ pub struct Gateway {
     limits: listener::Limits,
     farewell: Farewell,
     tls: Option<tls::Keeper>,
+    prepared: reconfigure::Prepared,
     beside: Beside,
     shared: Arc<Shared>,
 }
@@ -156,18 +159,19 @@ struct Beside {
     archive_ended: Option<archive::Ended>,
 }
 
-/// What all requests share.
-#[derive(Debug)]
+/// What all requests share that begin under one configuration: each takes it once, so none sees two.
+/// Another configuration is another one of these, with the same nodes and the same places taken.
+#[derive(Clone, Debug)]
 struct Shared {
     clock: Clock,
-    callers: Callers,
+    callers: Arc<Callers>,
     admission: Admission,
-    nodes: Nodes,
+    nodes: Arc<Nodes>,
     /// Where nodes announce themselves, if they may.
-    desk: Option<Desk>,
-    locks: Locks,
+    desk: Option<Arc<Desk>>,
+    locks: Arc<Locks>,
     /// Callers' questions to nodes for evidence.
-    questions: Semaphore,
+    questions: Arc<Semaphore>,
     /// What nodes are judged by.
     rules: watch::Receiver<Arc<Rules>>,
     padding: Padding,
@@ -177,22 +181,29 @@ struct Shared {
     loopback_only: bool,
     limits: Limits,
     timeouts: Timeouts,
-    /// Whether callers should go elsewhere, though they are still served.
-    leaving: AtomicBool,
-    draining: AtomicBool,
+    phase: Arc<Phase>,
     /// Ends open requests.
     cut: CancellationToken,
     /// Set once the verifier is not to be relied on: no node counts as verified any more.
     halted: CancellationToken,
 }
 
-#[derive(Debug)]
+/// How far the gateway's end has come.
+#[derive(Debug, Default)]
+struct Phase {
+    /// Whether callers should go elsewhere, though they are still served.
+    leaving: AtomicBool,
+    /// Whether no new work is taken.
+    draining: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Limits {
     body_bytes: usize,
     reply_bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Timeouts {
     body: Duration,
     connect: Duration,
@@ -204,11 +215,11 @@ struct Timeouts {
 
 impl Shared {
     fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+        self.phase.leaving.load(Ordering::Relaxed)
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.phase.draining.load(Ordering::Relaxed)
     }
 }
 
@@ -243,6 +254,7 @@ impl Gateway {
         self_test::run(self_test).await?;
         let reloader = Reloader::start(sources(&config))?;
         let tls = keep_tls(&config, clock)?;
+        let seen = reconfigure::seen(&config);
         let shared = Arc::new(share(&config, clock, reloader.rules())?);
         let (archive, archive_ended) = open_archive(&config)?.unzip();
         let value = &config.value;
@@ -278,6 +290,7 @@ impl Gateway {
             },
             farewell,
             tls,
+            prepared: reconfigure::Prepared::new(&config, address, seen),
             beside: Beside {
                 attester: Attester::new(settings, reloader.rules(), archive, shared.cut.clone()),
                 reloader,
@@ -322,6 +335,7 @@ impl Gateway {
             limits,
             farewell,
             tls,
+            prepared,
             beside,
             shared,
             ..
@@ -333,7 +347,9 @@ impl Gateway {
             let keeping = keeper.run(beside.reload.asked(), beside.reload_every, |_| {});
             tasks.spawn(until(stop.clone(), keeping));
         }
-        let archive_ended = beside.start(&shared, &stop, &tasks);
+        let reconfigurer = prepared.keep(&shared);
+        let current = reconfigurer.current();
+        let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
         let closing = CancellationToken::new();
         let leaving = farewell.say(Arc::clone(&shared), shutdown, closing.clone());
@@ -341,7 +357,8 @@ impl Gateway {
         tasks.close();
         let service = service_fn(move |request| {
             // Boxed, so that a connection whose stream goes on for long does not keep its room.
-            let answering = Box::pin(Arc::clone(&shared).handle(request));
+            let shared = Arc::clone(&current.borrow());
+            let answering = Box::pin(shared.handle(request));
             async { Ok::<_, Infallible>(answering.await) }
         });
         serve_connections(listener, service, limits, closing).await;
@@ -359,15 +376,23 @@ impl Beside {
     fn start(
         self,
         shared: &Arc<Shared>,
+        reconfigurer: Reconfigurer,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Option<archive::Ended> {
         let attester = Arc::new(self.attester);
+        let keepers = Keepers {
+            attester: Arc::clone(&attester),
+            shared: Arc::clone(shared),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
         for node in shared.nodes.all().iter() {
-            let keeping = keep(Arc::clone(&attester), Arc::clone(shared), Arc::clone(node));
-            tasks.spawn(until(stop.clone(), keeping));
+            keepers.keep(node);
         }
-        if let Some(orders) = shared.desk.as_ref().and_then(Desk::take_orders) {
+        let reconfiguring = reconfigurer.run(keepers, self.reload.asked(), self.reload_every);
+        tasks.spawn(until(stop.clone(), reconfiguring));
+        if let Some(orders) = shared.desk.as_deref().and_then(Desk::take_orders) {
             let (stop, tasks) = (stop.clone(), tasks.clone());
             let serving = announce::serve(
                 orders,
@@ -399,10 +424,28 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Keeps a node appraised until the verifier is not to be relied on.
+/// Has nodes kept, each by a task of its own.
+struct Keepers {
+    attester: Arc<Attester>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Keepers {
+    fn keep(&self, node: &Arc<Node>) {
+        let (attester, shared) = (Arc::clone(&self.attester), Arc::clone(&self.shared));
+        let keeping = keep(attester, shared, Arc::clone(node));
+        self.tasks.spawn(until(self.stop.clone(), keeping));
+    }
+}
+
+/// Keeps a node appraised until the verifier is not to be relied on, or the configuration names it no
+/// more and its last request has ended.
 async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
+        () = reconfigure::let_go(&node) => {}
         () = shared.halted.cancelled() => {}
     }
 }
@@ -458,10 +501,10 @@ impl Farewell {
         closing: CancellationToken,
     ) {
         shutdown.cancelled().await;
-        shared.leaving.store(true, Ordering::Relaxed);
+        shared.phase.leaving.store(true, Ordering::Relaxed);
         sleep(self.delay).await;
         tracing::info!("draining: no new requests, streams may finish");
-        shared.draining.store(true, Ordering::Relaxed);
+        shared.phase.draining.store(true, Ordering::Relaxed);
         closing.cancel();
         sleep(self.drain).await;
         shared.cut.cancel();
@@ -488,42 +531,50 @@ fn share(
     rules: watch::Receiver<Arc<Rules>>,
 ) -> Result<Shared, ConfigError> {
     let value = &config.value;
-    let (limits, timeouts) = (&value.limits, &value.timeouts);
+    let limits = &value.limits;
     let nodes = value.nodes.iter().map(|node| read_node(config, node));
     let nodes = nodes.collect::<Result<_, _>>()?;
     Ok(Shared {
         clock,
-        callers: read_callers(config)?,
+        callers: Arc::new(read_callers(config, None)?),
         admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
-        nodes: Nodes::new(nodes, value.models.clone()),
-        desk: value.announce.clone().map(Desk::new),
-        locks: Locks::new(value.locks),
-        questions: Semaphore::new(MAX_QUESTIONS),
+        nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
+        desk: value.announce.clone().map(Desk::new).map(Arc::new),
+        locks: Arc::new(Locks::new(value.locks)),
+        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         rules,
         padding: value.padding,
         retry_unauthenticated: value.retry_unauthenticated,
         cors: Cors::new(value.cors.origins.clone()),
         loopback_only: value.auth == Auth::Open,
-        limits: Limits {
-            body_bytes: as_usize(limits.body_bytes.get()),
-            reply_bytes: limits.reply_bytes.get(),
-        },
-        timeouts: Timeouts {
-            body: millis(timeouts.body_ms),
-            connect: millis(timeouts.connect_ms),
-            attest: millis(timeouts.attest_ms),
-            first_byte: millis(timeouts.first_byte_ms),
-            idle: millis(timeouts.idle_ms),
-            stream: Timing {
-                idle: millis(timeouts.idle_ms),
-                sign_of_life: millis(timeouts.sign_of_life_ms),
-            },
-        },
-        leaving: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
+        limits: limits_of(value),
+        timeouts: timeouts_of(value),
+        phase: Arc::default(),
         cut: CancellationToken::new(),
         halted: CancellationToken::new(),
     })
+}
+
+fn limits_of(config: &GatewayConfig) -> Limits {
+    Limits {
+        body_bytes: as_usize(config.limits.body_bytes.get()),
+        reply_bytes: config.limits.reply_bytes.get(),
+    }
+}
+
+fn timeouts_of(config: &GatewayConfig) -> Timeouts {
+    let timeouts = &config.timeouts;
+    Timeouts {
+        body: millis(timeouts.body_ms),
+        connect: millis(timeouts.connect_ms),
+        attest: millis(timeouts.attest_ms),
+        first_byte: millis(timeouts.first_byte_ms),
+        idle: millis(timeouts.idle_ms),
+        stream: Timing {
+            idle: millis(timeouts.idle_ms),
+            sign_of_life: millis(timeouts.sign_of_life_ms),
+        },
+    }
 }
 
 fn as_usize(value: u32) -> usize {
@@ -550,7 +601,10 @@ fn open_archive(
     opened.map(Some).map_err(unusable)
 }
 
-fn read_callers(config: &Loaded<GatewayConfig>) -> Result<Callers, ConfigError> {
+fn read_callers(
+    config: &Loaded<GatewayConfig>,
+    before: Option<&Callers>,
+) -> Result<Callers, ConfigError> {
     let value = &config.value;
     let places = value.limits.in_flight_per_key.get();
     match &value.keys_file {
@@ -558,10 +612,13 @@ fn read_callers(config: &Loaded<GatewayConfig>) -> Result<Callers, ConfigError> 
             let path = config.resolve(file);
             let text = config::read_text(&path)?;
             let keys = config::parse::<KeysFile>(&path, &text, std::iter::empty())?;
-            let callers = Callers::with_keys(keys.value, places);
+            let callers = Callers::with_keys(keys.value, places, before);
             callers.map_err(|error| config.invalid("keys_file", error.to_string()))
         }
-        _ => Ok(Callers::anybody(places)),
+        _ => {
+            let bounded = before.and_then(|before| before.bounded(places));
+            Ok(bounded.unwrap_or_else(|| Callers::anybody(places)))
+        }
     }
 }
 

@@ -5,11 +5,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{Ready, Source, Tls, TlsError};
+use super::{Source, Tls, TlsError};
 use crate::{
     clock::Clock,
     config::tls::TlsFiles,
-    reload::{self, Asked, Keep, Seen},
+    reload::{self, Asked, Keep, Outcome, Seen},
 };
 
 /// Serves what the files hold, and takes what they hold later.
@@ -21,6 +21,8 @@ pub(crate) struct Keeper {
     in_force: watch::Sender<Arc<ServerConfig>>,
     /// The digest of the key that connections end at, which evidence can vouch for.
     spki_sha256: [u8; 32],
+    /// What has to be said of the first certificate.
+    warning: Option<&'static str>,
     seen: Seen,
 }
 
@@ -33,8 +35,8 @@ impl Keeper {
         let seen = Seen::now(&paths(&files));
         let source = Source::new(files.pair.as_ref(), name)?;
         let first = source.serve(files.clients.as_ref())?;
-        say(&first, clock);
         Ok(Self {
+            warning: first.warning(clock.now()),
             in_force: watch::Sender::new(first.config),
             spki_sha256: first.spki_sha256,
             files,
@@ -61,6 +63,7 @@ impl Keeper {
         every: Duration,
         vouch: impl Fn([u8; 32]) + Send + 'static,
     ) {
+        say(self.warning);
         let seen = self.seen.clone();
         let keeping = Keeping {
             keeper: self,
@@ -85,22 +88,24 @@ impl<V: Fn([u8; 32]) + Send + 'static> Keep for Keeping<V> {
         let (source, clients) = (keeper.source.clone(), keeper.files.clients.clone());
         match spawn_blocking(move || source.serve(clients.as_ref())).await {
             Ok(Ok(ready)) => {
-                say(&ready, keeper.clock);
+                say(ready.warning(keeper.clock.now()));
                 let spki_sha256 = hex::encode(ready.spki_sha256);
                 tracing::info!(spki_sha256, "tls in force: new connections get it");
                 (self.vouch)(ready.spki_sha256);
                 keeper.in_force.send_replace(ready.config);
+                return reload::note("tls", Outcome::Taken);
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, "tls not taken: the certificate before stays in force");
             }
             Err(_) => tracing::error!("reading tls panicked: the one before stays in force"),
         }
+        reload::note("tls", Outcome::Refused);
     }
 }
 
-fn say(ready: &Ready, clock: Clock) {
-    if let Some(warning) = ready.warning(clock.now()) {
+fn say(warning: Option<&str>) {
+    if let Some(warning) = warning {
         tracing::warn!("tls.certificate_file: {warning}");
     }
 }

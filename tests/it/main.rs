@@ -25,6 +25,7 @@ mod harness;
 mod layers;
 mod node;
 mod policy;
+mod reload;
 mod service;
 mod shutdown;
 mod streams;

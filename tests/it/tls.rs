@@ -9,7 +9,6 @@ use crate::harness::{
     process::sealgate,
     prompt,
     setup::{Files, error_of},
-    soon,
     tls::{Authority, Identity, Middle},
 };
 
@@ -21,16 +20,6 @@ fn table(certificate: &str, key: &str) -> String {
 fn write(files: &Files, name: &str, identity: &Identity) {
     files.write(&format!("{name}.pem"), &identity.certificate);
     files.write(&format!("{name}.key"), &identity.key);
-}
-
-/// Waits until the log of `process` has `text` so many times.
-async fn logged(process: &Process, text: &str, times: usize) {
-    let waiting = async {
-        while process.log().matches(text).count() < times {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon(text, waiting).await;
 }
 
 /// Node, and gateway with TLS by `identity` and `more` in its table.
@@ -87,13 +76,13 @@ async fn certificates_are_replaced_while_the_gateway_serves_and_bad_ones_are_not
     // The key of the second with the certificate of the first.
     write("gateway.key", &second.key).unwrap();
     setup.gateway.signal("HUP").await;
-    logged(&setup.gateway, "tls not taken", 1).await;
+    setup.gateway.logged("tls not taken", 1).await;
     assert_eq!(authority.shown_at(&address).await, first.der());
     write("gateway.pem", &second.certificate).unwrap();
-    logged(&setup.gateway, "tls in force", 1).await;
+    setup.gateway.logged("tls in force", 1).await;
     assert_eq!(authority.shown_at(&address).await, second.der());
     write("gateway.pem", "no certificate").unwrap();
-    logged(&setup.gateway, "tls not taken", 2).await;
+    setup.gateway.logged("tls not taken", 2).await;
     assert_eq!(authority.shown_at(&address).await, second.der());
 }
 
@@ -190,7 +179,7 @@ async fn a_node_takes_another_certificate_and_says_so_in_its_statement() {
         write(&files, "node", identity);
         if taken > 0 {
             node.signal("HUP").await;
-            logged(&node, "tls in force", taken).await;
+            node.logged("tls in force", taken).await;
         }
         assert_eq!(authority.shown_at(&address).await, identity.der());
         let url = format!("{}/v1/attestation?nonce={}", node.url, "00".repeat(32));

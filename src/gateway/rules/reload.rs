@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use super::{Attempt, Rules, Seen, Sources};
-use crate::{gateway::StartError, reload::Asked};
+use crate::{
+    gateway::StartError,
+    reload::{self, Asked, Outcome},
+};
 
 /// How long a look at the files may take before it is complained of, again and again.
 const LOOK_TIME: Duration = Duration::from_secs(30);
@@ -146,6 +149,7 @@ impl Reloader {
                     bundle = before.bundle_digest,
                     "policy read again: unchanged"
                 );
+                reload::note("policy", Outcome::Unchanged);
             }
             Ok(rules) => {
                 tracing::info!(
@@ -156,12 +160,16 @@ impl Reloader {
                     "policy in force: every node is judged by it now",
                 );
                 self.in_force.send_replace(Arc::new(rules));
+                reload::note("policy", Outcome::Taken);
             }
-            Err(error) => tracing::error!(
-                %error,
-                policy = before.policy_digest,
-                "policy not taken: the one before stays in force",
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    policy = before.policy_digest,
+                    "policy not taken: the one before stays in force",
+                );
+                reload::note("policy", Outcome::Refused);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use super::CANARY;
+use super::{CANARY, soon};
 
 /// A running `sealgate` with its logs at the most verbose level.
 ///
@@ -90,6 +90,16 @@ impl Process {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Waits until it has logged `text` so many times.
+    pub(crate) async fn logged(&self, text: &str, times: usize) {
+        let waiting = async {
+            while self.log().matches(text).count() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(text, waiting).await;
     }
 
     /// Sends SIGTERM.
