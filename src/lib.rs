@@ -2,8 +2,9 @@
 //!
 //! A request goes through the modules in this order: [`gateway`] reads it with [`openai`], seals it
 //! with [`seal`] to a key that [`attestation`] verified, and sends it to a [`node`], which opens it,
-//! asks its engine and seals the reply. [`config`], [`listener`], [`telemetry`], [`clock`] and [`ids`] serve both
-//! roles, which never import each other; each can have an admin listener, `admin`. [`client`] seals for whoever uses this library. [`fetch`] asks vendors' services for the command line alone.
+//! asks its engine and seals the reply. [`config`], [`listener`], [`tls`], [`reload`], [`telemetry`], [`clock`] and [`ids`] serve
+//! both roles, which never import each other; each can have an admin listener, `admin`. [`client`] seals for whoever uses this
+//! library. [`fetch`] asks vendors' services for the command line alone.
 
 mod admin;
 pub mod cli;
@@ -16,6 +17,8 @@ pub mod ids;
 pub mod listener;
 pub mod node;
 pub mod openai;
+pub mod reload;
 pub mod seal;
 mod sealer;
 pub mod telemetry;
+pub mod tls;

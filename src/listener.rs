@@ -1,6 +1,9 @@
 //! Accepts connections and serves HTTP/1.1 and HTTP/2 on them, with a bound on everything a peer
 //! could otherwise hold open.
 //!
+//! A TLS handshake is the connection's own business: it holds up no other, counts as a connection, and
+//! has the time of a head.
+//!
 //! A peer that sends nothing, sends its head slowly, stays idle, or stops reading is closed: hyper
 //! times heads only once a timer is set and the protocol is known, so the time before the first
 //! request and between requests is watched here. On HTTP/2 a peer can stop reading one reply and
@@ -11,7 +14,7 @@ use std::{
     convert::Infallible,
     error::Error,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -21,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
 use hyper_util::{
@@ -35,7 +38,10 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
+
+use crate::tls::Tls;
 
 mod counts;
 
@@ -72,20 +78,57 @@ pub struct Limits {
     /// Longest time that written bytes may wait for the peer to read; twice as long at most for
     /// one of several replies on an HTTP/2 connection, which then closes as a whole.
     pub write_timeout: Duration,
-    /// Time for open requests to end once the listener shuts down.
+    /// Time for requests on connections of before to end once the listener shuts down.
     pub shutdown_timeout: Duration,
+}
+
+/// Where connections come from, and whether they are TLS.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Listener {
+    /// TLS, if any, on what comes to `tcp`.
+    #[must_use]
+    pub fn new(tcp: TcpListener, tls: Option<Tls>) -> Self {
+        Self { tcp, tls }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(tcp: TcpListener) -> Self {
+        Self::new(tcp, None)
+    }
+}
+
+/// Listens on `address`, or takes a socket that listens already.
+///
+/// # Errors
+/// The system's.
+pub async fn bind(
+    socket: Option<net::TcpListener>,
+    address: SocketAddr,
+) -> io::Result<TcpListener> {
+    let Some(socket) = socket else {
+        return TcpListener::bind(address).await;
+    };
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 /// The address a request came from, among its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves `service` on every connection until `shutdown`; then accepts no more, lets open requests
-/// end for `limits.shutdown_timeout`, and cuts what is left.
+/// Serves `service` on every connection until `shutdown`. Then connections without a request close, and
+/// the others once theirs has ended; whoever connects then is answered, once, and told to go. It ends
+/// when no connection of before is left, or after `limits.shutdown_timeout`, and cuts what is left.
 ///
 /// An `axum::Router` goes in through `hyper_util::service::TowerToHyperService::new(router)`.
 pub async fn serve_connections<S, B>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     service: S,
     limits: Limits,
     shutdown: CancellationToken,
@@ -102,7 +145,7 @@ pub async fn serve_connections<S, B>(
 
 /// The same, with the connections counted.
 pub async fn serve_counted<S, B>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     service: S,
     limits: Limits,
     shutdown: CancellationToken,
@@ -115,50 +158,95 @@ pub async fn serve_counted<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let builder = Arc::new(http_builder(&limits));
-    let places = Arc::new(Semaphore::new(
-        limits.connections.min(Semaphore::MAX_PERMITS),
-    ));
-    let tasks = TaskTracker::new();
-    let cut = CancellationToken::new();
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "accept");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            counts.refuse();
-            tracing::warn!(limit = limits.connections, "connection limit reached");
-            continue;
-        };
-        let (builder, service) = (Arc::clone(&builder), service.clone());
-        let (shutdown, cut) = (shutdown.clone(), cut.clone());
-        let open = counts.accept();
-        tasks.spawn(async move {
-            let served = serve_one(&builder, stream, Peer(peer), service, limits, shutdown);
-            tokio::select! {
-                () = served => {}
-                () = cut.cancelled() => {}
-            }
-            drop((place, open));
-        });
+    let places = limits.connections.min(Semaphore::MAX_PERMITS);
+    let doorway = Doorway {
+        listener: listener.into(),
+        builder: Arc::new(http_builder(&limits)),
+        places: Arc::new(Semaphore::new(places)),
+        limits,
+        service,
+        counts,
+        shutdown: shutdown.clone(),
+        cut: CancellationToken::new(),
+    };
+    let (early, late) = (TaskTracker::new(), TaskTracker::new());
+    tokio::select! {
+        () = doorway.accept(&early, &shutdown) => {}
+        () = shutdown.cancelled() => {}
     }
-    drop(listener);
-    tasks.close();
-    if timeout(limits.shutdown_timeout, tasks.wait())
-        .await
-        .is_err()
-    {
-        cut.cancel();
-        tasks.wait().await;
+    early.close();
+    let over = CancellationToken::new();
+    let drained = timeout(limits.shutdown_timeout, early.wait());
+    tokio::select! {
+        () = doorway.accept(&late, &over) => {}
+        _ = drained => {}
+    }
+    over.cancel();
+    late.close();
+    if early.is_empty() {
+        let _ = timeout(CLOSE_GRACE, late.wait()).await;
+    }
+    doorway.cut.cancel();
+    early.wait().await;
+    late.wait().await;
+}
+
+/// Where connections come in.
+struct Doorway<S> {
+    listener: Listener,
+    builder: Arc<Builder<TokioExecutor>>,
+    places: Arc<Semaphore>,
+    limits: Limits,
+    service: S,
+    counts: Arc<ConnectionCounts>,
+    shutdown: CancellationToken,
+    /// Ends connections whatever they do.
+    cut: CancellationToken,
+}
+
+impl<S, B> Doorway<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Accepts connections, which close after their requests once `leave` is set; never ends.
+    async fn accept(&self, tasks: &TaskTracker, leave: &CancellationToken) {
+        loop {
+            let (stream, peer) = match self.listener.tcp.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "accept");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                self.counts.refuse();
+                tracing::warn!(limit = self.limits.connections, "connection limit reached");
+                continue;
+            };
+            let accepted = Accepted {
+                stream,
+                peer,
+                tls: self.listener.tls.clone(),
+                shutdown: self.shutdown.clone(),
+                leave: leave.child_token(),
+            };
+            let (builder, service) = (Arc::clone(&self.builder), self.service.clone());
+            let (limits, cut) = (self.limits, self.cut.clone());
+            let open = self.counts.accept();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = serve_one(&builder, accepted, service, limits) => {}
+                    () = cut.cancelled() => {}
+                }
+                drop((place, open));
+            });
+        }
     }
 }
 
@@ -183,13 +271,39 @@ fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
+/// A connection that nothing was read from yet.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Tls>,
+    /// Set once the listener shuts down.
+    shutdown: CancellationToken,
+    /// Set once this connection is to close after its requests.
+    leave: CancellationToken,
+}
+
+/// Boxed, so that a connection without TLS does not keep its room.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+impl Accepted {
+    /// Takes the connection as far as its first request: through the handshake where it is TLS.
+    async fn begin(stream: TcpStream, tls: Option<Tls>) -> io::Result<Stream> {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "set TCP_NODELAY");
+        }
+        let Some(tls) = tls else {
+            return Ok(Either::Left(stream));
+        };
+        let stream = tls.acceptor().accept(stream).await?;
+        Ok(Either::Right(Box::new(stream)))
+    }
+}
+
 async fn serve_one<S, B>(
     builder: &Builder<TokioExecutor>,
-    stream: TcpStream,
-    peer: Peer,
+    accepted: Accepted,
     service: S,
     limits: Limits,
-    shutdown: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -197,22 +311,37 @@ async fn serve_one<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "set TCP_NODELAY");
-    }
     let activity = Arc::new(Activity::new());
+    let Accepted {
+        stream,
+        peer,
+        tls,
+        shutdown,
+        leave,
+    } = accepted;
+    let beginning = Box::pin(Accepted::begin(stream, tls));
+    let stream = tokio::select! {
+        begun = timeout(limits.head_timeout, beginning) => match begun {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
+            Err(_) => return tracing::debug!("no TLS handshake in time"),
+        },
+        () = leave.cancelled() => return,
+    };
     let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
     let tracked = Tracked {
         service,
-        peer,
+        peer: Peer(peer),
         activity: Arc::clone(&activity),
+        shutdown,
+        leave: leave.clone(),
     };
     let mut connection = std::pin::pin!(builder.serve_connection(io, tracked));
     let idle = activity.idle(&limits);
     let graceful = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = idle => false,
-        () = shutdown.cancelled() => true,
+        () = leave.cancelled() => true,
     };
     connection.as_mut().graceful_shutdown();
     if graceful {
@@ -325,11 +454,13 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts a connection's requests and tells the service who asks.
+/// Counts a connection's requests, tells the service who asks, and who asks when to go.
 struct Tracked<S> {
     service: S,
     peer: Peer,
     activity: Arc<Activity>,
+    shutdown: CancellationToken,
+    leave: CancellationToken,
 }
 
 impl<S, B> Service<Request<Incoming>> for Tracked<S>
@@ -343,7 +474,11 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
         let shares = request.version() == Version::HTTP_2;
+        if self.shutdown.is_cancelled() {
+            self.leave.cancel();
+        }
         TrackedReply {
+            shutdown: (!shares).then(|| self.shutdown.clone()),
             in_flight: Some(InFlight::begin(&self.activity)),
             untaken: shares.then(|| self.activity.watch()),
             reply: self.service.call(request),
@@ -357,6 +492,8 @@ pin_project! {
         reply: F,
         in_flight: Option<InFlight>,
         untaken: Option<Arc<Untaken>>,
+        // Of HTTP/1 alone: on HTTP/2 the connection itself says it.
+        shutdown: Option<CancellationToken>,
     }
 }
 
@@ -375,7 +512,15 @@ where
             in_flight,
             untaken,
         };
-        Poll::Ready(reply.map(|reply| reply.map(tracked)))
+        let closes = this.shutdown.as_ref();
+        let closes = closes.is_some_and(CancellationToken::is_cancelled);
+        Poll::Ready(reply.map(|mut reply| {
+            if closes {
+                let close = HeaderValue::from_static("close");
+                reply.headers_mut().insert(CONNECTION, close);
+            }
+            reply.map(tracked)
+        }))
     }
 }
 
@@ -508,6 +653,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::{clock::Clock, config::tls::TlsFiles, tls::Keeper};
 
     const LIMITS: Limits = Limits {
         connections: 2,
@@ -527,6 +673,31 @@ mod tests {
         let shutdown = CancellationToken::new();
         let server = serve_connections(listener, service_fn(hello), LIMITS, shutdown.clone());
         (address, shutdown, tokio::spawn(server))
+    }
+
+    #[tokio::test]
+    async fn a_handshake_has_the_time_of_a_head_and_holds_up_no_other() {
+        let files = TlsFiles {
+            pair: None,
+            clients: None,
+        };
+        let keeper = Keeper::start(files, "localhost", Clock::system()).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let listener = Listener::new(tcp, Some(keeper.tls()));
+        let patient = Limits {
+            head_timeout: Duration::from_secs(2),
+            ..LIMITS
+        };
+        let server = serve_connections(listener, service_fn(hello), patient, <_>::default());
+        tokio::spawn(server);
+        let silent = tokio::spawn(async move { exchange(address, b"").await });
+        let in_clear = exchange(address, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(!in_clear.ends_with(b"hello"), "TLS alone is spoken");
+        assert!(!silent.is_finished(), "the silent one has not held it up");
+        let half = exchange(address, &[0x16, 3, 1, 2, 0, 1]).await;
+        assert!(!half.ends_with(b"hello"));
+        silent.await.unwrap();
     }
 
     async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {

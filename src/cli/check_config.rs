@@ -81,19 +81,24 @@ fn check(path: &Path, syntax_only: bool) -> Result<Checked, Box<dyn std::error::
             let mut notes = Vec::new();
             if !syntax_only {
                 crate::gateway::check_files(&config).map_err(|error| named(&config, &error))?;
-                notes = of_policy(&input::policy(&config.resolve(&config.value.policy))?);
+                notes.extend(crate::gateway::warning(&config));
+                notes.extend(of_policy(&input::policy(
+                    &config.resolve(&config.value.policy),
+                )?));
             }
             Ok(("gateway configuration", notes))
         }
         Some(Kind::Node) => {
             let config: Loaded<NodeConfig> = config::load(path)?;
             node::check(&config)?;
+            let mut notes = Vec::new();
             if !syntax_only {
                 crate::node::check_files(&config)?;
+                notes.extend(crate::node::warning(&config));
             }
             let is_software = matches!(config.value.evidence, EvidenceConfig::SoftwareRoot { .. });
             let note = format!("evidence.source: {SOFTWARE_ROOT}");
-            let notes = is_software.then_some(note).into_iter().collect();
+            notes.extend(is_software.then_some(note));
             Ok(("node configuration", notes))
         }
         Some(Kind::Policy) => {

@@ -11,9 +11,11 @@ mod bundle;
 mod check_config;
 mod demo;
 mod doctor;
+mod hardening;
 mod keys;
 mod policy;
 mod role;
+mod service;
 mod terminal;
 mod verify;
 

@@ -1,16 +1,21 @@
 //! `sealgate gateway` and `sealgate node`: from a file to a served role, and its orderly end.
 
-use std::{io, path::Path, process::ExitCode, time::Duration};
+use std::{error::Error, io, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{check_config, terminal};
+use super::{
+    check_config, hardening,
+    service::{self, PUBLIC, Sockets},
+    terminal,
+};
 use crate::{
     clock::Clock,
-    config,
-    gateway::{Gateway, Reload},
+    config::{self, Loaded, gateway::GatewayConfig, node::NodeConfig},
+    gateway::Gateway,
     node::Node,
+    reload::Reload,
 };
 
 /// Exit code after a second signal: the role ended without finishing its work.
@@ -21,42 +26,67 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves the gateway that `path` configures until a signal ends it.
 pub(super) fn gateway(path: &Path) -> ExitCode {
+    let sockets = Sockets::from_environment();
     with_runtime(async {
         // Before anything that takes time: unhandled, the signal ends the process.
         let hangup = signal(SignalKind::hangup())?;
-        let config = config::load(path)?;
+        let config: Loaded<GatewayConfig> = config::load(path)?;
+        lock_memory_if(config.value.lock_memory)?;
+        let mut sockets = sockets?;
+        let public = sockets.take(PUBLIC);
+        sockets.finish()?;
         let read = Clone::clone(&config);
-        let gateway = Gateway::bind(config, Clock::system()).await;
+        let gateway = Gateway::bind_to(public, config, Clock::system()).await;
         let gateway = gateway.map_err(|error| check_config::named(&read, &error))?;
         reload_on_signal(hangup, gateway.reload());
-        ready("gateway", gateway.address());
+        let shutdown = shutdown_on_signal()?;
+        ready("gateway", gateway.is_https(), gateway.address());
         administered("gateway", gateway.admin_address());
-        gateway.serve(shutdown_on_signal()?).await;
+        gateway.serve(shutdown).await;
         Ok(())
     })
 }
 
 /// Serves the node that `path` configures until a signal ends it.
 pub(super) fn node(path: &Path) -> ExitCode {
+    let sockets = Sockets::from_environment();
     with_runtime(async {
-        let config = config::load(path)?;
-        let node = Node::bind(config, Clock::system()).await?;
-        ready("node", node.address());
+        let hangup = signal(SignalKind::hangup())?;
+        let config: Loaded<NodeConfig> = config::load(path)?;
+        lock_memory_if(config.value.lock_memory)?;
+        let mut sockets = sockets?;
+        let public = sockets.take(PUBLIC);
+        sockets.finish()?;
+        let node = Node::bind_to(public, config, Clock::system()).await?;
+        reload_on_signal(hangup, node.reload());
+        let shutdown = shutdown_on_signal()?;
+        ready("node", node.is_https(), node.address());
         administered("node", node.admin_address());
-        node.serve(shutdown_on_signal()?).await;
+        node.serve(shutdown).await;
         Ok(())
     })
 }
 
-/// The line that tells a script or a person that the port is open, and which.
-fn ready(role: &str, address: std::net::SocketAddr) {
+fn lock_memory_if(wanted: bool) -> Result<(), hardening::HardeningError> {
+    if wanted {
+        hardening::lock_memory()
+    } else {
+        Ok(())
+    }
+}
+
+/// The line that tells a script or a person that the port is open, and which; a service manager is
+/// told, too.
+fn ready(role: &str, is_https: bool, address: SocketAddr) {
+    let scheme = if is_https { "https" } else { "http" };
     terminal::say(format_args!(
-        "sealgate {role} listening on http://{address}"
+        "sealgate {role} listening on {scheme}://{address}"
     ));
+    service::ready();
 }
 
 /// The same of the admin listener, if there is one.
-fn administered(role: &str, address: Option<std::net::SocketAddr>) {
+fn administered(role: &str, address: Option<SocketAddr>) {
     if let Some(address) = address {
         terminal::say(format_args!(
             "sealgate {role} admin listening on http://{address}"
@@ -65,9 +95,10 @@ fn administered(role: &str, address: Option<std::net::SocketAddr>) {
 }
 
 /// Runs a role to its end. This is `main`'s level: errors of all steps meet here and are shown.
-pub(super) fn with_runtime(
-    role: impl Future<Output = Result<(), Box<dyn std::error::Error>>>,
-) -> ExitCode {
+pub(super) fn with_runtime(role: impl Future<Output = Result<(), Box<dyn Error>>>) -> ExitCode {
+    if let Err(error) = hardening::rule_out_dumps() {
+        return terminal::fail(error);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -94,7 +125,8 @@ pub(super) fn shutdown_on_signal() -> io::Result<CancellationToken> {
     let token = shutdown.clone();
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
-        tracing::info!("draining: streams may finish, a second signal ends at once");
+        tracing::info!("told to stop: what is open may finish, a second signal ends at once");
+        service::stopping();
         token.cancel();
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(ENDED_BY_SIGNAL);
@@ -102,11 +134,11 @@ pub(super) fn shutdown_on_signal() -> io::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// Has a gateway read its policy again on every SIGHUP.
-fn reload_on_signal(mut hangup: Signal, reload: Reload) {
+/// Has a role read its files again on every SIGHUP.
+fn reload_on_signal(mut hangup: Signal, files: Reload) {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload.now();
+            service::reload(&files).await;
         }
     });
 }

@@ -169,7 +169,7 @@ impl ClientBuilder {
             Some(pem) => Roots::from_pem(pem)?,
             None => Roots::Public,
         };
-        let to_name = sealer::to_name(&roots)?;
+        let to_name = sealer::to_name(&roots, None)?;
         let channel = Channel::new(&url, None, to_name, self.connect, MAX_IDLE)?;
         let place = match self.at {
             At::Gateway => Place::Gateway,
@@ -178,7 +178,7 @@ impl ClientBuilder {
                 asked: Arc::new(Channel::new(
                     &url,
                     None,
-                    sealer::to_anybody()?,
+                    sealer::to_anybody(None)?,
                     self.connect,
                     0,
                 )?),

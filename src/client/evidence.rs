@@ -255,7 +255,7 @@ impl Client {
         if !self.url.is_https() {
             return Err(VerifyError::TlsRequired);
         }
-        let tls = sealer::to_key(*pin)?;
+        let tls = sealer::to_key(*pin, None)?;
         let way = Upstream::new(&self.url, None, tls, self.connect, self.max_idle)?;
         Ok(Arc::new(way))
     }

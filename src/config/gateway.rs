@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU32, NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
@@ -18,6 +18,7 @@ use super::{
     admin::AdminConfig,
     archive::{self, ArchiveConfig},
     cors::{self, CorsConfig},
+    tls::{self, TlsConfig},
 };
 use crate::seal::Padding;
 
@@ -45,6 +46,12 @@ pub struct GatewayConfig {
     /// Address to listen on; port 0 lets the system choose.
     #[serde(default = "GatewayConfig::default_listen")]
     pub listen: SocketAddr,
+    /// TLS there; left out, callers connect without.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// Keeps all of the process's memory out of swap; needs `LimitMEMLOCK=infinity`.
+    #[serde(default)]
+    pub lock_memory: bool,
     /// Who may ask.
     #[serde(default)]
     pub auth: Auth,
@@ -65,8 +72,9 @@ pub struct GatewayConfig {
     /// Seconds between two appraisals of a node; an appraisal that ends sooner is renewed sooner.
     #[serde(default = "GatewayConfig::default_reattest_s")]
     pub reattest_s: NonZeroU32,
-    /// Seconds between two looks at the policy and the files that it names; what changed is put in
-    /// force once it is seen unchanged in two looks, or at once on SIGHUP.
+    /// Seconds between two looks at this configuration, the policy, certificates and the files that
+    /// they name; what changed is put in force once it is seen unchanged in two looks, or at once on
+    /// SIGHUP.
     #[serde(default = "GatewayConfig::default_reload_s")]
     pub reload_s: NonZeroU32,
     /// Where evidence is kept; left out, nowhere.
@@ -130,12 +138,8 @@ fn yes() -> bool {
 /// [`ConfigError::Invalid`] names the first key that breaks a rule.
 pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     let value = &config.value;
+    check_address(config, value.listen)?;
     match value.auth {
-        Auth::Open if !value.listen.ip().is_loopback() => {
-            let message = "\"open\" lets everybody in who can connect, so it needs a loopback \
-                           address in listen: use auth = \"keys\" elsewhere";
-            return Err(config.invalid("auth", message));
-        }
         Auth::Keys if value.keys_file.is_none() => {
             let message = "auth = \"keys\" needs the file with the keys' digests";
             return Err(config.invalid("keys_file", message));
@@ -171,9 +175,33 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     if let Some(admin) = &value.admin {
         admin.check(config, value.listen)?;
     }
+    if let Some(tls) = &value.tls {
+        tls::of_gateway(config, tls)?;
+    }
+    for node in &value.nodes {
+        node.identity().map_err(|key| {
+            config.invalid(key, "give client_certificate_file and client_key_file")
+        })?;
+    }
     announce::check(config)?;
     cors::check(config)?;
     archive::check(config)
+}
+
+/// Checks that whoever can connect to `address` may.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] if everybody could.
+pub fn check_address(
+    config: &Loaded<GatewayConfig>,
+    address: SocketAddr,
+) -> Result<(), ConfigError> {
+    if config.value.auth == Auth::Open && !address.ip().is_loopback() {
+        let message = "\"open\" lets everybody in who can connect, so it needs a loopback address \
+                       in listen: use auth = \"keys\" elsewhere";
+        return Err(config.invalid("auth", message));
+    }
+    Ok(())
 }
 
 fn is_model_name(name: &str) -> bool {
@@ -204,6 +232,12 @@ pub struct NodeConfig {
     /// evidence binds its certificate needs none.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// PEM file with the certificate that the gateway shows to an `https` node that asks for one.
+    #[serde(default)]
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file with that certificate's key.
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
     /// The region it is in, in the operator's words; evidence says nothing of it.
     #[serde(default)]
     pub region: Option<Label>,
@@ -219,6 +253,21 @@ pub struct NodeConfig {
     /// Most requests with it at once, in place of `limits.in_flight_per_node`.
     #[serde(default)]
     pub max_in_flight: Option<NonZeroU32>,
+}
+
+impl NodeConfig {
+    /// The files of the certificate that is shown to the node, and of its key.
+    ///
+    /// # Errors
+    /// The key that is missing, where only one of them is there.
+    pub fn identity(&self) -> Result<Option<(&Path, &Path)>, &'static str> {
+        match (&self.client_certificate_file, &self.client_key_file) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err("node.client_key_file"),
+            (None, Some(_)) => Err("node.client_certificate_file"),
+        }
+    }
 }
 
 /// The address of a node: `http` or `https`, a host, perhaps a port, and no path.
@@ -359,7 +408,10 @@ pub struct Timeouts {
     pub idle_ms: NonZeroU64,
     /// Between two signs of life on a stream that waits.
     pub sign_of_life_ms: NonZeroU64,
-    /// For open requests to end once the gateway is told to stop.
+    /// Between being told to stop, when the gateway is no longer ready, and taking no more requests:
+    /// as long as whoever sends them needs to notice.
+    pub shutdown_delay_ms: u64,
+    /// For open requests to end after that.
     pub drain_ms: NonZeroU64,
 }
 
@@ -376,6 +428,7 @@ impl Default for Timeouts {
             total_first_byte_ms: in_ms(630),
             idle_ms: in_ms(120),
             sign_of_life_ms: in_ms(15),
+            shutdown_delay_ms: 0,
             drain_ms: in_ms(600),
         }
     }

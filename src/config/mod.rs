@@ -14,6 +14,7 @@ use std::{
 use attestation::toml_error::{TomlError, in_words as in_words_of};
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 pub mod admin;
 pub mod archive;
@@ -21,6 +22,7 @@ pub mod bundle;
 pub mod cors;
 pub mod gateway;
 pub mod node;
+pub mod tls;
 
 /// Longest configuration file, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -151,6 +153,30 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
     }
     taken.map_err(read)?;
     Ok(text)
+}
+
+/// A small file that holds a secret: its bytes are in one place of memory, which is wiped.
+///
+/// # Errors
+/// As for [`read_text`].
+pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
+    let read = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = open_regular(path).map_err(read)?;
+    let length = file.metadata().map_err(read)?.len();
+    // Room for all of it at once: a vector that grows leaves copies behind.
+    let room = length.saturating_add(1).min(MAX_FILE);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
+    let mut limited = file.take(room);
+    limited.read_to_end(&mut bytes).map_err(read)?;
+    if limited.limit() == 0 {
+        return Err(ConfigError::TooLong {
+            path: path.to_owned(),
+        });
+    }
+    Ok(bytes)
 }
 
 /// What the parser says. A line that holds a digest is named and not shown: somebody may have

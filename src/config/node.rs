@@ -6,7 +6,11 @@ use attestation::Dialect;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest as _, Sha256};
 
-use super::{ConfigError, Loaded, admin::AdminConfig};
+use super::{
+    ConfigError, Loaded,
+    admin::AdminConfig,
+    tls::{self, NodeTlsConfig},
+};
 
 mod bounds;
 mod engine;
@@ -38,6 +42,12 @@ pub struct NodeConfig {
     /// Address to listen on; port 0 lets the system choose.
     #[serde(skip_serializing, default = "NodeConfig::default_listen")]
     pub listen: SocketAddr,
+    /// TLS there; left out, gateways connect without. The evidence vouches for its key.
+    #[serde(skip_serializing, default)]
+    pub tls: Option<NodeTlsConfig>,
+    /// Keeps all of the process's memory out of swap; needs `LimitMEMLOCK=infinity`.
+    #[serde(skip_serializing, default)]
+    pub lock_memory: bool,
     /// SHA-256 (64 hex digits) of the bearer token that gateways must send inside the seal.
     #[serde(skip_serializing, default)]
     pub credential_sha256: Option<CredentialDigest>,
@@ -98,6 +108,9 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
     }
     if let Some(admin) = &value.admin {
         admin.check(config, value.listen)?;
+    }
+    if let Some(tls) = &value.tls {
+        tls::of_node(config, tls)?;
     }
     evidence::check(config)?;
     if value.dialects.iter().collect::<HashSet<_>>().len() < value.dialects.len() {

@@ -1,11 +1,11 @@
 //! How much at once: permits that live as long as the work, and a budget for retries.
+//!
+//! A bound can be another from one request to the next; what is held counts on.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{authenticate::Caller, error::Error};
 use crate::telemetry::metrics::Counter;
@@ -17,14 +17,69 @@ const MIN_RETRIES: usize = 3;
 /// One retry is allowed for so many requests in flight: 20 %.
 const REQUESTS_PER_RETRY: usize = 5;
 
-/// The places for requests, and what the bodies of all of them may hold.
+/// Room of which so much at once may be taken.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    taken: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// Part of a room, until it is dropped.
+#[must_use]
 #[derive(Debug)]
+pub(super) struct Taken {
+    taken: Arc<AtomicUsize>,
+    units: usize,
+}
+
+impl Room {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            taken: Arc::default(),
+            most,
+        }
+    }
+
+    /// The same room with another bound.
+    pub(super) fn bounded(&self, most: usize) -> Self {
+        Self {
+            taken: Arc::clone(&self.taken),
+            most,
+        }
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, units: usize) -> Option<Taken> {
+        let more = |now: usize| now.checked_add(units).filter(|then| *then <= self.most);
+        let taken = &self.taken;
+        let grown = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        grown.ok().map(|_| Taken {
+            taken: Arc::clone(taken),
+            units,
+        })
+    }
+}
+
+impl Taken {
+    fn merge(&mut self, mut other: Self) {
+        self.units = self.units.saturating_add(std::mem::take(&mut other.units));
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.units, Ordering::Relaxed);
+    }
+}
+
+/// The places for requests, and what the bodies of all of them may hold.
+#[derive(Clone, Debug)]
 pub(super) struct Admission {
-    places: Arc<Semaphore>,
-    total: usize,
-    bodies: Arc<Semaphore>,
-    /// Units of room for bodies in all.
-    bodies_total: usize,
+    places: Room,
+    bodies: Room,
     retries: Arc<AtomicUsize>,
     counts: Arc<Counts>,
 }
@@ -42,16 +97,16 @@ struct Counts {
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Permit {
-    _total: OwnedSemaphorePermit,
-    _of_caller: OwnedSemaphorePermit,
+    _total: Taken,
+    _of_caller: Taken,
 }
 
 /// Room for a body, held as long as the body.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct BodyRoom {
-    bodies: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
+    bodies: Room,
+    taken: Option<Taken>,
     bytes: usize,
     counts: Arc<Counts>,
 }
@@ -63,15 +118,21 @@ pub(super) struct RetryPermit(Arc<AtomicUsize>);
 
 impl Admission {
     pub(super) fn new(places: usize, bodies_bytes: usize) -> Self {
-        let total = places.min(Semaphore::MAX_PERMITS);
-        let bodies = (bodies_bytes / BODY_UNIT).min(Semaphore::MAX_PERMITS);
         Self {
-            places: Arc::new(Semaphore::new(total)),
-            total,
-            bodies: Arc::new(Semaphore::new(bodies)),
-            bodies_total: bodies,
+            places: Room::new(places),
+            bodies: Room::new(bodies_bytes / BODY_UNIT),
             retries: Arc::default(),
             counts: Arc::default(),
+        }
+    }
+
+    /// The same with other bounds.
+    pub(super) fn bounded(&self, places: usize, bodies_bytes: usize) -> Self {
+        Self {
+            places: self.places.bounded(places),
+            bodies: self.bodies.bounded(bodies_bytes / BODY_UNIT),
+            retries: Arc::clone(&self.retries),
+            counts: Arc::clone(&self.counts),
         }
     }
 
@@ -80,18 +141,16 @@ impl Admission {
     /// # Errors
     /// [`Error::Overloaded`] when the gateway is full or this caller has its share.
     pub(super) fn admit(&self, caller: &Caller) -> Result<Permit, Error> {
-        let of_caller = Arc::clone(&caller.places).try_acquire_owned();
-        let total = Arc::clone(&self.places).try_acquire_owned();
-        match (total, of_caller) {
-            (Ok(total), Ok(of_caller)) => Ok(Permit {
+        match (self.places.take(1), caller.places.take(1)) {
+            (Some(total), Some(of_caller)) => Ok(Permit {
                 _total: total,
                 _of_caller: of_caller,
             }),
-            (Err(_), _) => {
+            (None, _) => {
                 self.counts.places.inc();
                 Err(Error::Overloaded)
             }
-            (Ok(_), Err(_)) => {
+            (Some(_), None) => {
                 self.counts.places_of_key.inc();
                 Err(Error::Overloaded)
             }
@@ -100,20 +159,17 @@ impl Admission {
 
     /// Places for requests.
     pub(super) fn places(&self) -> usize {
-        self.total
+        self.places.most
     }
 
     /// Room that bodies hold.
     pub(super) fn bodies_bytes(&self) -> usize {
-        let free = self.bodies.available_permits();
-        self.bodies_total
-            .saturating_sub(free)
-            .saturating_mul(BODY_UNIT)
+        self.bodies.taken().saturating_mul(BODY_UNIT)
     }
 
     /// Room for bodies.
     pub(super) fn most_bodies_bytes(&self) -> usize {
-        self.bodies_total.saturating_mul(BODY_UNIT)
+        self.bodies.most.saturating_mul(BODY_UNIT)
     }
 
     /// Retries whose requests have not ended.
@@ -143,14 +199,14 @@ impl Admission {
 
     /// Requests that hold a place.
     pub(super) fn in_flight(&self) -> usize {
-        self.total.saturating_sub(self.places.available_permits())
+        self.places.taken()
     }
 
     /// No room yet, to be grown as the body comes.
     pub(super) fn body_room(&self) -> BodyRoom {
         BodyRoom {
-            bodies: Arc::clone(&self.bodies),
-            permit: None,
+            bodies: self.bodies.clone(),
+            taken: None,
             bytes: 0,
             counts: Arc::clone(&self.counts),
         }
@@ -179,17 +235,14 @@ impl BodyRoom {
             return Ok(());
         };
         let units = more.div_ceil(BODY_UNIT);
-        let taken = u32::try_from(units)
-            .ok()
-            .and_then(|units| Arc::clone(&self.bodies).try_acquire_many_owned(units).ok())
-            .ok_or_else(|| {
-                self.counts.bodies.inc();
-                Error::Overloaded
-            })?;
+        let Some(taken) = self.bodies.take(units) else {
+            self.counts.bodies.inc();
+            return Err(Error::Overloaded);
+        };
         self.bytes = self.bytes.saturating_add(units.saturating_mul(BODY_UNIT));
-        match &mut self.permit {
-            Some(permit) => permit.merge(taken),
-            None => self.permit = Some(taken),
+        match &mut self.taken {
+            Some(before) => before.merge(taken),
+            None => self.taken = Some(taken),
         }
         Ok(())
     }
@@ -224,9 +277,22 @@ mod tests {
         assert_eq!(admission.shed(), [("places", 1), ("key", 1), ("bodies", 0)]);
         assert_eq!((admission.in_flight(), admission.places()), (2, 2));
         drop((first, second));
-        assert_eq!(admission.places.available_permits(), 2);
-        assert_eq!(one.places.available_permits(), 1);
-        assert_eq!(two.places.available_permits(), 2);
+        let all = [&admission.places, &one.places, &two.places];
+        assert_eq!(all.map(Room::taken), [0; 3]);
+    }
+
+    #[test]
+    fn what_is_held_counts_under_another_bound() {
+        let (admission, caller) = (Admission::new(4, 0), caller(4));
+        let held = [(); 3].map(|()| admission.admit(&caller).unwrap());
+        let narrow = admission.bounded(2, 0);
+        assert!(narrow.admit(&caller).is_err());
+        let [first, second, third] = held;
+        drop((first, second));
+        let fourth = narrow.admit(&caller).unwrap();
+        assert!(narrow.admit(&caller).is_err());
+        drop((third, fourth));
+        assert_eq!((admission.in_flight(), caller.places.taken()), (0, 0));
     }
 
     #[test]
@@ -241,7 +307,7 @@ mod tests {
         assert_eq!(admission.bodies_bytes(), 4 * BODY_UNIT);
         assert_eq!(admission.shed(), [("places", 0), ("key", 0), ("bodies", 1)]);
         drop((one, two));
-        assert_eq!(admission.bodies.available_permits(), 4);
+        assert_eq!(admission.bodies.taken(), 0);
     }
 
     #[test]

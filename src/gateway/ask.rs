@@ -163,6 +163,8 @@ impl NodeFailure {
             return None;
         };
         match error {
+            // It shows another certificate, as after a restart: it is attested again.
+            ExchangeError::Send(SendError::OtherCertificate) => None,
             ExchangeError::Send(_)
             | ExchangeError::NotSealed { .. }
             | ExchangeError::Broken(_)
@@ -210,10 +212,11 @@ pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
         ExchangeError::Send(SendError::Connect(_) | SendError::ConnectTimeout) => {
             node.health.avoid(AVOID_UNREACHABLE);
         }
-        // No proof for this request, but a hint for the next ones.
+        // No proof for this request, or one that is carried only, but a hint for the next ones.
         ExchangeError::OhttpKey {
             not_executed: false,
-        } => node.want_appraisal(),
+        }
+        | ExchangeError::Send(SendError::OtherCertificate) => node.want_appraisal(),
         ExchangeError::Outside { retry_after_s, .. } => full(retry_after_s),
         ExchangeError::Problem {
             problem,

@@ -349,8 +349,8 @@ impl Attester {
 
     fn channel(&self, node: &Node, pin: Option<[u8; 32]>) -> Result<Channel, AttestError> {
         let tls = match pin {
-            Some(pin) => sealer::to_key(pin)?,
-            None => sealer::to_name(&node.roots)?,
+            Some(pin) => sealer::to_key(pin, node.shown.as_ref())?,
+            None => sealer::to_name(&node.roots, node.shown.as_ref())?,
         };
         Ok(Channel::new(
             &node.url,
@@ -369,7 +369,7 @@ impl Attester {
         let channel = Channel::new(
             &node.url,
             node.pinned(),
-            sealer::to_anybody()?,
+            sealer::to_anybody(node.shown.as_ref())?,
             self.settings.connect_timeout,
             0,
         )?;

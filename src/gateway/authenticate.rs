@@ -7,9 +7,9 @@ use std::{
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 
 use super::{
+    admit::Room,
     error::Error,
     labels::{Labels, UnknownLabel, Wish},
 };
@@ -27,13 +27,12 @@ pub(super) struct Caller {
     models: Option<HashSet<String>>,
     /// Which nodes its requests may go to.
     pub(super) wish: Wish,
-    /// A permit for each request it may have in flight.
-    pub(super) places: Arc<Semaphore>,
+    /// A place for each request it may have in flight.
+    pub(super) places: Room,
 }
 
 impl Caller {
-    fn new(name: &str, models: Option<HashSet<String>>, wish: Wish, places: usize) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+    fn new(name: &str, models: Option<HashSet<String>>, wish: Wish, places: Room) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
             models,
@@ -70,7 +69,26 @@ pub(super) enum KeysError {
 
 impl Callers {
     pub(super) fn anybody(places: usize) -> Self {
-        Self::Anybody(Caller::new("open", None, Wish::ANY, places))
+        Self::Anybody(Caller::new("open", None, Wish::ANY, Room::new(places)))
+    }
+
+    /// The places of who has the key of this digest: what its requests hold counts on.
+    fn places_of(&self, digest: &[u8; 32]) -> Option<&Room> {
+        match self {
+            Self::Anybody(_) => None,
+            Self::Keys(keys) => keys.get(digest).map(|caller| &caller.places),
+        }
+    }
+
+    /// The same where everybody may ask and one's bound is another.
+    pub(super) fn bounded(&self, places: usize) -> Option<Self> {
+        match self {
+            Self::Anybody(caller) => {
+                let places = caller.places.bounded(places);
+                Some(Self::Anybody(Caller::new("open", None, Wish::ANY, places)))
+            }
+            Self::Keys(_) => None,
+        }
     }
 
     /// # Errors
@@ -79,6 +97,7 @@ impl Callers {
         file: KeysFile,
         labels: &Labels,
         places: usize,
+        before: Option<&Self>,
     ) -> Result<Self, KeysError> {
         let mut names = HashSet::new();
         let mut keys = HashMap::new();
@@ -92,6 +111,8 @@ impl Callers {
         {
             let wish = labels.wish(regions.as_deref(), &tags);
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
+            let known = before.and_then(|before| before.places_of(&sha256));
+            let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
             let caller = Caller::new(&name, models, wish, places);
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
@@ -155,7 +176,7 @@ mod tests {
         let file = KeysFile {
             keys: vec![key("one", "sk-1"), key("two", "sk-2")],
         };
-        let callers = Callers::with_keys(file, &Labels::default(), 1).unwrap();
+        let callers = Callers::with_keys(file, &Labels::default(), 1, None).unwrap();
         let cases: [(&[&str], Option<&str>); 10] = [
             (&["Bearer sk-1"], Some("one")),
             (&["bearer sk-2"], Some("two")),
@@ -183,6 +204,7 @@ mod tests {
             },
             &Labels::default(),
             1,
+            None,
         )
         .unwrap();
         let headers = headers(&["Bearer sk-1"]);
@@ -202,7 +224,7 @@ mod tests {
         for (name, key_text) in [("one", "sk-2"), ("two", "sk-1")] {
             let keys = vec![key("one", "sk-1"), key(name, key_text)];
             assert!(
-                Callers::with_keys(KeysFile { keys }, &Labels::default(), 1).is_err(),
+                Callers::with_keys(KeysFile { keys }, &Labels::default(), 1, None).is_err(),
                 "{name} {key_text}"
             );
         }

@@ -28,7 +28,7 @@ const ORIGIN_NAME: HeaderValue = HeaderValue::from_static("origin");
 const MAX_FIELDS: usize = 4096;
 
 /// The pages that may ask.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cors {
     origins: Vec<Origin>,
 }

@@ -266,7 +266,10 @@ impl NodeFailure {
 fn code_of(error: &ExchangeError) -> Code {
     match error {
         ExchangeError::Send(
-            SendError::Connect(_) | SendError::ConnectTimeout | SendError::NotSent(_),
+            SendError::Connect(_)
+            | SendError::ConnectTimeout
+            | SendError::OtherCertificate
+            | SendError::NotSent(_),
         )
         | ExchangeError::Ineligible(_)
         | ExchangeError::Seal(SealError::KeyExpired)

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::error::Error;
 use crate::{
-    config::gateway::{Label, NodeConfig},
+    config::gateway::{Label, MAX_LABELS, NodeConfig},
     openai::RequestError,
 };
 
@@ -22,7 +22,7 @@ pub(super) const TAGS: HeaderName = HeaderName::from_static("sealgate-tags");
 const MAX_NAMES: usize = 16;
 
 /// All that the configuration has, each with its bit.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Labels {
     regions: HashMap<String, u64>,
     tags: HashMap<String, u64>,
@@ -64,24 +64,33 @@ impl Wish {
 }
 
 impl Labels {
-    /// Those of the nodes; the configuration was checked to have no more than there are bits.
-    pub(super) fn of(nodes: &[NodeConfig]) -> Self {
-        let mut labels = Self::default();
-        let mut bits = (0..u64::BITS).map(|bit| 1_u64 << bit);
-        let mut add = |to: &mut HashMap<String, u64>, label: &Label| {
-            if !to.contains_key(label.as_str()) {
-                to.insert(label.as_str().to_owned(), bits.next().unwrap_or(0));
-            }
-        };
+    /// These and those of the nodes: what has a bit keeps it, since nodes that stay have theirs.
+    /// Nothing if there are more than bits.
+    pub(super) fn with(&self, nodes: &[NodeConfig]) -> Option<Self> {
+        let mut labels = self.clone();
         for node in nodes {
             if let Some(region) = &node.region {
-                add(&mut labels.regions, region);
+                labels.add(|labels| &mut labels.regions, region)?;
             }
             for tag in &node.tags {
-                add(&mut labels.tags, tag);
+                labels.add(|labels| &mut labels.tags, tag)?;
             }
         }
-        labels
+        Some(labels)
+    }
+
+    fn add(
+        &mut self,
+        kind: impl Fn(&mut Self) -> &mut HashMap<String, u64>,
+        label: &Label,
+    ) -> Option<()> {
+        let count = self.regions.len().saturating_add(self.tags.len());
+        let map = kind(self);
+        if !map.contains_key(label.as_str()) {
+            let bit = u32::try_from(count).ok().filter(|_| count < MAX_LABELS)?;
+            map.insert(label.as_str().to_owned(), 1 << bit);
+        }
+        Some(())
     }
 
     /// The bits of a node.
@@ -181,7 +190,7 @@ pub(super) mod tests {
         };
         let nodes = [table("eu", "\"gdpr\", \"h100\""), table("us", "\"h100\"")];
         let nodes: Vec<NodeConfig> = nodes.iter().map(|it| toml::from_str(it).unwrap()).collect();
-        Labels::of(&nodes)
+        Labels::default().with(&nodes).unwrap()
     }
 
     /// Nodes with both of the first two labels.
@@ -228,6 +237,23 @@ pub(super) mod tests {
                 "{fields:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_label_keeps_its_bit_and_bits_come_to_an_end() {
+        let first = labels();
+        let tagged = |tags: &[String]| -> NodeConfig {
+            let tags: Vec<_> = tags.iter().map(|tag| format!("\"{tag}\"")).collect();
+            toml::from_str(&format!("url = \"http://a\"\ntags = [{}]", tags.join(","))).unwrap()
+        };
+        let names: Vec<_> = (0..MAX_LABELS).map(|i| format!("t{i}")).collect();
+        let next = first.with(&[tagged(&names[..4])]).unwrap();
+        for name in ["gdpr", "h100"] {
+            let bits = |labels: &Labels| labels.bits(None, &[label(name)]);
+            assert_eq!(bits(&first), bits(&next));
+        }
+        assert!(first.with(&[tagged(&names[..MAX_LABELS - 4])]).is_some());
+        assert!(first.with(&[tagged(&names[..MAX_LABELS - 3])]).is_none());
     }
 
     #[test]

@@ -237,8 +237,8 @@ mod tests {
             digest(1),
             digest(2)
         );
-        let callers =
-            Callers::with_keys(toml::from_str(&file).unwrap(), &Labels::default(), 1).unwrap();
+        let keys = toml::from_str(&file).unwrap();
+        let callers = Callers::with_keys(keys, &Labels::default(), 1, None).unwrap();
         let Callers::Keys(keys) = callers else {
             unreachable!("keys were given")
         };

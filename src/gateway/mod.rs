@@ -39,6 +39,7 @@ mod metrics;
 mod node;
 mod nodes;
 mod probe;
+mod reconfigure;
 mod record;
 mod relay;
 mod routes;
@@ -54,7 +55,7 @@ mod whole;
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     num::NonZeroU32,
     path::PathBuf,
     sync::{
@@ -73,6 +74,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::self_test::SelfTestError;
 use self::{
     admit::Admission,
     announce::Desk,
@@ -87,22 +89,24 @@ use self::{
     metrics::{Metrics, Scrape},
     node::{Node, Terms},
     nodes::Nodes,
+    reconfigure::Reconfigurer,
     rules::{Reloader, Rules, Sources},
     stream::Timing,
 };
-pub use self::{rules::Reload, self_test::SelfTestError};
 use crate::{
     admin::{Admin, AdminError, Pages, serve_beside},
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
         bundle::BundleFolderError,
-        gateway::{Auth, GatewayConfig, HealthConfig, KeysFile, NodeConfig, millis},
+        gateway::{Auth, GatewayConfig, HealthConfig, KeysFile, MAX_LABELS, NodeConfig, millis},
     },
-    listener::{self, ConnectionCounts, serve_counted},
+    listener::{self, ConnectionCounts, Listener, serve_counted},
+    reload::Reload,
     seal::Padding,
-    sealer::{Credential, Roots},
+    sealer::{Credential, Roots, Shown, TlsError},
     telemetry::metrics::Exposition,
+    tls,
 };
 
 /// Between two looks for idle connections that have waited too long.
@@ -159,7 +163,9 @@ pub struct Gateway {
     listener: TcpListener,
     address: SocketAddr,
     limits: listener::Limits,
-    drain: Duration,
+    farewell: Farewell,
+    tls: Option<tls::Keeper>,
+    prepared: reconfigure::Prepared,
     beside: Beside,
     shared: Arc<Shared>,
     admin: Option<Admin>,
@@ -171,27 +177,29 @@ pub struct Gateway {
 struct Beside {
     attester: Attester,
     reloader: Reloader,
+    reload: Reload,
     reload_every: Duration,
     self_test: self_test::Test,
     archive_ended: Option<archive::Ended>,
 }
 
-/// What all requests share.
-#[derive(Debug)]
+/// What all requests share that begin under one configuration: each takes it once, so none sees two.
+/// Another configuration is another one of these, with the same nodes and the same places taken.
+#[derive(Clone, Debug)]
 struct Shared {
     clock: Clock,
     metrics: Arc<Metrics>,
-    callers: Callers,
+    callers: Arc<Callers>,
     admission: Admission,
-    nodes: Nodes,
+    nodes: Arc<Nodes>,
     /// Regions and tags of the configured ones.
-    labels: Labels,
+    labels: Arc<Labels>,
     health: HealthConfig,
     /// Where nodes announce themselves, if they may.
-    desk: Option<Desk>,
-    locks: Locks,
+    desk: Option<Arc<Desk>>,
+    locks: Arc<Locks>,
     /// Callers' questions to nodes for evidence.
-    questions: Semaphore,
+    questions: Arc<Semaphore>,
     /// What nodes are judged by.
     rules: watch::Receiver<Arc<Rules>>,
     padding: Padding,
@@ -201,20 +209,29 @@ struct Shared {
     loopback_only: bool,
     limits: Limits,
     timeouts: Timeouts,
-    draining: AtomicBool,
+    phase: Arc<Phase>,
     /// Ends open requests.
     cut: CancellationToken,
     /// Set once the verifier is not to be relied on: no node counts as verified any more.
     halted: CancellationToken,
 }
 
-#[derive(Debug)]
+/// How far the gateway's end has come.
+#[derive(Debug, Default)]
+struct Phase {
+    /// Whether callers should go elsewhere, though they are still served.
+    leaving: AtomicBool,
+    /// Whether no new work is taken.
+    draining: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Limits {
     body_bytes: usize,
     reply_bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Timeouts {
     body: Duration,
     connect: Duration,
@@ -226,8 +243,12 @@ struct Timeouts {
 }
 
 impl Shared {
+    fn is_leaving(&self) -> bool {
+        self.phase.leaving.load(Ordering::Relaxed)
+    }
+
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.phase.draining.load(Ordering::Relaxed)
     }
 }
 
@@ -237,10 +258,23 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] names what cannot be used.
     pub async fn bind(config: Loaded<GatewayConfig>, clock: Clock) -> Result<Self, StartError> {
-        Self::bind_with(config, clock, attestation::self_test).await
+        Self::bind_to(None, config, clock).await
+    }
+
+    /// The same on a socket that listens already, in place of `listen`.
+    ///
+    /// # Errors
+    /// As for [`Gateway::bind`].
+    pub async fn bind_to(
+        socket: Option<net::TcpListener>,
+        config: Loaded<GatewayConfig>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        Self::bind_with(socket, config, clock, attestation::self_test).await
     }
 
     async fn bind_with(
+        socket: Option<net::TcpListener>,
         config: Loaded<GatewayConfig>,
         clock: Clock,
         self_test: self_test::Test,
@@ -248,6 +282,8 @@ impl Gateway {
         config::gateway::check(&config)?;
         self_test::run(self_test).await?;
         let mut reloader = Reloader::start(sources(&config))?;
+        let tls = keep_tls(&config, clock)?;
+        let seen = reconfigure::seen(&config);
         let shared = Arc::new(share(&config, clock, reloader.rules())?);
         reloader.count_in(Arc::clone(&shared.metrics.reloads));
         let (archive, archive_ended) = open_archive(&config)?.unzip();
@@ -261,25 +297,36 @@ impl Gateway {
             connect_timeout: millis(timeouts.connect_ms),
             max_idle: limits.idle_connections_per_node,
         };
-        let drain = millis(timeouts.drain_ms);
-        let address = value.listen;
-        let listen = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let farewell = Farewell {
+            delay: Duration::from_millis(timeouts.shutdown_delay_ms),
+            drain: millis(timeouts.drain_ms),
+        };
+        let asked = value.listen;
+        let listen = |source| StartError::Listen {
+            address: asked,
+            source,
+        };
+        let listener = listener::bind(socket, asked).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        config::gateway::check_address(&config, address)?;
         let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
         Ok(Self {
-            address: listener.local_addr().map_err(listen)?,
+            address,
             listener,
             limits: listener::Limits {
                 connections: limits.connections.get(),
                 head_timeout: millis(timeouts.head_ms),
                 idle_timeout: millis(timeouts.idle_connection_ms),
                 write_timeout: millis(timeouts.write_ms),
-                shutdown_timeout: drain.saturating_add(CUT_GRACE),
+                shutdown_timeout: farewell.drain.saturating_add(CUT_GRACE),
             },
-            drain,
+            farewell,
+            tls,
+            prepared: reconfigure::Prepared::new(&config, address, seen),
             beside: Beside {
                 attester: Attester::new(settings, reloader.rules(), archive, shared.cut.clone()),
                 reloader,
+                reload: Reload::default(),
                 reload_every: Duration::from_secs(value.reload_s.get().into()),
                 self_test,
                 archive_ended,
@@ -302,10 +349,16 @@ impl Gateway {
         self.admin.as_ref().map(Admin::address)
     }
 
-    /// Has the policy read again while the gateway is served.
+    /// Whether callers connect by TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Has files read again while the gateway is served.
     #[must_use]
     pub fn reload(&self) -> Reload {
-        self.beside.reloader.reload()
+        self.beside.reload.clone()
     }
 
     /// Waits for the first node that is verified, once the gateway is served.
@@ -314,13 +367,15 @@ impl Gateway {
         async move { Some(shared.nodes.first_verified().await?.node.clone()) }
     }
 
-    /// Serves until `shutdown`; then takes no more work, lets open requests end for the time that
-    /// the configuration gives, and ends what is left as failed.
+    /// Serves until `shutdown`. Then it is not ready, and after the delay that the configuration gives
+    /// takes no more work; it lets open requests end in their time, and ends what is left as failed.
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self {
             listener,
             limits,
-            drain,
+            farewell,
+            tls,
+            prepared,
             beside,
             shared,
             admin,
@@ -344,21 +399,26 @@ impl Gateway {
             (admin, pages)
         }));
         let tasks = TaskTracker::new();
-        let archive_ended = beside.start(&shared, &stop, &tasks);
+        let listener = Listener::new(listener, tls.as_ref().map(tls::Keeper::tls));
+        if let Some(keeper) = tls {
+            let keeping = keeper.run(beside.reload.asked(), beside.reload_every, |_| {});
+            tasks.spawn(until(stop.clone(), keeping));
+        }
+        let reconfigurer = prepared.keep(&shared);
+        let current = reconfigurer.current();
+        let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
-        tasks.spawn(drain_on(
-            Arc::clone(&shared),
-            shutdown.clone(),
-            drain,
-            stop.clone(),
-        ));
+        let closing = CancellationToken::new();
+        let leaving = farewell.say(Arc::clone(&shared), shutdown, closing.clone());
+        tasks.spawn(until(stop.clone(), leaving));
         tasks.close();
         let service = service_fn(move |request| {
             // Boxed, so that a connection whose stream goes on for long does not keep its room.
-            let answering = Box::pin(Arc::clone(&shared).handle(request));
+            let shared = Arc::clone(&current.borrow());
+            let answering = Box::pin(shared.handle(request));
             async { Ok::<_, Infallible>(answering.await) }
         });
-        serve_counted(listener, service, limits, shutdown, connections).await;
+        serve_counted(listener, service, limits, closing, connections).await;
         stop.cancel();
         tasks.wait().await;
         if let Some(ended) = archive_ended {
@@ -374,15 +434,23 @@ impl Beside {
     fn start(
         self,
         shared: &Arc<Shared>,
+        reconfigurer: Reconfigurer,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Option<archive::Ended> {
         let attester = Arc::new(self.attester);
+        let keepers = Keepers {
+            attester: Arc::clone(&attester),
+            shared: Arc::clone(shared),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
         for node in shared.nodes.all().iter() {
-            let keeping = keep(Arc::clone(&attester), Arc::clone(shared), Arc::clone(node));
-            tasks.spawn(until(stop.clone(), keeping));
+            keepers.keep(node);
         }
-        if let Some(orders) = shared.desk.as_ref().and_then(Desk::take_orders) {
+        let reconfiguring = reconfigurer.run(keepers, self.reload.asked(), self.reload_every);
+        tasks.spawn(until(stop.clone(), reconfiguring));
+        if let Some(orders) = shared.desk.as_deref().and_then(Desk::take_orders) {
             let (stop, tasks) = (stop.clone(), tasks.clone());
             let serving = announce::serve(
                 orders,
@@ -399,7 +467,7 @@ impl Beside {
         let nodes = Arc::clone(shared);
         let current = async move { nodes.nodes.keep_current(nodes.clock).await };
         tasks.spawn(until(stop.clone(), current));
-        let reloading = self.reloader.run(self.reload_every);
+        let reloading = self.reloader.run(self.reload.asked(), self.reload_every);
         tasks.spawn(until(stop.clone(), reloading));
         let testing = self_test::daily(self.self_test, shared.halted.clone());
         tasks.spawn(until(stop.clone(), testing));
@@ -414,11 +482,29 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Keeps a node appraised, and watches its health, until the verifier is not to be relied on.
+/// Has nodes kept, each by a task of its own.
+struct Keepers {
+    attester: Arc<Attester>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Keepers {
+    fn keep(&self, node: &Arc<Node>) {
+        let (attester, shared) = (Arc::clone(&self.attester), Arc::clone(&self.shared));
+        let keeping = keep(attester, shared, Arc::clone(node));
+        self.tasks.spawn(until(self.stop.clone(), keeping));
+    }
+}
+
+/// Keeps a node appraised, and watches its health, until the verifier is not to be relied on, or the configuration names it no
+/// more and its last request has ended.
 async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
         () = probe::watch(&shared.nodes, &node, &shared.health) => {}
+        () = reconfigure::let_go(&node) => {}
         () = shared.halted.cancelled() => {}
     }
 }
@@ -429,6 +515,7 @@ async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
 /// [`StartError`] names what cannot be used.
 pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
     let rules = Reloader::start(sources(config))?.rules();
+    keep_tls(config, Clock::system())?;
     share(config, Clock::system(), rules)?;
     if let Some(admin) = &config.value.admin {
         admin.token(config)?;
@@ -436,22 +523,53 @@ pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Says that the gateway is shutting down, and after `drain` ends the requests that are left.
-async fn drain_on(
-    shared: Arc<Shared>,
-    shutdown: CancellationToken,
-    drain: Duration,
-    stop: CancellationToken,
-) {
-    let draining = async {
-        shutdown.cancelled().await;
-        shared.draining.store(true, Ordering::Relaxed);
-        sleep(drain).await;
-        shared.cut.cancel();
+/// What has to be known of files that [`check_files`] found nothing wrong with.
+#[must_use]
+pub fn warning(config: &Loaded<GatewayConfig>) -> Option<String> {
+    let files = config::tls::of_gateway(config, config.value.tls.as_ref()?).ok()?;
+    tls::warning(&files, Clock::system().now())
+}
+
+fn keep_tls(
+    config: &Loaded<GatewayConfig>,
+    clock: Clock,
+) -> Result<Option<tls::Keeper>, ConfigError> {
+    let Some(tls) = &config.value.tls else {
+        return Ok(None);
     };
-    tokio::select! {
-        () = draining => {}
-        () = stop.cancelled() => {}
+    let files = config::tls::of_gateway(config, tls)?;
+    let keeper = tls::Keeper::start(files.clone(), "localhost", clock);
+    keeper
+        .map(Some)
+        .map_err(|error| tls::named(config, &files, &error))
+}
+
+/// How long a gateway that was told to stop goes on.
+#[derive(Clone, Copy, Debug)]
+struct Farewell {
+    /// With new work, so that whoever sends it can notice.
+    delay: Duration,
+    /// With open requests, after that.
+    drain: Duration,
+}
+
+impl Farewell {
+    /// Once told to stop: not ready at once, no new work after the delay, and no request after the
+    /// drain.
+    async fn say(
+        self,
+        shared: Arc<Shared>,
+        shutdown: CancellationToken,
+        closing: CancellationToken,
+    ) {
+        shutdown.cancelled().await;
+        shared.phase.leaving.store(true, Ordering::Relaxed);
+        sleep(self.delay).await;
+        tracing::info!("draining: no new requests, streams may finish");
+        shared.phase.draining.store(true, Ordering::Relaxed);
+        closing.cancel();
+        sleep(self.drain).await;
+        shared.cut.cancel();
     }
 }
 
@@ -475,50 +593,61 @@ fn share(
     rules: watch::Receiver<Arc<Rules>>,
 ) -> Result<Shared, ConfigError> {
     let value = &config.value;
-    let (limits, timeouts) = (&value.limits, &value.timeouts);
-    let labels = Labels::of(&value.nodes);
+    let limits = &value.limits;
+    let labels = Labels::default();
+    let labels = labels
+        .with(&value.nodes)
+        .ok_or_else(|| too_many_labels(config))?;
     let nodes = value.nodes.iter();
     let nodes = nodes.map(|node| read_node(config, node, &labels));
     let nodes = nodes.collect::<Result<_, _>>()?;
+    let announced = terms(value, 1.0, None, 0);
+    let desk = |announce| Arc::new(Desk::new(announce, announced));
     Ok(Shared {
         clock,
         metrics: Arc::new(Metrics::new(clock)),
-        callers: read_callers(config, &labels)?,
+        callers: Arc::new(read_callers(config, &labels, None)?),
         admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
-        nodes: Nodes::new(nodes, value.models.clone()),
-        labels,
+        nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
+        labels: Arc::new(labels),
         health: value.health,
-        desk: value
-            .announce
-            .clone()
-            .map(|announce| Desk::new(announce, terms(value, 1.0, None, 0))),
-        locks: Locks::new(value.locks),
-        questions: Semaphore::new(MAX_QUESTIONS),
+        desk: value.announce.clone().map(desk),
+        locks: Arc::new(Locks::new(value.locks)),
+        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         rules,
         padding: value.padding,
         retry_unauthenticated: value.retry_unauthenticated,
         cors: Cors::new(value.cors.origins.clone()),
         loopback_only: value.auth == Auth::Open,
-        limits: Limits {
-            body_bytes: as_usize(limits.body_bytes.get()),
-            reply_bytes: limits.reply_bytes.get(),
-        },
-        timeouts: Timeouts {
-            body: millis(timeouts.body_ms),
-            connect: millis(timeouts.connect_ms),
-            attest: millis(timeouts.attest_ms),
-            first_byte: millis(timeouts.first_byte_ms),
-            total_first_byte: millis(timeouts.total_first_byte_ms),
-            idle: millis(timeouts.idle_ms),
-            stream: Timing {
-                idle: millis(timeouts.idle_ms),
-                sign_of_life: millis(timeouts.sign_of_life_ms),
-            },
-        },
-        draining: AtomicBool::new(false),
+        limits: limits_of(value),
+        timeouts: timeouts_of(value),
+        phase: Arc::default(),
         cut: CancellationToken::new(),
         halted: CancellationToken::new(),
     })
+}
+
+fn limits_of(config: &GatewayConfig) -> Limits {
+    Limits {
+        body_bytes: as_usize(config.limits.body_bytes.get()),
+        reply_bytes: config.limits.reply_bytes.get(),
+    }
+}
+
+fn timeouts_of(config: &GatewayConfig) -> Timeouts {
+    let timeouts = &config.timeouts;
+    Timeouts {
+        body: millis(timeouts.body_ms),
+        connect: millis(timeouts.connect_ms),
+        attest: millis(timeouts.attest_ms),
+        first_byte: millis(timeouts.first_byte_ms),
+        total_first_byte: millis(timeouts.total_first_byte_ms),
+        idle: millis(timeouts.idle_ms),
+        stream: Timing {
+            idle: millis(timeouts.idle_ms),
+            sign_of_life: millis(timeouts.sign_of_life_ms),
+        },
+    }
 }
 
 fn as_usize(value: u32) -> usize {
@@ -545,7 +674,11 @@ fn open_archive(
     opened.map(Some).map_err(unusable)
 }
 
-fn read_callers(config: &Loaded<GatewayConfig>, labels: &Labels) -> Result<Callers, ConfigError> {
+fn read_callers(
+    config: &Loaded<GatewayConfig>,
+    labels: &Labels,
+    before: Option<&Callers>,
+) -> Result<Callers, ConfigError> {
     let value = &config.value;
     let places = value.limits.in_flight_per_key.get();
     match &value.keys_file {
@@ -553,10 +686,13 @@ fn read_callers(config: &Loaded<GatewayConfig>, labels: &Labels) -> Result<Calle
             let path = config.resolve(file);
             let text = config::read_text(&path)?;
             let keys = config::parse::<KeysFile>(&path, &text, std::iter::empty())?;
-            let callers = Callers::with_keys(keys.value, labels, places);
+            let callers = Callers::with_keys(keys.value, labels, places, before);
             callers.map_err(|error| config.invalid("keys_file", error.to_string()))
         }
-        _ => Ok(Callers::anybody(places)),
+        _ => {
+            let bounded = before.and_then(|before| before.bounded(places));
+            Ok(bounded.unwrap_or_else(|| Callers::anybody(places)))
+        }
     }
 }
 
@@ -567,8 +703,9 @@ fn read_node(
 ) -> Result<Arc<Node>, ConfigError> {
     let credential = match &node.credential_file {
         Some(file) => {
-            let text = config::read_text(&config.resolve(file))?;
-            let read = Credential::from_file_text(&text);
+            let text = config::read_secret(&config.resolve(file))?;
+            let text = std::str::from_utf8(&text).unwrap_or_default();
+            let read = Credential::from_file_text(text);
             Some(read.map_err(|e| config.invalid("node.credential_file", e.to_string()))?)
         }
         None => None,
@@ -583,8 +720,16 @@ fn read_node(
     let bias = price / node.weight.get();
     let labels = labels.bits(node.region.as_ref(), &node.tags);
     let terms = terms(value, bias, node.max_in_flight, labels);
+    let shown = read_shown(config, node)?;
     let node = Node::new(node.url.clone(), credential, roots, terms);
-    Ok(Arc::new(node))
+    Ok(Arc::new(node.showing(shown)))
+}
+
+fn too_many_labels(config: &Loaded<GatewayConfig>) -> ConfigError {
+    let message = format!(
+        "at most {MAX_LABELS} different regions and tags since the gateway was started: restart it"
+    );
+    config.invalid("node.tags", message)
 }
 
 fn terms(
@@ -603,4 +748,18 @@ fn terms(
         },
         health: config.health,
     }
+}
+
+fn read_shown(
+    config: &Loaded<GatewayConfig>,
+    node: &NodeConfig,
+) -> Result<Option<Shown>, ConfigError> {
+    let Ok(Some((certificate, key))) = node.identity() else {
+        return Ok(None);
+    };
+    let certificate = config::read_text(&config.resolve(certificate))?;
+    let key = config::read_secret(&config.resolve(key))?;
+    let shown = Shown::from_pem(certificate.as_bytes(), &key);
+    let invalid = |e: TlsError| config.invalid("node.client_certificate_file", e.to_string());
+    shown.map(Some).map_err(invalid)
 }

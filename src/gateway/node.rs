@@ -28,7 +28,7 @@ use super::{
 use crate::{
     clock::unix_seconds,
     config::gateway::{HealthConfig, NodeUrl},
-    sealer::{Channel, Credential, Roots},
+    sealer::{self, Channel, Credential, Roots},
 };
 
 /// Shortest time between two appraisals that a request asks for.
@@ -45,6 +45,8 @@ pub(super) struct Node {
     pub(super) url: NodeUrl,
     pub(super) credential: Option<Credential>,
     pub(super) roots: Roots,
+    /// The certificate that is shown to it where it asks for one.
+    pub(super) shown: Option<sealer::Shown>,
     pub(super) origin: Origin,
     /// What the configuration says that it is (`labels`).
     pub(super) labels: u64,
@@ -198,6 +200,11 @@ impl Node {
         Self::with(url, credential, roots, Origin::Configured, terms)
     }
 
+    /// The same, to whom this certificate is shown where it asks for one.
+    pub(super) fn showing(self, shown: Option<sealer::Shown>) -> Self {
+        Self { shown, ..self }
+    }
+
     /// A node that announced itself, and may be at these addresses.
     pub(super) fn announced(url: NodeUrl, addresses: Vec<SocketAddr>, terms: Terms) -> Self {
         let origin = Origin::Announced {
@@ -218,6 +225,7 @@ impl Node {
             url,
             credential,
             roots,
+            shown: None,
             origin,
             labels: terms.labels,
             load: Load::new(terms.share),

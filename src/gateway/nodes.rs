@@ -35,7 +35,7 @@ pub(super) struct Nodes {
     /// In no order; replaced as a whole when one comes or goes.
     all: RwLock<Arc<Vec<Arc<Node>>>>,
     /// Other names for models: the caller's name to the node's.
-    aliases: BTreeMap<String, String>,
+    aliases: RwLock<Arc<BTreeMap<String, String>>>,
     snapshot: RwLock<Arc<Snapshot>>,
     /// Wakes the task that makes snapshots.
     changed: Notify,
@@ -84,7 +84,7 @@ impl Nodes {
     pub(super) fn new(all: Vec<Arc<Node>>, aliases: BTreeMap<String, String>) -> Self {
         Self {
             all: RwLock::new(Arc::new(all)),
-            aliases,
+            aliases: RwLock::new(Arc::new(aliases)),
             snapshot: RwLock::default(),
             changed: Notify::new(),
             made: watch::Sender::new(()),
@@ -173,6 +173,29 @@ impl Nodes {
         }
     }
 
+    /// Gives models other names.
+    pub(super) fn rename(&self, aliases: BTreeMap<String, String>) {
+        let mut names = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
+        *names = Arc::new(aliases);
+        drop(names);
+        self.changed();
+    }
+
+    /// Takes in nodes of the configuration, in place of announced ones at their addresses.
+    pub(super) fn add(&self, new: &[Arc<Node>]) {
+        let is_replaced =
+            |node: &Arc<Node>| node.is_announced() && new.iter().any(|new| new.url == node.url);
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let staying = all.iter().filter(|node| !is_replaced(node));
+        let next = staying.chain(new).cloned().collect();
+        let before = std::mem::replace(&mut *all, Arc::new(next));
+        drop(all);
+        for node in before.iter().filter(|node| is_replaced(node)) {
+            node.gone.cancel();
+        }
+        self.changed();
+    }
+
     /// Lets a node go.
     pub(super) fn leave(&self, gone: &Arc<Node>) {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
@@ -242,7 +265,9 @@ impl Nodes {
             }
         }
         let old = self.snapshot();
-        let snapshot = Snapshot::next(&old, &served, &self.aliases, by_id, unix_seconds(now));
+        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
+        let aliases = Arc::clone(&aliases);
+        let snapshot = Snapshot::next(&old, &served, &aliases, by_id, unix_seconds(now));
         *self
             .snapshot
             .write()

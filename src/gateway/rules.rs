@@ -19,7 +19,6 @@ use crate::config::{
 
 mod reload;
 
-pub use self::reload::Reload;
 pub(super) use self::reload::Reloader;
 
 /// Longest file that a policy names, in bytes.

@@ -272,13 +272,21 @@ fn authorization(
     let Some(path) = &config.api_key_file else {
         return Ok(None);
     };
-    let key = zeroize::Zeroizing::new(config::read_text(&node.resolve(path))?);
-    let value = zeroize::Zeroizing::new(format!("Bearer {}", key.trim()));
-    let mut value = HeaderValue::from_str(&value).map_err(|_| {
-        node.invalid(
-            "engine.api_key_file",
-            "the file holds one line of visible ASCII",
-        )
+    let key = config::read_secret(&node.resolve(path))?;
+    let key = key.trim_ascii();
+    let scheme = b"Bearer ";
+    // Room for all of it at once: a vector that grows leaves copies behind.
+    let room = scheme.len().saturating_add(key.len());
+    let mut value = zeroize::Zeroizing::new(Vec::with_capacity(room));
+    value.extend_from_slice(scheme);
+    value.extend_from_slice(key);
+    let text = std::str::from_utf8(&value).unwrap_or_default();
+    let legal = HeaderValue::from_str(text)
+        .ok()
+        .filter(|_| !text.is_empty());
+    let mut value = legal.ok_or_else(|| {
+        let message = "the file holds one line of visible ASCII";
+        node.invalid("engine.api_key_file", message)
     })?;
     value.set_sensitive(true);
     Ok(Some(value))

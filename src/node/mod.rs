@@ -5,7 +5,13 @@
 //! engine, `reply` seals. Keys live in memory only and die with the process; no prompt, reply or
 //! key reaches a log or an error.
 
-use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::{self, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join;
 use http::Request;
@@ -25,11 +31,13 @@ use crate::{
     admin::{Admin, AdminError, Pages, serve_beside},
     clock::Clock,
     config::{
-        ConfigError, Loaded,
+        self, ConfigError, Loaded,
         node::{self as node_config, EngineUrl, NodeConfig},
     },
-    listener::{self, ConnectionCounts, serve_counted},
+    listener::{self, ConnectionCounts, Listener, serve_counted},
+    reload::Reload,
     telemetry::metrics::Exposition,
+    tls,
 };
 
 mod answer;
@@ -73,6 +81,8 @@ const UPKEEP: Duration = Duration::from_secs(30);
 /// The same while an engine has not said what it serves, and the longest such rest.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Rest between two looks at the files of `[tls]`.
+const TLS_LOOK: Duration = Duration::from_secs(5);
 /// Time for streams that were cut to send their last chunk.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
@@ -117,6 +127,8 @@ pub struct Node {
     listener: TcpListener,
     address: SocketAddr,
     admin: Option<Admin>,
+    tls: Option<tls::Keeper>,
+    reload: Reload,
     /// Stops what runs beside the listener when the node is gone.
     alive: DropGuard,
 }
@@ -160,17 +172,32 @@ impl Node {
     /// # Errors
     /// [`StartError`] says which part of the configuration or the machine is at fault.
     pub async fn bind(config: Loaded<NodeConfig>, clock: Clock) -> Result<Self, StartError> {
+        Self::bind_to(None, config, clock).await
+    }
+
+    /// The same on a socket that listens already, in place of `listen`.
+    ///
+    /// # Errors
+    /// As for [`Node::bind`].
+    pub async fn bind_to(
+        socket: Option<net::TcpListener>,
+        config: Loaded<NodeConfig>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
         node_config::check(&config)?;
+        let tls = read_tls(&config, clock)?;
         // The hardware is asked here and now: a node that cannot attest does not start.
         let evidence = Sources::open(&config)?;
         let alive = CancellationToken::new();
         let models = Models::new(engines(&config, clock, &alive).await?);
         models.refresh().await;
         let clock = SteadyClock::new(clock);
-        let identity = Identity::generate(&config.value, models.names(), clock.unix_now())?;
+        let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
+        let now = clock.unix_now();
+        let identity = Identity::generate(&config.value, models.names(), ends_at, now)?;
         let address = config.value.listen;
         let listen = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let listener = listener::bind(socket, address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
         let config = config.value;
@@ -195,8 +222,22 @@ impl Node {
             listener,
             address,
             admin,
+            tls,
+            reload: Reload::default(),
             alive: alive.drop_guard(),
         })
+    }
+
+    /// Whether gateways connect by TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Has files read again while the node is served.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// The address it listens on.
@@ -218,10 +259,14 @@ impl Node {
             state,
             listener,
             admin,
+            tls,
+            reload,
             alive: _alive,
             ..
         } = self;
         let stop = CancellationToken::new();
+        let listener = Listener::new(listener, tls.as_ref().map(tls::Keeper::tls));
+        let keeping = keep_tls(&state, tls, &reload);
         let shared = Arc::clone(&state);
         let service = service_fn(move |request: Request<Incoming>| {
             let state = Arc::clone(&shared);
@@ -245,9 +290,43 @@ impl Node {
         tokio::select! {
             _ = join(served, drained) => {}
             () = upkeep(&state) => {}
+            () = keeping => {}
         }
         administered.await;
     }
+}
+
+/// Keeps TLS as its files are, and has the statement say which key connections end at; never ends.
+async fn keep_tls(state: &Arc<State>, tls: Option<tls::Keeper>, reload: &Reload) {
+    let Some(keeper) = tls else {
+        return std::future::pending().await;
+    };
+    let state = Arc::clone(state);
+    let vouch = move |spki_sha256| {
+        let (models, now) = (state.models.names(), state.clock.unix_now());
+        if let Err(error) = state.identity.end_tls_at(spki_sha256, &models, now) {
+            tracing::error!(%error, "the statement names the TLS key of before");
+        }
+    };
+    keeper.run(reload.asked(), TLS_LOOK, vouch).await;
+}
+
+fn read_tls(config: &Loaded<NodeConfig>, clock: Clock) -> Result<Option<tls::Keeper>, ConfigError> {
+    let Some(tls) = &config.value.tls else {
+        return Ok(None);
+    };
+    let files = config::tls::of_node(config, tls)?;
+    let keeper = tls::Keeper::start(files.clone(), config.value.node_id.as_str(), clock);
+    keeper
+        .map(Some)
+        .map_err(|error| tls::named(config, &files, &error))
+}
+
+/// What has to be known of files that [`check_files`] found nothing wrong with.
+#[must_use]
+pub fn warning(config: &Loaded<NodeConfig>) -> Option<String> {
+    let files = config::tls::of_node(config, config.value.tls.as_ref()?).ok()?;
+    tls::warning(&files, Clock::system().now())
 }
 
 /// Reads every file that the configuration names, as a start does, and opens no port.
@@ -256,6 +335,7 @@ impl Node {
 /// [`StartError`] says which part of the configuration is at fault.
 pub fn check_files(config: &Loaded<NodeConfig>) -> Result<(), StartError> {
     node_config::check(config)?;
+    read_tls(config, Clock::system())?;
     Sources::open(config)?;
     if let Some(admin) = &config.value.admin {
         admin.token(config)?;

@@ -71,20 +71,23 @@ struct Fixed {
 #[derive(Debug)]
 struct Given {
     current: Arc<StatementText>,
-    /// What the current one says of keys and models.
+    /// What the current one says of keys, models and TLS.
     keys: Vec<ClaimedKey>,
     models: Vec<String>,
+    tls_spki_sha256: Option<[u8; 32]>,
     remembered: VecDeque<(StatementDigest, u64)>,
 }
 
 impl Identity {
-    /// Makes the keys of a node and its first statement.
+    /// Makes the keys of a node and its first statement; `tls_spki_sha256` is the key that connections
+    /// end at, if they are TLS.
     ///
     /// # Errors
     /// [`IdentityError`] if the system gives no randomness.
     pub(super) fn generate(
         config: &NodeConfig,
         models: Vec<String>,
+        tls_spki_sha256: Option<[u8; 32]>,
         now: u64,
     ) -> Result<Self, IdentityError> {
         let fixed = Fixed {
@@ -100,12 +103,13 @@ impl Identity {
         let life = Duration::from_secs(config.keys.life_s.get());
         let ring = KeyRing::new(life, &config.dialects, now)?;
         let keys = ring.published(now);
-        let (text, until) = fixed.state(&keys, &models)?;
+        let (text, until) = fixed.state(&keys, &models, tls_spki_sha256)?;
         let remembered = VecDeque::from([(text.digest, until)]);
         let given = Given {
             current: Arc::new(text),
             keys,
             models,
+            tls_spki_sha256,
             remembered,
         };
         Ok(Self {
@@ -159,16 +163,39 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`]; the statement of before stays.
     pub(super) fn renew(&self, models: &[String], now: u64) -> Result<(), IdentityError> {
+        self.restate(models, None, now)
+    }
+
+    /// Makes the next statement, which says that connections end at another key.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; the statement of before stays.
+    pub(super) fn end_tls_at(
+        &self,
+        spki_sha256: [u8; 32],
+        models: &[String],
+        now: u64,
+    ) -> Result<(), IdentityError> {
+        self.restate(models, Some(spki_sha256), now)
+    }
+
+    fn restate(
+        &self,
+        models: &[String],
+        tls: Option<[u8; 32]>,
+        now: u64,
+    ) -> Result<(), IdentityError> {
         let keys = {
             let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
             ring.turn(now)?;
             ring.published(now)
         };
         let mut given = self.given.write().unwrap_or_else(PoisonError::into_inner);
-        if given.keys == keys && given.models == models {
+        let tls = tls.or(given.tls_spki_sha256);
+        if given.keys == keys && given.models == models && given.tls_spki_sha256 == tls {
             return Ok(());
         }
-        let (text, until) = self.fixed.state(&keys, models)?;
+        let (text, until) = self.fixed.state(&keys, models, tls)?;
         given
             .remembered
             .retain(|(digest, until)| now <= *until && *digest != text.digest);
@@ -178,6 +205,7 @@ impl Identity {
         given.remembered.push_back((text.digest, until));
         given.current = Arc::new(text);
         given.keys = keys;
+        given.tls_spki_sha256 = tls;
         models.clone_into(&mut given.models);
         Ok(())
     }
@@ -188,6 +216,7 @@ impl Fixed {
         &self,
         keys: &[ClaimedKey],
         models: &[String],
+        tls_spki_sha256: Option<[u8; 32]>,
     ) -> Result<(StatementText, u64), IdentityError> {
         let receipt_key = self.receipt_key.public_key().as_ref();
         let draft = Draft {
@@ -196,7 +225,7 @@ impl Fixed {
             receipt_key: receipt_key
                 .try_into()
                 .map_err(|_| IdentityError::ReceiptKey)?,
-            tls_spki_sha256: None,
+            tls_spki_sha256,
             models: models.to_vec(),
             engine: self.engine,
             config_sha256: self.config_sha256,
@@ -235,7 +264,7 @@ mod tests {
         let text = "node_id = \"node-1\"\n[evidence]\nsource = \"software-root\"\ndir = \"x\"\n\
                     [[engine]]\nurl = \"builtin:echo\"\n";
         let config = crate::config::parse(Path::new("node.toml"), text, std::iter::empty());
-        Identity::generate(&config.unwrap().value, names(models), NOW).unwrap()
+        Identity::generate(&config.unwrap().value, names(models), None, NOW).unwrap()
     }
 
     fn names(models: &[&str]) -> Vec<String> {
@@ -282,6 +311,25 @@ mod tests {
         ] {
             assert_eq!(identity.counts(&digest, now), expected, "{digest} at {now}");
         }
+    }
+
+    #[test]
+    fn another_tls_key_makes_a_new_statement_and_stays_in_it() {
+        let identity = identity(&["a"]);
+        let first = identity.current().digest;
+        let pin = || {
+            let text = identity.current();
+            Statement::parse(&text.bytes)
+                .unwrap()
+                .tls_spki_sha256()
+                .copied()
+        };
+        assert_eq!(pin(), None);
+        identity.end_tls_at([7; 32], &names(&["a"]), NOW).unwrap();
+        assert_eq!(pin(), Some([7; 32]));
+        assert!(identity.counts(&first, NOW), "requests are on their way");
+        identity.renew(&names(&["b"]), NOW).unwrap();
+        assert_eq!(pin(), Some([7; 32]));
     }
 
     #[test]

@@ -25,9 +25,16 @@ impl Credential {
         let token = text.trim_end_matches(['\r', '\n']);
         let legal = (1..=MAX_CREDENTIAL).contains(&token.len())
             && token.bytes().all(|byte| byte.is_ascii_graphic());
-        legal
-            .then(|| Self(Zeroizing::new(format!("Bearer {token}"))))
-            .ok_or(InvalidCredential)
+        if !legal {
+            return Err(InvalidCredential);
+        }
+        let scheme = "Bearer ";
+        // Room for all of it at once: a string that grows leaves copies behind.
+        let room = scheme.len().saturating_add(token.len());
+        let mut value = Zeroizing::new(String::with_capacity(room));
+        value.push_str(scheme);
+        value.push_str(token);
+        Ok(Self(value))
     }
 
     pub(crate) fn as_field_value(&self) -> &str {

@@ -128,7 +128,10 @@ pub(crate) enum Next {
 impl ExchangeError {
     pub(crate) fn next(&self) -> Next {
         match self {
-            Self::OhttpKey { not_executed: true } => Next::Reseal,
+            // A node that restarted, or turned to another certificate, says so in its next evidence.
+            Self::OhttpKey { not_executed: true } | Self::Send(SendError::OtherCertificate) => {
+                Next::Reseal
+            }
             Self::Send(
                 SendError::Connect(_) | SendError::ConnectTimeout | SendError::NotSent(_),
             )
@@ -166,6 +169,7 @@ impl ExchangeError {
         match self {
             Self::Send(SendError::Connect(_)) => "connect",
             Self::Send(SendError::ConnectTimeout) => "connect_timeout",
+            Self::Send(SendError::OtherCertificate) => "other_certificate",
             Self::Send(SendError::NotSent(_)) => "not_sent",
             Self::Send(SendError::Broken { .. }) => "broken_before_reply",
             Self::Ineligible(_) => "no_key",

@@ -22,7 +22,7 @@ pub(crate) use self::{
     error::Next,
     exchange::{Ask, Bounds, OHTTP, Reply, Unread, Way, WholeContent, exchange},
     reading::{Gathered, Progress, Reading},
-    tls::{Roots, to_anybody, to_key, to_name},
+    tls::{Roots, Shown, to_anybody, to_key, to_name},
     upstream::{Channel, NodeBody},
 };
 pub use self::{

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tower_service::Service as _;
 
-use super::dial::Dialer;
+use super::{dial::Dialer, tls::is_other_key};
 use crate::config::gateway::NodeUrl;
 
 /// Longest time that a connection waits for its next request: shorter than a node keeps one.
@@ -51,6 +51,9 @@ pub enum SendError {
     /// No connection in time: nothing was sent.
     #[error("connect: timed out")]
     ConnectTimeout,
+    /// The connection ended at another certificate than the evidence names: nothing was sent.
+    #[error("connect: another certificate than the evidence names")]
+    OtherCertificate,
     /// The connection took no request: nothing was sent.
     #[error("connection closed before the request: {0}")]
     NotSent(hyper::Error),
@@ -171,12 +174,13 @@ impl Channel {
         let connecting = async {
             let io = self.connector.clone().call(self.target.clone()).await?;
             let (sender, connection) = http1::handshake(io).await?;
-            Ok(Link {
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Link {
                 sender,
                 connection: Some(Box::pin(connection)),
             })
         };
         match timeout(self.connect_timeout, connecting).await {
+            Ok(Err(error)) if is_other_key(&*error) => Err(SendError::OtherCertificate),
             Ok(linked) => linked.map_err(SendError::Connect),
             Err(_) => Err(SendError::ConnectTimeout),
         }

@@ -332,15 +332,17 @@ pub(super) struct Reloads {
 /// What is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reloaded {
+    Config,
     Policy,
     Bundle,
 }
 
 impl Reloaded {
-    const ALL: [Self; 2] = [Self::Policy, Self::Bundle];
+    const ALL: [Self; 3] = [Self::Config, Self::Policy, Self::Bundle];
 
     const fn as_str(self) -> &'static str {
         match self {
+            Self::Config => "config",
             Self::Policy => "policy",
             Self::Bundle => "bundle",
         }

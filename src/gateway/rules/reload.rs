@@ -7,37 +7,28 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{Attempt, Rules, Seen, Sources};
-use crate::gateway::{
-    StartError,
-    metrics::{Reloaded, Reloads},
+use crate::{
+    gateway::{
+        StartError,
+        metrics::{Reloaded, Reloads},
+    },
+    reload::{self, Asked, Outcome},
 };
 
 /// How long a look at the files may take before it is complained of, again and again.
 const LOOK_TIME: Duration = Duration::from_secs(30);
-
-/// Asks a gateway to read its rules again.
-#[derive(Clone, Debug, Default)]
-pub struct Reload(Arc<Notify>);
-
-impl Reload {
-    /// Now, whether or not anything seems to have changed.
-    pub fn now(&self) {
-        self.0.notify_one();
-    }
-}
 
 /// Puts new rules in force.
 #[derive(Debug)]
 pub(in crate::gateway) struct Reloader {
     sources: Sources,
     in_force: watch::Sender<Arc<Rules>>,
-    reload: Reload,
     /// What the last attempt saw, whatever came of it.
     named: Vec<String>,
     seen: Seen,
@@ -58,7 +49,6 @@ impl Reloader {
         Ok(Self {
             in_force: watch::Sender::new(Arc::new(first.rules?)),
             sources,
-            reload: Reload::default(),
             named: first.named,
             seen: first.seen,
             failed: false,
@@ -76,21 +66,18 @@ impl Reloader {
         self.in_force.subscribe()
     }
 
-    pub(in crate::gateway) fn reload(&self) -> Reload {
-        self.reload.clone()
-    }
-
     /// Looks at the files every so often, and reads them when they changed or when told to; never
     /// ends.
-    pub(in crate::gateway) async fn run(mut self, every: Duration) {
+    pub(in crate::gateway) async fn run(mut self, mut asked: Asked, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.reload.0.notified() => {
+                () = asked.wait() => {
                     if let Some(attempt) = self.attempt().await {
                         self.take(attempt);
                     }
+                    asked.done();
                 }
                 _ = ticks.tick() => self.look().await,
             }
@@ -173,6 +160,7 @@ impl Reloader {
                     bundle = before.bundle_digest,
                     "policy read again: unchanged"
                 );
+                reload::note("policy", Outcome::Unchanged);
             }
             Ok(rules) => {
                 tracing::info!(
@@ -183,12 +171,16 @@ impl Reloader {
                     "policy in force: every node is judged by it now",
                 );
                 self.in_force.send_replace(Arc::new(rules));
+                reload::note("policy", Outcome::Taken);
             }
-            Err(error) => tracing::error!(
-                %error,
-                policy = before.policy_digest,
-                "policy not taken: the one before stays in force",
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    policy = before.policy_digest,
+                    "policy not taken: the one before stays in force",
+                );
+                reload::note("policy", Outcome::Refused);
+            }
         }
     }
 

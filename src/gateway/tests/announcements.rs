@@ -78,7 +78,8 @@ async fn resolving(
     });
     let (urls, clock) = ([url(node)], Clock::system());
     let gateway = Running::start_adjusted(dir.path(), &urls, &rest, clock, |shared| {
-        shared.desk.as_mut().unwrap().resolve_with(resolver);
+        let desk = shared.desk.as_mut().unwrap();
+        Arc::get_mut(desk).unwrap().resolve_with(resolver);
     })
     .await;
     gateway.until_ready().await;

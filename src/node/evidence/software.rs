@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use attestation::{EvidenceItem, software_root::SoftwareSigner};
-use zeroize::Zeroizing;
 
 use super::{CpuSource, EvidenceError, Question};
 use crate::config;
@@ -23,8 +22,9 @@ impl CpuSource for SoftwareSigner {
 /// # Errors
 /// [`EvidenceError`] names the file that is missing or unusable.
 pub(super) fn open(dir: &Path) -> Result<SoftwareSigner, EvidenceError> {
-    let key = Zeroizing::new(config::read_text(&dir.join("vcek.key"))?);
+    let key = config::read_secret(&dir.join("vcek.key"))?;
+    let key = std::str::from_utf8(&key).unwrap_or_default();
     let vcek = config::read_text(&dir.join("vcek.pem"))?;
     let ask = config::read_text(&dir.join("ask.pem"))?;
-    Ok(SoftwareSigner::from_pem(&key, &vcek, &ask)?)
+    Ok(SoftwareSigner::from_pem(key, &vcek, &ask)?)
 }

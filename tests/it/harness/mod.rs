@@ -6,6 +6,7 @@ pub(crate) mod metrics;
 pub(crate) mod mitm;
 pub(crate) mod process;
 pub(crate) mod setup;
+pub(crate) mod tls;
 
 pub(crate) use engine::{Engine, Reply};
 pub(crate) use process::Process;

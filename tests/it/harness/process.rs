@@ -11,7 +11,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use super::CANARY;
+use super::{CANARY, soon};
 
 /// A running `sealgate` with its logs at the most verbose level.
 ///
@@ -30,8 +30,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `sealgate ROLE --config FILE` and waits for its ready line.
     pub(crate) async fn start(role: &str, config: &Path) -> Self {
-        let args = [role.as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut process = Self::spawn(args, config.with_extension("log"));
+        Self::start_by(sealgate(), role, config).await
+    }
+
+    /// The same by a command that runs `sealgate`, or something that turns into it.
+    pub(crate) async fn start_by(mut command: Command, role: &str, config: &Path) -> Self {
+        command.arg(role).arg("--config").arg(config);
+        let mut process = Self::run(command, config.with_extension("log"));
         let line = process.line().await;
         match line.split_once(" listening on ") {
             Some((_, url)) => url.clone_into(&mut process.url),
@@ -52,8 +57,13 @@ impl Process {
         args: impl IntoIterator<Item = A>,
         log: PathBuf,
     ) -> Self {
-        let mut child = sealgate()
-            .args(args)
+        let mut command = sealgate();
+        command.args(args);
+        Self::run(command, log)
+    }
+
+    fn run(mut command: Command, log: PathBuf) -> Self {
+        let mut child = command
             .env("SEALGATE_LOG", "trace")
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap())
@@ -77,6 +87,11 @@ impl Process {
         line.trim_end().to_owned()
     }
 
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Whether it has not ended yet.
     pub(crate) fn running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -87,6 +102,16 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
+    /// Waits until it has logged `text` so many times.
+    pub(crate) async fn logged(&self, text: &str, times: usize) {
+        let waiting = async {
+            while self.log().matches(text).count() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(text, waiting).await;
+    }
+
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
         self.signal("TERM").await;
@@ -94,7 +119,7 @@ impl Process {
 
     /// Sends the signal of this name.
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
+        let pid = self.pid().to_string();
         assert!(
             Command::new("kill")
                 .args([&format!("-{name}"), &pid])

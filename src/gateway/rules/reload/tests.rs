@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     clock::{Clock, unix_seconds},
     gateway::rules::tests::folder,
+    reload::Reload,
 };
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -18,9 +19,9 @@ async fn a_change_is_in_force_once_it_was_seen_twice_and_a_broken_one_never() {
     let policy = dir.path().join("policy.toml");
     let text = std::fs::read_to_string(&policy).unwrap();
     let reloader = Reloader::start(Sources::new(policy.clone(), None)).unwrap();
-    let (mut rules, reload) = (reloader.rules(), reloader.reload());
+    let (mut rules, reload) = (reloader.rules(), Reload::default());
     let first = rules.borrow_and_update().policy_digest.clone();
-    let running = tokio::spawn(reloader.run(EVERY));
+    let running = tokio::spawn(reloader.run(reload.asked(), EVERY));
     sleep(EVERY * 3).await;
     assert!(!rules.has_changed().unwrap());
 
@@ -36,11 +37,11 @@ async fn a_change_is_in_force_once_it_was_seen_twice_and_a_broken_one_never() {
 
     std::fs::write(&policy, text).unwrap();
     let edited = Instant::now();
-    reload.now();
+    reload.now().await;
     rules.changed().await.unwrap();
     assert!(edited.elapsed() < EVERY, "at once when asked");
     assert_eq!(rules.borrow_and_update().policy_digest, first);
-    reload.now();
+    reload.now().await;
     sleep(EVERY * 3).await;
     assert!(!rules.has_changed().unwrap(), "the same is no change");
     running.abort();

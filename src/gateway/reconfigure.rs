@@ -1,0 +1,354 @@
+//! Takes in a changed configuration, with the files that it names, while the gateway serves: all of
+//! it or nothing.
+//!
+//! It is read and checked as at a start first. Requests take what is in force once, when they begin;
+//! what they hold counts on. A node that is no longer named gets no new request, and stays appraised
+//! until its last one has ended. What only a start can change is named in the log. Policy and bundle
+//! are `rules`' own: nothing here keeps a policy out of force.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Keepers, Node, Shared, as_usize, limits_of, metrics::Reloaded, read_callers, read_node,
+    timeouts_of,
+};
+use crate::{
+    config::{
+        self, ConfigError, Loaded,
+        gateway::{GatewayConfig, NodeConfig, NodeUrl},
+    },
+    reload::{self, Asked, Keep, Outcome, Seen},
+};
+
+/// Between two looks whether a node that goes has requests.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps the configuration as its files are.
+#[derive(Debug)]
+pub(super) struct Reconfigurer {
+    path: PathBuf,
+    /// Where the gateway listens, whatever was asked for.
+    address: SocketAddr,
+    /// What only a start changes, as it was at the start.
+    fixed: Vec<(&'static str, String)>,
+    files: Vec<PathBuf>,
+    seen: Seen,
+    current: watch::Sender<Arc<Shared>>,
+    nodes: Vec<Named>,
+}
+
+/// A node, and what the configuration says of it with all its files.
+#[derive(Clone, Debug)]
+struct Named {
+    node: Arc<Node>,
+    said: Said,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Said([u8; 32]);
+
+/// What was read, before any of it is in force.
+struct Next {
+    config: GatewayConfig,
+    shared: Shared,
+    files: Vec<PathBuf>,
+    nodes: Vec<Named>,
+    /// Those of them that were not there before.
+    new: Vec<Arc<Node>>,
+}
+
+/// What lies in the files of a configuration now.
+pub(super) fn seen(config: &Loaded<GatewayConfig>) -> Seen {
+    Seen::now(&files(config))
+}
+
+/// Resolves once a node is to go and its last request has ended.
+pub(super) async fn let_go(node: &Node) {
+    node.gone.cancelled().await;
+    while node.in_flight() > 0 {
+        sleep(LOOK).await;
+    }
+}
+
+/// What is known of a configuration before it is served.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    path: PathBuf,
+    address: SocketAddr,
+    fixed: Vec<(&'static str, String)>,
+    files: Vec<PathBuf>,
+    seen: Seen,
+    said: Vec<(NodeUrl, Said)>,
+}
+
+impl Prepared {
+    /// For a gateway that was started by `config`, whose files held what was `seen`.
+    pub(super) fn new(config: &Loaded<GatewayConfig>, address: SocketAddr, seen: Seen) -> Self {
+        let nodes = config.value.nodes.iter();
+        let said = nodes.map(|node| (node.url.clone(), said(config, node)));
+        Self {
+            path: config.path.clone(),
+            address,
+            fixed: fixed(&config.value, address),
+            files: files(config),
+            seen,
+            said: said.collect(),
+        }
+    }
+
+    /// For what is served first.
+    pub(super) fn keep(self, shared: &Arc<Shared>) -> Reconfigurer {
+        let nodes = self.said.into_iter().filter_map(|(url, said)| {
+            let node = shared.nodes.at(&url)?;
+            Some(Named { node, said })
+        });
+        Reconfigurer {
+            nodes: nodes.collect(),
+            path: self.path,
+            address: self.address,
+            fixed: self.fixed,
+            files: self.files,
+            seen: self.seen,
+            current: watch::Sender::new(Arc::clone(shared)),
+        }
+    }
+}
+
+impl Reconfigurer {
+    /// What requests begin under.
+    pub(super) fn current(&self) -> watch::Receiver<Arc<Shared>> {
+        self.current.subscribe()
+    }
+
+    /// Looks at the files every so often, and when told to; never ends.
+    pub(super) async fn run(self, keepers: Keepers, asked: Asked, every: Duration) {
+        let seen = self.seen.clone();
+        let reconfiguring = Reconfiguring {
+            keepers,
+            reconfigurer: self,
+        };
+        reload::run(reconfiguring, seen, asked, every).await;
+    }
+
+    fn read(&self) -> impl FnOnce() -> Result<Next, ConfigError> + Send + 'static {
+        let (path, nodes) = (self.path.clone(), self.nodes.clone());
+        let before = Arc::clone(&self.current.borrow());
+        let auth = fixed_value(&self.fixed, "auth");
+        move || {
+            let config: Loaded<GatewayConfig> = config::load(&path)?;
+            config::gateway::check(&config)?;
+            if format!("{:?}", config.value.auth) != auth {
+                return Err(config.invalid("auth", "who may ask is changed by a restart alone"));
+            }
+            next(&config, &before, &nodes)
+        }
+    }
+
+    fn take(&mut self, next: Next, keepers: &Keepers) {
+        let differs: Vec<_> = fixed(&next.config, self.address)
+            .into_iter()
+            .zip(&self.fixed)
+            .filter_map(|(new, old)| (new != *old).then_some(new.0))
+            .collect();
+        let is_named = |known: &Named| next.nodes.iter().any(|n| Arc::ptr_eq(&n.node, &known.node));
+        let gone: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|known| !is_named(known))
+            .cloned()
+            .collect();
+        tracing::info!(
+            nodes = next.nodes.len(),
+            added = next.new.len(),
+            removed = gone.len(),
+            "configuration in force: new requests are served by it"
+        );
+        if !differs.is_empty() {
+            tracing::warn!(
+                keys = differs.join(", "),
+                "changed, and in force after a restart alone"
+            );
+        }
+        next.shared.nodes.rename(next.config.models);
+        next.shared.nodes.add(&next.new);
+        next.new.iter().for_each(|node| keepers.keep(node));
+        let patience = next.shared.timeouts.attest;
+        self.current.send_replace(Arc::new(next.shared));
+        (self.files, self.nodes) = (next.files, next.nodes);
+        for Named { node, .. } in gone {
+            let replaced_by = next.new.iter().find(|new| new.url == node.url).cloned();
+            let shared = Arc::clone(&keepers.shared);
+            keepers.tasks.spawn(async move {
+                // Another in its place, say with another credential, serves first.
+                if let Some(new) = replaced_by {
+                    let _ = timeout(patience, new.until_verified()).await;
+                }
+                shared.nodes.leave(&node);
+                node.gone.cancel();
+            });
+        }
+    }
+}
+
+struct Reconfiguring {
+    keepers: Keepers,
+    reconfigurer: Reconfigurer,
+}
+
+impl Keep for Reconfiguring {
+    fn files(&self) -> Vec<PathBuf> {
+        self.reconfigurer.files.clone()
+    }
+
+    async fn take(&mut self) {
+        let reloads = Arc::clone(&self.keepers.shared.metrics.reloads);
+        match spawn_blocking(self.reconfigurer.read()).await {
+            Ok(Ok(next)) => {
+                self.reconfigurer.take(next, &self.keepers);
+                reloads.applied(Reloaded::Config);
+                return reload::note("config", Outcome::Taken);
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "configuration not taken: the one before stays in force");
+            }
+            Err(_) => {
+                tracing::error!(
+                    "reading the configuration panicked: the one before stays in force"
+                );
+            }
+        }
+        reloads.refused(Reloaded::Config);
+        reload::note("config", Outcome::Refused);
+    }
+}
+
+/// Reads all that requests are served by, and nothing of it is in force yet.
+fn next(
+    config: &Loaded<GatewayConfig>,
+    before: &Shared,
+    known: &[Named],
+) -> Result<Next, ConfigError> {
+    let value = &config.value;
+    let labels = before.labels.with(&value.nodes);
+    let labels = labels.ok_or_else(|| super::too_many_labels(config))?;
+    let (mut nodes, mut new) = (Vec::new(), Vec::new());
+    for node in &value.nodes {
+        let said = said(config, node);
+        let same = known
+            .iter()
+            .find(|it| it.node.url == node.url && it.said == said);
+        let node = match same {
+            Some(same) => Arc::clone(&same.node),
+            None => {
+                let node = read_node(config, node, &labels)?;
+                new.push(Arc::clone(&node));
+                node
+            }
+        };
+        nodes.push(Named { node, said });
+    }
+    let limits = &value.limits;
+    let mut shared = before.clone();
+    shared.callers = Arc::new(read_callers(config, &labels, Some(&before.callers))?);
+    let bodies = as_usize(limits.bodies_bytes.get());
+    shared.admission = before.admission.bounded(limits.in_flight.get(), bodies);
+    shared.labels = Arc::new(labels);
+    shared.padding = value.padding;
+    shared.retry_unauthenticated = value.retry_unauthenticated;
+    shared.cors = super::Cors::new(value.cors.origins.clone());
+    shared.limits = limits_of(value);
+    shared.timeouts = super::Timeouts {
+        connect: before.timeouts.connect,
+        attest: before.timeouts.attest,
+        ..timeouts_of(value)
+    };
+    Ok(Next {
+        config: value.clone(),
+        shared,
+        files: files(config),
+        nodes,
+        new,
+    })
+}
+
+/// The configuration, and the files that it names and that are taken with it.
+fn files(config: &Loaded<GatewayConfig>) -> Vec<PathBuf> {
+    let keys = config.value.keys_file.iter();
+    let of_nodes = config.value.nodes.iter().flat_map(files_of);
+    let named = keys.chain(of_nodes).map(|file| config.resolve(file));
+    std::iter::once(config.path.clone()).chain(named).collect()
+}
+
+fn files_of(node: &NodeConfig) -> impl Iterator<Item = &PathBuf> {
+    let files = [
+        &node.credential_file,
+        &node.ca_file,
+        &node.client_certificate_file,
+        &node.client_key_file,
+    ];
+    files.into_iter().flatten()
+}
+
+fn said(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Said {
+    let files: Vec<_> = files_of(node).map(|file| config.resolve(file)).collect();
+    let text = format!("{node:?} {:?}", Seen::now(&files));
+    Said(Sha256::digest(text).into())
+}
+
+/// What only a start changes, by key.
+fn fixed(config: &GatewayConfig, address: SocketAddr) -> Vec<(&'static str, String)> {
+    let (limits, timeouts) = (&config.limits, &config.timeouts);
+    let asked = config.listen;
+    let any_port = asked.port() == 0 && asked.ip() == address.ip();
+    let listen = if any_port { address } else { config.listen };
+    vec![
+        ("listen", listen.to_string()),
+        ("tls", format!("{:?}", config.tls)),
+        ("lock_memory", config.lock_memory.to_string()),
+        ("admin", format!("{:?}", config.admin)),
+        ("auth", format!("{:?}", config.auth)),
+        ("policy", format!("{:?}", config.policy)),
+        ("bundle", format!("{:?}", config.bundle)),
+        ("reattest_s", config.reattest_s.to_string()),
+        ("reload_s", config.reload_s.to_string()),
+        ("archive", format!("{:?}", config.archive)),
+        ("announce", format!("{:?}", config.announce)),
+        ("locks", format!("{:?}", config.locks)),
+        ("selection", format!("{:?}", config.selection)),
+        ("health", format!("{:?}", config.health)),
+        (
+            "limits.in_flight_per_node",
+            limits.in_flight_per_node.to_string(),
+        ),
+        ("limits.connections", limits.connections.to_string()),
+        (
+            "limits.idle_connections_per_node",
+            limits.idle_connections_per_node.to_string(),
+        ),
+        ("timeouts.head_ms", timeouts.head_ms.to_string()),
+        (
+            "timeouts.idle_connection_ms",
+            timeouts.idle_connection_ms.to_string(),
+        ),
+        ("timeouts.write_ms", timeouts.write_ms.to_string()),
+        ("timeouts.connect_ms", timeouts.connect_ms.to_string()),
+        ("timeouts.attest_ms", timeouts.attest_ms.to_string()),
+        (
+            "timeouts.shutdown_delay_ms",
+            timeouts.shutdown_delay_ms.to_string(),
+        ),
+        ("timeouts.drain_ms", timeouts.drain_ms.to_string()),
+    ]
+}
+
+fn fixed_value(fixed: &[(&'static str, String)], key: &str) -> String {
+    let value = fixed.iter().find(|(name, _)| *name == key);
+    value.map(|(_, value)| value.clone()).unwrap_or_default()
+}
