@@ -7,6 +7,7 @@
 //! library. [`fetch`] asks vendors' services for the command line alone.
 
 mod admin;
+mod chance;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -15,10 +16,13 @@ pub mod fetch;
 pub mod gateway;
 pub mod ids;
 pub mod listener;
+mod net;
 pub mod node;
 pub mod openai;
 pub mod reload;
 pub mod seal;
 mod sealer;
+#[cfg(test)]
+mod simulation;
 pub mod telemetry;
 pub mod tls;

@@ -14,7 +14,7 @@ use std::{
     convert::Infallible,
     error::Error,
     io,
-    net::{self, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -34,14 +34,17 @@ use hyper_util::{
 use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::Semaphore,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
-use crate::tls::Tls;
+use crate::{
+    net::{Acceptor, Stream},
+    tls::Tls,
+};
 
 mod counts;
 
@@ -85,7 +88,7 @@ pub struct Limits {
 /// Where connections come from, and whether they are TLS.
 #[derive(Debug)]
 pub struct Listener {
-    tcp: TcpListener,
+    from: Acceptor,
     tls: Option<Tls>,
 }
 
@@ -93,7 +96,11 @@ impl Listener {
     /// TLS, if any, on what comes to `tcp`.
     #[must_use]
     pub fn new(tcp: TcpListener, tls: Option<Tls>) -> Self {
-        Self { tcp, tls }
+        Self::on(Acceptor::Tcp(tcp), tls)
+    }
+
+    pub(crate) fn on(from: Acceptor, tls: Option<Tls>) -> Self {
+        Self { from, tls }
     }
 }
 
@@ -101,21 +108,6 @@ impl From<TcpListener> for Listener {
     fn from(tcp: TcpListener) -> Self {
         Self::new(tcp, None)
     }
-}
-
-/// Listens on `address`, or takes a socket that listens already.
-///
-/// # Errors
-/// The system's.
-pub async fn bind(
-    socket: Option<net::TcpListener>,
-    address: SocketAddr,
-) -> io::Result<TcpListener> {
-    let Some(socket) = socket else {
-        return TcpListener::bind(address).await;
-    };
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
 }
 
 /// The address a request came from, among its extensions.
@@ -216,7 +208,7 @@ where
     /// Accepts connections, which close after their requests once `leave` is set; never ends.
     async fn accept(&self, tasks: &TaskTracker, leave: &CancellationToken) {
         loop {
-            let (stream, peer) = match self.listener.tcp.accept().await {
+            let (stream, peer) = match self.listener.from.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::debug!(%error, "accept");
@@ -273,7 +265,7 @@ fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
 
 /// A connection that nothing was read from yet.
 struct Accepted {
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     tls: Option<Tls>,
     /// Set once the listener shuts down.
@@ -283,14 +275,11 @@ struct Accepted {
 }
 
 /// Boxed, so that a connection without TLS does not keep its room.
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+type MaybeTls = Either<Stream, Box<TlsStream<Stream>>>;
 
 impl Accepted {
     /// Takes the connection as far as its first request: through the handshake where it is TLS.
-    async fn begin(stream: TcpStream, tls: Option<Tls>) -> io::Result<Stream> {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "set TCP_NODELAY");
-        }
+    async fn begin(stream: Stream, tls: Option<Tls>) -> io::Result<MaybeTls> {
         let Some(tls) = tls else {
             return Ok(Either::Left(stream));
         };
@@ -649,6 +638,7 @@ mod tests {
     use hyper::service::service_fn;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
         task::JoinHandle,
     };
 

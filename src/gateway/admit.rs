@@ -1,4 +1,4 @@
-//! How much at once: permits that live as long as the work, and a budget for retries.
+//! How much at once: permits that live as long as the work.
 //!
 //! A bound can be another from one request to the next; what is held counts on.
 
@@ -7,15 +7,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::{authenticate::Caller, error::Error};
+use super::{
+    authenticate::Caller,
+    budget::{RetryBudget, RetryPermit},
+    error::Error,
+};
 use crate::telemetry::metrics::Counter;
 
 /// Bytes of a request's body that one permit stands for.
 const BODY_UNIT: usize = 1024;
-/// Retries that are always allowed at once.
-const MIN_RETRIES: usize = 3;
-/// One retry is allowed for so many requests in flight: 20 %.
-const REQUESTS_PER_RETRY: usize = 5;
 
 /// Room of which so much at once may be taken.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Drop for Taken {
 pub(super) struct Admission {
     places: Room,
     bodies: Room,
-    retries: Arc<AtomicUsize>,
+    budget: Arc<RetryBudget>,
     counts: Arc<Counts>,
 }
 
@@ -111,17 +111,12 @@ pub(super) struct BodyRoom {
     counts: Arc<Counts>,
 }
 
-/// Leave to try once more, held as long as the request that needed it.
-#[must_use]
-#[derive(Debug)]
-pub(super) struct RetryPermit(Arc<AtomicUsize>);
-
 impl Admission {
     pub(super) fn new(places: usize, bodies_bytes: usize) -> Self {
         Self {
             places: Room::new(places),
             bodies: Room::new(bodies_bytes / BODY_UNIT),
-            retries: Arc::default(),
+            budget: Arc::new(RetryBudget::new()),
             counts: Arc::default(),
         }
     }
@@ -131,7 +126,7 @@ impl Admission {
         Self {
             places: self.places.bounded(places),
             bodies: self.bodies.bounded(bodies_bytes / BODY_UNIT),
-            retries: Arc::clone(&self.retries),
+            budget: Arc::clone(&self.budget),
             counts: Arc::clone(&self.counts),
         }
     }
@@ -174,7 +169,7 @@ impl Admission {
 
     /// Retries whose requests have not ended.
     pub(super) fn retries_in_flight(&self) -> usize {
-        self.retries.load(Ordering::Relaxed)
+        self.budget.in_flight()
     }
 
     /// Retries that were not allowed, so far.
@@ -212,16 +207,19 @@ impl Admission {
         }
     }
 
+    /// A request is tried for the first time, which earns a part of a further try.
+    pub(super) fn tried(&self) {
+        self.budget.earn();
+    }
+
     /// Leave to try once more, or `None` when too many requests are being tried again: a fleet in
     /// trouble must not get more requests than a healthy one.
     pub(super) fn retry(&self) -> Option<RetryPermit> {
-        let most = (self.in_flight() / REQUESTS_PER_RETRY).max(MIN_RETRIES);
-        let one_more = |now: usize| (now < most).then_some(now.saturating_add(1));
-        self.retries
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .inspect_err(|_| self.counts.retries.inc())
-            .ok()
-            .map(|_| RetryPermit(Arc::clone(&self.retries)))
+        let permit = self.budget.take(self.in_flight());
+        if permit.is_none() {
+            self.counts.retries.inc();
+        }
+        permit
     }
 }
 
@@ -245,12 +243,6 @@ impl BodyRoom {
             None => self.taken = Some(taken),
         }
         Ok(())
-    }
-}
-
-impl Drop for RetryPermit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -310,17 +302,12 @@ mod tests {
         assert_eq!(admission.bodies.taken(), 0);
     }
 
-    #[test]
-    fn retries_are_a_fifth_of_what_is_in_flight() {
+    #[tokio::test]
+    async fn a_retry_that_is_not_allowed_is_counted() {
         let admission = Admission::new(100, 0);
         let few: Vec<_> = std::iter::from_fn(|| admission.retry()).collect();
-        assert_eq!(few.len(), MIN_RETRIES);
+        assert_eq!(few.len(), 3);
         assert_eq!(admission.refused_retries(), 1);
-        assert_eq!(admission.retries_in_flight(), MIN_RETRIES);
-        drop(few);
-        let caller = caller(100);
-        let held: Vec<_> = (0..50).map(|_| admission.admit(&caller).unwrap()).collect();
-        let retries: Vec<_> = std::iter::from_fn(|| admission.retry()).collect();
-        assert_eq!((held.len(), retries.len()), (50, 10));
+        assert_eq!(admission.retries_in_flight(), 3);
     }
 }

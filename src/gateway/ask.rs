@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{
     Shared,
-    admit::{Permit, RetryPermit},
+    admit::Permit,
+    budget::RetryPermit,
     error::{Error, NodeFailure},
     exchange::Job,
     health::Shown,
@@ -67,6 +68,7 @@ impl Shared {
         let mut retries = Vec::new();
         let mut resealed = false;
         let mut chosen = choose(&nodes, &tried).ok_or(Error::NoNodeAvailable)?;
+        self.admission.tried();
         loop {
             record.tries = record.tries.saturating_add(1);
             let (verified, failure) = match self.ask_one(job, served, &chosen.node, record).await {
@@ -105,7 +107,9 @@ impl Shared {
                 }
             }
             tried.push(Arc::clone(&chosen.node));
-            let Some((another, permit)) = choose(&nodes, &tried).zip(self.admission.retry()) else {
+            let another = choose(&nodes, &tried);
+            let leave = another.and_then(|another| Some((another, self.admission.retry()?)));
+            let Some((another, permit)) = leave else {
                 return Err(failure.into());
             };
             chosen = another;

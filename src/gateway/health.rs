@@ -11,10 +11,12 @@ use std::{
     time::Duration,
 };
 
-use rand::RngExt as _;
 use tokio::time::Instant;
 
-use crate::config::gateway::{HealthConfig, seconds};
+use crate::{
+    chance,
+    config::gateway::{HealthConfig, seconds},
+};
 
 /// Parts of the time over which failures are counted.
 const PARTS: usize = 6;
@@ -238,7 +240,7 @@ impl State {
         }
         let doubled = first.saturating_mul(2_u32.saturating_pow(self.times_out));
         // Gateways that saw the same failure must not come back in one instant.
-        let jitter = rand::rng().random_range(0.8..=1.0);
+        let jitter = chance::draw(0.8..=1.0);
         let time = doubled.min(longest).mul_f64(jitter);
         self.times_out = self.times_out.saturating_add(1);
         self.failures_in_row = 0;

@@ -11,7 +11,6 @@ use std::{
 };
 
 use attestation::{Root, time::to_rfc3339};
-use rand::RngExt as _;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -23,7 +22,7 @@ use super::{
     nodes::Nodes,
     rules::Rules,
 };
-use crate::clock::Clock;
+use crate::{chance, clock::Clock};
 
 /// Rest after the first failed appraisal; doubled by each further one.
 const FIRST_REST: Duration = Duration::from_millis(250);
@@ -222,7 +221,7 @@ impl<'a> Keeper<'a> {
     /// After the rules changed: what was refused before may pass now. Not all nodes in one instant.
     fn ask_soon(&mut self) {
         self.failures = 0;
-        let spread = LONGEST_SPREAD.mul_f64(rand::rng().random_range(0.0..=1.0));
+        let spread = LONGEST_SPREAD.mul_f64(chance::draw(0.0..=1.0));
         self.due = Instant::now() + spread;
     }
 
@@ -241,8 +240,7 @@ impl<'a> Keeper<'a> {
         let end = verified.node.expires_at();
         let left = end.duration_since(now).unwrap_or_default();
         let most = self.attester.settings.interval.min(left / 2);
-        most.mul_f64(rand::rng().random_range(0.9..=1.0))
-            .max(MIN_INTERVAL)
+        most.mul_f64(chance::draw(0.9..=1.0)).max(MIN_INTERVAL)
     }
 
     fn clock(&self) -> Clock {
@@ -274,7 +272,7 @@ async fn end_of(node: &Node, clock: Clock) {
 fn rest_after(failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
     let longest = FIRST_REST.saturating_mul(doubled).min(LONGEST_REST);
-    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+    longest.mul_f64(chance::draw(0.5..=1.0))
 }
 
 /// Counts an appraisal, and writes its line.

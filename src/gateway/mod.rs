@@ -24,6 +24,7 @@ mod ask;
 mod attest;
 mod authenticate;
 mod body;
+mod budget;
 mod cors;
 mod document;
 mod error;
@@ -68,7 +69,6 @@ use std::{
 use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
 use tokio::{
-    net::TcpListener,
     sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -102,6 +102,7 @@ use crate::{
         gateway::{Auth, GatewayConfig, HealthConfig, KeysFile, MAX_LABELS, NodeConfig, millis},
     },
     listener::{self, ConnectionCounts, Listener, serve_counted},
+    net::Acceptor,
     reload::Reload,
     seal::Padding,
     sealer::{Credential, Roots, Shown, TlsError},
@@ -160,7 +161,7 @@ impl From<AdminError> for StartError {
 /// A gateway that listens.
 #[derive(Debug)]
 pub struct Gateway {
-    listener: TcpListener,
+    listener: Acceptor,
     address: SocketAddr,
     limits: listener::Limits,
     farewell: Farewell,
@@ -306,7 +307,7 @@ impl Gateway {
             address: asked,
             source,
         };
-        let listener = listener::bind(socket, asked).await.map_err(listen)?;
+        let listener = Acceptor::bind(socket, asked).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         config::gateway::check_address(&config, address)?;
         let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
@@ -399,7 +400,7 @@ impl Gateway {
             (admin, pages)
         }));
         let tasks = TaskTracker::new();
-        let listener = Listener::new(listener, tls.as_ref().map(tls::Keeper::tls));
+        let listener = Listener::on(listener, tls.as_ref().map(tls::Keeper::tls));
         if let Some(keeper) = tls {
             let keeping = keeper.run(beside.reload.asked(), beside.reload_every, |_| {});
             tasks.spawn(until(stop.clone(), keeping));

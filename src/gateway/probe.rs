@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use rand::RngExt as _;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     nodes::Nodes,
 };
 use crate::{
+    chance,
     config::gateway::{HealthConfig, millis, seconds},
     sealer::{NodeBody, SendError},
 };
@@ -51,7 +51,7 @@ pub(super) async fn watch(nodes: &Nodes, node: &Arc<Node>, config: &HealthConfig
 
 /// Not all nodes, and not all gateways, in one instant.
 fn after(interval: Duration) -> Instant {
-    Instant::now() + interval.mul_f64(rand::rng().random_range(0.8..=1.2))
+    Instant::now() + interval.mul_f64(chance::draw(0.8..=1.2))
 }
 
 fn take_in(probed: Probed, nodes: &Nodes, node: &Arc<Node>, config: &HealthConfig) {

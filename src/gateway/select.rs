@@ -9,13 +9,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rand::RngExt as _;
-
 use super::{
     health::Standing,
     labels::Wish,
     node::{Chosen, Node},
 };
+use crate::chance;
 
 /// Most nodes that are looked at for one request.
 const MAX_PROBES: usize = 64;
@@ -90,8 +89,8 @@ fn draw(count: usize) -> [Option<usize>; 2] {
         0 => [None, None],
         1 => [Some(0), None],
         many => {
-            let one = rand::rng().random_range(0..many);
-            let on = rand::rng().random_range(1..many);
+            let one = chance::draw(0..many);
+            let on = chance::draw(1..many);
             [Some(one), Some((one + on) % many)]
         }
     }

@@ -11,7 +11,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{HttpConnector, dns::GaiResolver},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{
@@ -28,6 +31,7 @@ use crate::{
         self, ConfigError, Loaded,
         node::{EngineConfig, NodeConfig},
     },
+    net::Connector,
     openai::models::engine_models,
     telemetry::metrics::{Histogram, Tally},
 };
@@ -115,7 +119,7 @@ pub enum EngineSetupError {
 #[derive(Debug)]
 pub(super) struct Engine {
     base: Uri,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Connector<GaiResolver>>, Full<Bytes>>,
     authorization: Option<HeaderValue>,
     first_byte: Duration,
     slots: Arc<Semaphore>,
@@ -146,7 +150,7 @@ impl Engine {
             .with_tls_config(tls_config(config, node)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(Connector::new(http));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)

@@ -17,7 +17,6 @@ use futures_util::future::join;
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use tokio::{
-    net::TcpListener,
     sync::Semaphore,
     time::{sleep, timeout},
 };
@@ -35,6 +34,7 @@ use crate::{
         node::{self as node_config, EngineUrl, NodeConfig},
     },
     listener::{self, ConnectionCounts, Listener, serve_counted},
+    net::Acceptor,
     reload::Reload,
     telemetry::metrics::Exposition,
     tls,
@@ -60,7 +60,7 @@ mod said;
 mod seal;
 mod statement;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 
 #[cfg(fuzzing)]
@@ -124,7 +124,7 @@ impl From<AdminError> for StartError {
 #[must_use = "a node answers once it is served"]
 pub struct Node {
     state: Arc<State>,
-    listener: TcpListener,
+    listener: Acceptor,
     address: SocketAddr,
     admin: Option<Admin>,
     tls: Option<tls::Keeper>,
@@ -197,7 +197,7 @@ impl Node {
         let identity = Identity::generate(&config.value, models.names(), ends_at, now)?;
         let address = config.value.listen;
         let listen = |source| StartError::Listen { address, source };
-        let listener = listener::bind(socket, address).await.map_err(listen)?;
+        let listener = Acceptor::bind(socket, address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
         let config = config.value;
@@ -265,7 +265,7 @@ impl Node {
             ..
         } = self;
         let stop = CancellationToken::new();
-        let listener = Listener::new(listener, tls.as_ref().map(tls::Keeper::tls));
+        let listener = Listener::on(listener, tls.as_ref().map(tls::Keeper::tls));
         let keeping = keep_tls(&state, tls, &reload);
         let shared = Arc::clone(&state);
         let service = service_fn(move |request: Request<Incoming>| {

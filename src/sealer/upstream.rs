@@ -23,14 +23,14 @@ use hyper::{
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustls::ClientConfig;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tower_service::Service as _;
 
 use super::{dial::Dialer, tls::is_other_key};
-use crate::config::gateway::NodeUrl;
+use crate::{
+    config::gateway::NodeUrl,
+    net::{Connector, Stream},
+};
 
 /// Longest time that a connection waits for its next request: shorter than a node keeps one.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 2;
 
-type Connection = http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>;
+type Connection = http1::Connection<MaybeHttpsStream<TokioIo<Stream>>, Full<Bytes>>;
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum SendError {
 /// The way to one node, with its idle connections.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    connector: HttpsConnector<HttpConnector<Dialer>>,
+    connector: HttpsConnector<Connector<Dialer>>,
     target: Uri,
     host: HeaderValue,
     connect_timeout: Duration,
@@ -109,7 +109,7 @@ impl Channel {
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(Connector::new(http));
         let target = Uri::builder()
             .scheme(if url.is_https() { "https" } else { "http" })
             .authority(url.authority().clone())

@@ -75,7 +75,7 @@ pub(super) struct Metrics {
     /// Requests of no model, or of one without counts of its own.
     other: ModelCounts,
     recorded: [Recorded; RECORDED],
-    tries: Counter,
+    pub(super) tries: Counter,
     retries: Counter,
     reseals: Counter,
     /// Exchanges with nodes that failed, by class.

@@ -12,6 +12,7 @@ mod metrics;
 mod refusals;
 mod retries;
 mod selection;
+pub(crate) mod simulated;
 mod streams;
 pub(crate) mod tls;
 mod whole;

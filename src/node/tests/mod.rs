@@ -12,6 +12,7 @@ mod harness;
 mod outside;
 mod refusals;
 mod replies;
+pub(crate) mod simulated;
 
 /// A request that any engine of these tests serves.
 const BODY: &str = r#"{"model":"m","prompt":"a canary of 7 words","max_tokens":4}"#;
