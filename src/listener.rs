@@ -35,7 +35,7 @@ use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_rustls::server::TlsStream;
@@ -66,7 +66,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rest after the system refused to accept, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Time for the last bytes of a connection that is told to close.
+/// Time for the last bytes of a connection that is told to close, and for the first of one that was
+/// made just before.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// What the connections of one listener may hold.
@@ -315,7 +316,7 @@ async fn serve_one<S, B>(
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
             Err(_) => return tracing::debug!("no TLS handshake in time"),
         },
-        () = leave.cancelled() => return,
+        () = activity.until_leave(&leave) => return,
     };
     let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
     let tracked = Tracked {
@@ -330,7 +331,7 @@ async fn serve_one<S, B>(
     let graceful = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = idle => false,
-        () = leave.cancelled() => true,
+        () = activity.until_leave(&leave) => true,
     };
     connection.as_mut().graceful_shutdown();
     if graceful {
@@ -352,6 +353,8 @@ fn ended(result: Result<(), Box<dyn Error + Send + Sync>>) {
 struct Activity {
     opened: Instant,
     in_flight: AtomicUsize,
+    /// Says that there was a request.
+    begun: Notify,
     /// Milliseconds from `opened` to the end of the last request; 0 before the first.
     idle_since_ms: AtomicU64,
     /// For each reply that shares the connection with others, and some that ended.
@@ -367,6 +370,7 @@ impl Activity {
         Self {
             opened: Instant::now(),
             in_flight: AtomicUsize::new(0),
+            begun: Notify::new(),
             idle_since_ms: AtomicU64::new(0),
             untaken: Mutex::default(),
         }
@@ -393,6 +397,16 @@ impl Activity {
             }
             // An idle connection can become one whose reply is not taken.
             sleep_until(deadline.min(now + limits.write_timeout)).await;
+        }
+    }
+
+    /// Waits until the connection is to close after its requests. The first one of a connection that
+    /// was just made may be on its way.
+    async fn until_leave(&self, leave: &CancellationToken) {
+        leave.cancelled().await;
+        tokio::select! {
+            () = self.begun.notified() => {}
+            () = sleep_until(self.opened + CLOSE_GRACE) => {}
         }
     }
 
@@ -430,6 +444,7 @@ struct InFlight(Arc<Activity>);
 impl InFlight {
     fn begin(activity: &Arc<Activity>) -> Self {
         activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        activity.begun.notify_one();
         Self(Arc::clone(activity))
     }
 }
@@ -658,10 +673,14 @@ mod tests {
     }
 
     async fn start() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        start_with(LIMITS).await
+    }
+
+    async fn start_with(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = serve_connections(listener, service_fn(hello), LIMITS, shutdown.clone());
+        let server = serve_connections(listener, service_fn(hello), limits, shutdown.clone());
         (address, shutdown, tokio::spawn(server))
     }
 
@@ -816,6 +835,29 @@ mod tests {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
         assert!(rest.ends_with(b"hello"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_on_its_way_at_shutdown_is_answered() {
+        let patient = Limits {
+            head_timeout: Duration::from_secs(60),
+            ..LIMITS
+        };
+        let (address, shutdown, server) = start_with(patient).await;
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Both are accepted once a third is refused.
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0);
+        shutdown.cancel();
+        tokio::task::yield_now().await;
+        let asked = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(asked).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.ends_with("hello"), "{reply}");
+        assert!(reply.contains("connection: close"), "{reply}");
+        server.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,7 +26,8 @@ pub struct Reload(Arc<Asking>);
 struct Asking {
     /// How often it was asked.
     asked: watch::Sender<u64>,
-    /// Up to which time each of those who were asked has answered; as many as a role has kinds of files.
+    /// Up to which time each of those who were asked has answered; as many as a role has kinds of
+    /// files.
     answered: Mutex<Vec<watch::Receiver<u64>>>,
 }
 

@@ -16,7 +16,8 @@ use crate::{
     openai::{Endpoint, Request, RequestError},
     seal::{MAX_REQUEST_CONTENT, SealError},
     sealer::{
-        self, Ask, Bounds, Channel as Upstream, Credential, ExchangeError, Next, Problem, Way,
+        self, Ask, Bounds, Channel as Upstream, Credential, ExchangeError, Next, Problem,
+        SendError, Way,
     },
 };
 
@@ -67,6 +68,7 @@ impl AskError {
             self,
             Self::Exchange(
                 ExchangeError::Ineligible(_)
+                    | ExchangeError::Send(SendError::OtherCertificate)
                     | ExchangeError::Seal(SealError::KeyExpired)
                     | ExchangeError::OhttpKey { .. }
                     | ExchangeError::Problem {

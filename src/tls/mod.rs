@@ -1,5 +1,5 @@
-//! TLS on a listener: TLS 1.2 and 1.3 over aws-lc-rs, HTTP/2 and HTTP/1.1, certificates of callers where
-//! they are asked for.
+//! TLS on a listener: TLS 1.2 and 1.3 over aws-lc-rs, HTTP/2 and HTTP/1.1, certificates of callers
+//! where they are asked for.
 //!
 //! What is in force is one immutable configuration that is replaced as a whole (`keep`). No part of a
 //! key reaches a log or an error.

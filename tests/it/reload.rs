@@ -256,3 +256,31 @@ async fn nodes_come_and_go_and_what_they_were_asked_ends_well() {
     let reply = gateway.setup.complete(json!({"prompt": prompt("z")})).await;
     assert_eq!(reply.headers()["sealgate-node"], "node-b");
 }
+
+#[tokio::test]
+async fn a_node_whose_file_changes_is_attested_anew_and_never_missing() {
+    let mut gateway = Changing::new("").await;
+    let token = gateway.setup.dir.path().join("node.token");
+    fs::write(&token, "one\n").unwrap();
+    let url = &gateway.setup.node.url;
+    let with_token = format!("url = \"{url}\"\ncredential_file = \"node.token\"");
+    let text = gateway
+        .text()
+        .replace(&format!("url = \"{url}\""), &with_token);
+    fs::write(&gateway.config, text).unwrap();
+    for text in ["one\n", "two\n"] {
+        fs::write(&token, text).unwrap();
+        gateway.taken().await;
+        for _ in 0..16 {
+            let reply = gateway.setup.complete(json!({"prompt": prompt("x")})).await;
+            assert_eq!(reply.status(), 200);
+        }
+    }
+    gateway.taken().await;
+    let log = gateway.setup.gateway.log();
+    let changes = |added, removed| {
+        log.matches(&format!("nodes=1 added={added} removed={removed}"))
+            .count()
+    };
+    assert_eq!((changes(1, 1), changes(0, 0)), (2, 1), "{log}");
+}
