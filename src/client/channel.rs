@@ -222,6 +222,7 @@ impl Channel {
             id: RequestId::generate(),
             endpoint,
             stream: request.stream(),
+            caller: None,
             content: request.body(),
             statement: &self.statement,
             model: None,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::{HeaderMap, header::AUTHORIZATION};
+use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -23,6 +24,9 @@ const MAX_KEY: usize = 512;
 pub(super) struct Caller {
     /// What the logs call it.
     pub(super) name: Arc<str>,
+    /// What nodes know it by, 32 hex digits: they keep callers' prefix caches apart. The same at
+    /// every gateway that has the key, and nothing that leads back to it.
+    pub(super) pseudonym: Arc<str>,
     /// The models it may ask; `None` for all.
     models: Option<HashSet<String>>,
     /// Which nodes its requests may go to.
@@ -32,9 +36,16 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    fn new(name: &str, models: Option<HashSet<String>>, wish: Wish, places: Room) -> Arc<Self> {
+    fn new(
+        name: &str,
+        pseudonym: Arc<str>,
+        models: Option<HashSet<String>>,
+        wish: Wish,
+        places: Room,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
+            pseudonym,
             models,
             wish,
             places,
@@ -69,7 +80,10 @@ pub(super) enum KeysError {
 
 impl Callers {
     pub(super) fn anybody(places: usize) -> Self {
-        Self::Anybody(Caller::new("open", None, Wish::ANY, Room::new(places)))
+        // Of this gateway alone: who may use another is somebody else.
+        let pseudonym = pseudonym(&rand::rng().random());
+        let places = Room::new(places);
+        Self::Anybody(Caller::new("open", pseudonym, None, Wish::ANY, places))
     }
 
     /// The places of who has the key of this digest: what its requests hold counts on.
@@ -85,7 +99,9 @@ impl Callers {
         match self {
             Self::Anybody(caller) => {
                 let places = caller.places.bounded(places);
-                Some(Self::Anybody(Caller::new("open", None, Wish::ANY, places)))
+                let pseudonym = Arc::clone(&caller.pseudonym);
+                let caller = Caller::new("open", pseudonym, None, Wish::ANY, places);
+                Some(Self::Anybody(caller))
             }
             Self::Keys(_) => None,
         }
@@ -113,7 +129,7 @@ impl Callers {
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
-            let caller = Caller::new(&name, models, wish, places);
+            let caller = Caller::new(&name, pseudonym(&sha256), models, wish, places);
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
             }
@@ -133,6 +149,11 @@ impl Callers {
                 .ok_or(Error::Unauthenticated),
         }
     }
+}
+
+fn pseudonym(digest: &[u8; 32]) -> Arc<str> {
+    let hash = Sha256::new_with_prefix(b"sealgate caller").chain_update(digest);
+    hex::encode(hash.finalize().get(..16).unwrap_or_default()).into()
 }
 
 /// The token of the one `Authorization: Bearer` field; the scheme in any case (RFC 9110 section 11.1).

@@ -20,6 +20,8 @@ pub(super) struct Job<'a> {
     pub(super) id: RequestId,
     pub(super) endpoint: Endpoint,
     pub(super) stream: bool,
+    /// What nodes know the caller by.
+    pub(super) caller: &'a str,
     /// The caller's body.
     pub(super) content: &'a Bytes,
 }
@@ -45,6 +47,7 @@ impl Shared {
             id: job.id,
             endpoint: job.endpoint,
             stream: job.stream,
+            caller: Some(job.caller),
             content: job.content,
             statement: &verified.statement,
             model: served.node_name.as_deref(),

@@ -88,6 +88,7 @@ impl Shared {
             id: record.id,
             endpoint,
             stream: request.stream(),
+            caller: &caller.pseudonym,
             content: request.body(),
         };
         let asking = self.ask(&job, &served, wish, record);

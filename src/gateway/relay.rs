@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Request, Response, StatusCode,
+    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING},
 };
 use http_body_util::Full;
@@ -125,7 +125,8 @@ impl Shared {
 /// A reply that may be given on: its end can be told from a break, and it is meant for the caller.
 fn checked(node: &Node, response: Response<NodeBody>) -> Result<Response<NodeBody>, NodeFailure> {
     let status = response.status();
-    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
+    let is_chunked =
+        response.version() == Version::HTTP_2 || response.headers().contains_key(TRANSFER_ENCODING);
     if response.body().left().is_none() && !is_chunked {
         return Err(ExchangeError::Unexpected("a reply that shows no end").into());
     }

@@ -55,6 +55,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) id: RequestId,
     pub(crate) endpoint: Endpoint,
     pub(crate) stream: bool,
+    /// What the node knows the caller by, where others ask through the same sealer.
+    pub(crate) caller: Option<&'a str>,
     /// The body, as it goes under the seal.
     pub(crate) content: &'a Bytes,
     /// The digest in hex of the statement that was verified.
@@ -178,7 +180,7 @@ fn seal(
 ) -> Result<(Bytes, ReplyOpener), ExchangeError> {
     let date = httpdate::fmt_http_date(now);
     let id = ask.id.to_string();
-    let mut fields: Vec<(&str, &str)> = Vec::with_capacity(8);
+    let mut fields: Vec<(&str, &str)> = Vec::with_capacity(9);
     fields.extend([
         ("content-type", "application/json"),
         (
@@ -195,6 +197,9 @@ fn seal(
     ]);
     if ask.padding != Padding::default() {
         fields.push(("sealgate-padding", ask.padding.as_str()));
+    }
+    if let Some(caller) = ask.caller {
+        fields.push(("sealgate-caller", caller));
     }
     if let Some(name) = ask.model {
         fields.push(("sealgate-model", name));

@@ -12,6 +12,7 @@ mod credential;
 mod dial;
 mod error;
 mod exchange;
+mod multiplexed;
 mod problem;
 mod reading;
 mod tls;

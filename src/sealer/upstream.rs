@@ -1,6 +1,6 @@
-//! Connections to one node: HTTP/1.1, pooled, no redirects.
+//! Connections to one node: HTTP/2 where TLS agrees on it, HTTP/1.1 otherwise; pooled, no redirects.
 //!
-//! A connection is driven by whoever uses it: no task of its own, no channel between. So a burst
+//! A connection of HTTP/1.1 is driven by whoever uses it: no task of its own, no channel between. So a burst
 //! of chunks costs no wake per chunk, what the caller does not read is not read here, and dropping
 //! a reply closes its connection at once, which is how a node learns that the asker is gone.
 
@@ -21,12 +21,19 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use hyper_util::{
+    client::legacy::connect::{Connection as _, HttpConnector},
+    rt::TokioIo,
+};
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout};
 use tower_service::Service as _;
 
-use super::{dial::Dialer, tls::is_other_key};
+use super::{
+    dial::Dialer,
+    multiplexed::{Multiplexed, Place},
+    tls::is_other_key,
+};
 use crate::{
     config::gateway::NodeUrl,
     net::{Connector, Stream},
@@ -75,8 +82,10 @@ pub(crate) struct Channel {
     host: HeaderValue,
     connect_timeout: Duration,
     max_idle: usize,
-    /// The latest last.
+    /// Connections that carry one request at a time, and wait for the next; the latest last.
     idle: Mutex<Vec<Idle>>,
+    /// Those that carry many.
+    multiplexed: Multiplexed,
 }
 
 #[derive(Debug)]
@@ -108,7 +117,7 @@ impl Channel {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
-            .enable_http1()
+            .enable_all_versions()
             .wrap_connector(Connector::new(http));
         let target = Uri::builder()
             .scheme(if url.is_https() { "https" } else { "http" })
@@ -122,6 +131,7 @@ impl Channel {
             connect_timeout,
             max_idle,
             idle: Mutex::default(),
+            multiplexed: Multiplexed::default(),
         })
     }
 
@@ -133,15 +143,22 @@ impl Channel {
         self: &Arc<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<NodeBody>, SendError> {
-        let mut request = self.with_host(request);
-        while let Some(link) = self.take_idle() {
-            match self.exchange(link, request, true).await {
+        let mut request = request;
+        loop {
+            let sent = if let Some(place) = self.multiplexed.place() {
+                self.exchange_beside(place, request).await
+            } else if let Some(link) = self.take_idle() {
+                self.exchange(link, request, true).await
+            } else {
+                return self.send_afresh(request).await;
+            };
+            match sent {
                 Ok(response) => return Ok(response),
+                // That connection is gone; the next may not be.
                 Err((_, Some(unsent))) => request = *unsent,
                 Err((error, None)) => return Err(error),
             }
         }
-        self.send_afresh(request).await
     }
 
     /// Sends `request` over a fresh connection.
@@ -152,32 +169,33 @@ impl Channel {
         self: &Arc<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<NodeBody>, SendError> {
-        let request = self.with_host(request);
-        let link = self.connect().await?;
-        self.exchange(link, request, false)
-            .await
-            .map_err(|(error, _)| error)
+        let sent = match self.connect().await? {
+            Way::One(link) => self.exchange(link, request, false).await,
+            Way::Many(place) => self.exchange_beside(place, request).await,
+        };
+        sent.map_err(|(error, _)| error)
     }
 
     /// Closes the connections that waited too long or that the node closed.
     pub(crate) fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain_mut(|idle| idle.since.elapsed() < MAX_IDLE_TIME && idle.link.is_alive());
+        drop(idle);
+        self.multiplexed.sweep();
     }
 
-    fn with_host(&self, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
-        request.headers_mut().insert(HOST, self.host.clone());
-        request
-    }
-
-    async fn connect(&self) -> Result<Link, SendError> {
+    async fn connect(&self) -> Result<Way, SendError> {
         let connecting = async {
             let io = self.connector.clone().call(self.target.clone()).await?;
+            // By what TLS agreed on: a node without TLS is asked over HTTP/1.1.
+            if io.connected().is_negotiated_h2() {
+                return Ok(Way::Many(self.multiplexed.open(io).await?));
+            }
             let (sender, connection) = http1::handshake(io).await?;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Link {
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Way::One(Link {
                 sender,
                 connection: Some(Box::pin(connection)),
-            })
+            }))
         };
         match timeout(self.connect_timeout, connecting).await {
             Ok(Err(error)) if is_other_key(&*error) => Err(SendError::OtherCertificate),
@@ -189,9 +207,10 @@ impl Channel {
     async fn exchange(
         self: &Arc<Self>,
         mut link: Link,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         reused: bool,
     ) -> Result<Response<NodeBody>, (SendError, Option<Box<Request<Full<Bytes>>>>)> {
+        request.headers_mut().insert(HOST, self.host.clone());
         let mut response = std::pin::pin!(link.sender.try_send_request(request));
         let connection = &mut link.connection;
         let answered = std::future::poll_fn(|cx| {
@@ -203,6 +222,7 @@ impl Channel {
             Ok(response) => Ok(response.map(|incoming| NodeBody {
                 incoming,
                 link: Some(link),
+                _place: None,
                 channel: Arc::clone(self),
             })),
             Err(mut failed) => match failed.take_message() {
@@ -218,6 +238,36 @@ impl Channel {
                     None,
                 )),
             },
+        }
+    }
+
+    /// The same beside other requests on the connection.
+    async fn exchange_beside(
+        self: &Arc<Self>,
+        mut place: Place,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<NodeBody>, (SendError, Option<Box<Request<Full<Bytes>>>>)> {
+        let path = request.uri().path_and_query().cloned();
+        let mut whole = self.target.clone().into_parts();
+        whole.path_and_query = path.clone();
+        if let Ok(whole) = Uri::from_parts(whole) {
+            *request.uri_mut() = whole;
+        }
+        request.headers_mut().remove(HOST);
+        match place.send(request).await {
+            Ok(response) => Ok(response.map(|incoming| NodeBody {
+                incoming,
+                link: None,
+                _place: Some(place),
+                channel: Arc::clone(self),
+            })),
+            Err((error, unsent)) => {
+                let unsent = unsent.map(|mut unsent| {
+                    *unsent.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+                    unsent
+                });
+                Err((error, unsent))
+            }
         }
     }
 
@@ -243,6 +293,12 @@ impl Channel {
             });
         }
     }
+}
+
+/// A fresh connection, as far as one request needs it.
+enum Way {
+    One(Link),
+    Many(Place),
 }
 
 /// One connection.
@@ -279,6 +335,8 @@ fn drive(connection: &mut Option<Pin<Box<Connection>>>, cx: &mut Context<'_>) {
 pub(crate) struct NodeBody {
     incoming: Incoming,
     link: Option<Link>,
+    /// On a connection that carries others, too.
+    _place: Option<Place>,
     channel: Arc<Channel>,
 }
 

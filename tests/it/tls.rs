@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::harness::{
     Engine, Process, Setup,
+    metrics::metric,
     process::sealgate,
     prompt,
     setup::{Files, error_of},
@@ -134,6 +135,36 @@ async fn a_node_vouches_for_the_key_that_its_connections_end_at() {
     let reply = setup.complete(json!({"prompt": prompt("y")})).await;
     assert_eq!(reply.status(), 200, "{}", setup.gateway.log());
     assert_eq!(setup.engine.received().len(), 2);
+}
+
+#[tokio::test]
+async fn requests_to_a_node_with_tls_share_a_connection() {
+    let (files, engine) = (Files::new(), Engine::start().await);
+    let table = "[tls]\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+    let node = Process::start("node", &files.node("node-a", &engine, table)).await;
+    let config = files.gateway(&[&node.url], "");
+    let setup = finish(files, engine, node, &config).await;
+    // The first finds the connection that the others share.
+    let first = setup.complete(json!({"prompt": prompt("first")})).await;
+    assert_eq!(first.status(), 200);
+    let feeds: Vec<_> = (0..16).map(|_| setup.engine.stream()).collect();
+    let ask = |i: usize| setup.complete(json!({"prompt": prompt(&i.to_string()), "stream": true}));
+    let asking = futures_util::future::join_all((0..16).map(ask));
+    let held = async {
+        setup.engine.arrived(17).await;
+        let open = metric(&setup.node.admin, "sealgate_node_connections_open", &[]).await;
+        // One of HTTP/1.1 may be left on which it was attested.
+        assert!(open <= 2.0, "{open}");
+        for feed in &feeds {
+            feed.text("word").await;
+            feed.done().await;
+        }
+    };
+    let (replies, ()) = tokio::join!(asking, held);
+    for reply in replies {
+        assert_eq!(reply.status(), 200);
+        assert!(reply.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,297 @@
+//! HTTP/2 connections to one node, each for many requests at once.
+//!
+//! A task of its own drives each: it answers pings while nobody reads, and asks for some, so that a
+//! connection whose other end is gone is found within a bound. Windows are such that a reply which
+//! nobody reads holds up no other, and holds no more than its own.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::Reason;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+    rt::{Read, Write},
+};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::upstream::SendError;
+
+/// Most requests at once on one connection: nodes take 256.
+const MAX_STREAMS: usize = 128;
+/// Bytes that a node may send ahead for one reply, and for all on a connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+/// A connection whose other end is gone is found within the sum of these.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of a reply's head.
+const MAX_HEAD: u32 = 32 * 1024;
+
+/// A request, unsent or to be sent.
+type Sealed = Request<Full<Bytes>>;
+
+/// The connections to one node.
+#[derive(Debug, Default)]
+pub(super) struct Multiplexed {
+    connections: Mutex<Vec<Connection>>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    requests: Arc<AtomicUsize>,
+}
+
+/// A request's place on a connection.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Place {
+    connection: Connection,
+    /// Whether the connection has served another before.
+    reused: bool,
+}
+
+impl Multiplexed {
+    /// A place on a connection that is there.
+    pub(super) fn place(&self) -> Option<Place> {
+        let mut connections = self.lock();
+        connections.retain(|connection| !connection.sender.is_closed());
+        connections.iter().find_map(|it| it.place(true))
+    }
+
+    /// A place on a fresh connection over `io`.
+    ///
+    /// # Errors
+    /// If the other end does not speak HTTP/2: nothing was sent.
+    pub(super) async fn open<T>(&self, io: T) -> Result<Place, hyper::Error>
+    where
+        T: Read + Write + Unpin + Send + 'static,
+    {
+        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEAD)
+            .handshake(io)
+            .await?;
+        tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "connection to a node ended");
+            }
+        });
+        let connection = Connection {
+            sender,
+            requests: Arc::default(),
+        };
+        connection.requests.fetch_add(1, Ordering::Relaxed);
+        self.lock().push(connection.clone());
+        Ok(Place {
+            connection,
+            reused: false,
+        })
+    }
+
+    /// Lets connections go that are not needed: all but one of those without requests.
+    pub(super) fn sweep(&self) {
+        let mut is_spare = false;
+        self.lock().retain(|connection| {
+            let is_idle = connection.requests.load(Ordering::Relaxed) == 0;
+            let goes = connection.sender.is_closed() || (is_idle && is_spare);
+            is_spare |= is_idle;
+            !goes
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        let connections = self.connections.lock();
+        connections.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    fn place(&self, reused: bool) -> Option<Place> {
+        let one_more = |now: usize| (now < MAX_STREAMS).then_some(now.saturating_add(1));
+        let order = Ordering::Relaxed;
+        self.requests.fetch_update(order, order, one_more).ok()?;
+        Some(Place {
+            connection: self.clone(),
+            reused,
+        })
+    }
+}
+
+impl Place {
+    /// Sends a request, whose URI is whole, and waits for the head of the reply.
+    ///
+    /// # Errors
+    /// [`SendError`], with the request where it can be sent elsewhere since nothing of it was.
+    pub(super) async fn send(
+        &mut self,
+        request: Sealed,
+    ) -> Result<Response<Incoming>, (SendError, Option<Box<Sealed>>)> {
+        let answered = self.connection.sender.try_send_request(request).await;
+        answered.map_err(|mut failed| {
+            let unsent = failed.take_message();
+            let error = failed.into_error();
+            match unsent {
+                Some(unsent) => (SendError::NotSent(error), Some(Box::new(unsent))),
+                None if was_refused(&error) => (SendError::NotSent(error), None),
+                None => {
+                    let reused = self.reused;
+                    (
+                        SendError::Broken {
+                            reused,
+                            source: error,
+                        },
+                        None,
+                    )
+                }
+            }
+        })
+    }
+}
+
+/// Whether the node says that it did nothing with the request (RFC 9113 section 8.7).
+fn was_refused(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let cause = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connection.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use hyper_util::rt::TokioIo;
+    use tokio::{
+        io::{DuplexStream, duplex},
+        sync::oneshot,
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    type Server = h2::server::Connection<DuplexStream, Bytes>;
+
+    fn request() -> Sealed {
+        let request = Request::post("http://node/path");
+        request.body(Full::from("sealed")).unwrap()
+    }
+
+    /// Two ends of a connection.
+    async fn connected(all: &Multiplexed) -> (Place, Server) {
+        let (near, far) = duplex(64 * 1024);
+        let (place, server) =
+            tokio::join!(all.open(TokioIo::new(near)), h2::server::handshake(far));
+        (place.unwrap(), server.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_connection_carries_so_many_and_no_more() {
+        let all = Multiplexed::default();
+        let (first, _server) = connected(&all).await;
+        let more: Vec<_> = std::iter::from_fn(|| all.place()).collect();
+        assert_eq!(more.len(), MAX_STREAMS - 1);
+        drop(more);
+        let (second, _other) = connected(&all).await;
+        drop((first, second));
+        assert_eq!(all.lock().len(), 2);
+        all.sweep();
+        assert_eq!(all.lock().len(), 1, "one is kept for the next request");
+        let place = all.place().unwrap();
+        assert!(place.reused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_is_gone_without_a_word_is_found() {
+        let all = Multiplexed::default();
+        let (mut place, server) = connected(&all).await;
+        let begun = Instant::now();
+        // The server is there, and nobody drives it.
+        let failed = place.send(request()).await.unwrap_err();
+        assert!(
+            matches!(failed, (SendError::Broken { .. }, None)),
+            "{failed:?}"
+        );
+        assert!(
+            begun.elapsed() <= Duration::from_secs(20),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(all.place().is_none(), "nobody else meets it");
+        drop(server);
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_was_not_worked_on_and_another_reset_may_have_been() {
+        for (reason, not_sent) in [
+            (Reason::REFUSED_STREAM, true),
+            (Reason::INTERNAL_ERROR, false),
+        ] {
+            let all = Multiplexed::default();
+            let (mut place, mut server) = connected(&all).await;
+            let serving = async {
+                let (_, mut respond) = server.accept().await.unwrap().unwrap();
+                respond.send_reset(reason);
+                server.accept().await
+            };
+            let failed = tokio::select! {
+                sent = place.send(request()) => sent.unwrap_err(),
+                _ = serving => unreachable!(),
+            };
+            let is_not_sent = matches!(failed.0, SendError::NotSent(_));
+            assert_eq!(
+                (is_not_sent, failed.1.is_some()),
+                (not_sent, false),
+                "{reason}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_takes_his_request_along_and_no_other() {
+        let all = Multiplexed::default();
+        let (mut place, mut server) = connected(&all).await;
+        let mut other = all.place().unwrap();
+        let (reset, was_reset) = oneshot::channel();
+        tokio::spawn(async move {
+            let head = || Response::new(());
+            let (_, mut first) = server.accept().await.unwrap().unwrap();
+            let mut body = first.send_response(head(), false).unwrap();
+            tokio::spawn(async move {
+                let reason = std::future::poll_fn(|cx| body.poll_reset(cx)).await;
+                reset.send(reason.unwrap()).unwrap();
+            });
+            let (_, mut second) = server.accept().await.unwrap().unwrap();
+            let mut body = second.send_response(head(), false).unwrap();
+            body.send_data(Bytes::from_static(b"reply"), true).unwrap();
+            server.accept().await
+        });
+        let response = place.send(request()).await.unwrap();
+        drop((response, place));
+        let reply = other.send(request()).await.unwrap();
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "reply");
+        let patience = Duration::from_secs(20);
+        let reason = timeout(patience, was_reset).await.unwrap().unwrap();
+        assert_eq!(reason, Reason::CANCEL);
+    }
+}
