@@ -10,17 +10,18 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     State,
-    engine::EngineError,
+    engine::{Engine, EngineError},
     engine_stream::{EngineStream, Part},
+    places::EnginePlace,
     problem::{RETRY_AFTER_S, Refusal},
-    reply::{Exchange, Place, ReplyBody},
+    reply::{Exchange, ReplyBody},
     request::Buffered,
 };
 use crate::{
     ids::RequestId,
     openai::{
         Code, Endpoint, Request, RequestError, Usage,
-        level::{self, LevelError, ReplyContext, RequestOptions},
+        level::{self, LevelError, LevelledRequest, ReplyContext, RequestOptions},
     },
 };
 
@@ -91,12 +92,51 @@ pub(super) async fn answer(
         Err(error) => return exchange.error(400, error.object()),
     };
     drop(request);
-    let Some(place) = engine.place() else {
-        let refusal = Refusal::Overloaded {
-            retry_after_s: RETRY_AFTER_S,
-        };
-        return exchange.refuse(refusal, &state.clock);
+    let place = match place(state, &engine).await {
+        Ok(place) => place,
+        Err(refusal) => return exchange.refuse(refusal, &state.clock),
     };
+    let asking = Asking {
+        endpoint,
+        engine: &engine,
+        place,
+        buffered,
+    };
+    ask(state, exchange, asking, levelled, id).await
+}
+
+/// A place with the engine, maybe after a wait in its queue. A node that is told to stop does not
+/// let anybody wait: another node may take the request, since nothing of it ran.
+async fn place(state: &State, engine: &Engine) -> Result<EnginePlace, Refusal> {
+    tokio::select! {
+        biased;
+        () = state.draining.cancelled() => Err(Refusal::Draining),
+        place = engine.places.take() => Ok(place?),
+    }
+}
+
+/// Whom a levelled request is for, and what it holds.
+struct Asking<'a> {
+    endpoint: Endpoint,
+    engine: &'a Engine,
+    place: EnginePlace,
+    buffered: Buffered,
+}
+
+/// Asks the engine and answers with what it says.
+async fn ask(
+    state: &State,
+    exchange: Exchange,
+    asking: Asking<'_>,
+    levelled: LevelledRequest,
+    id: RequestId,
+) -> Response<ReplyBody> {
+    let Asking {
+        endpoint,
+        engine,
+        place,
+        buffered,
+    } = asking;
     let context = levelled.context(id, state.clock.now());
     let streamed = levelled.asked.stream;
     let accept = if streamed { EVENT_STREAM } else { JSON };
@@ -255,7 +295,7 @@ async fn read(state: &State, reply: Response<Incoming>, max: usize) -> Result<By
 async fn stream(
     state: &State,
     exchange: Exchange,
-    place: Place,
+    place: EnginePlace,
     context: ReplyContext,
     (reply, asked): (Response<Incoming>, Instant),
 ) -> Response<ReplyBody> {

@@ -109,6 +109,13 @@ const ENGINE_LIMIT: Family<2> = Family::gauge(
     ENGINE,
     "Places with the engine.",
 );
+const ENGINE_QUEUE: Family<2> = Family::gauge(
+    "engine_queue",
+    ENGINE,
+    "Requests that wait for a place with the engine.",
+);
+const ENGINE_QUEUE_LIMIT: Family<2> =
+    Family::gauge("engine_queue_limit", ENGINE, "Requests that may wait so.");
 const ENGINE_FAILURES: Family<3> = Family::counter(
     "engine_failures",
     ["engine", "address", "class"],
@@ -147,7 +154,7 @@ const ENGINE: [&str; 2] = ["engine", "address"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(super) const FAMILIES: [crate::telemetry::metrics::Row; 21] = [
+pub(super) const FAMILIES: [crate::telemetry::metrics::Row; 23] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -162,6 +169,8 @@ pub(super) const FAMILIES: [crate::telemetry::metrics::Row; 21] = [
     REFUSED.row(),
     ENGINE_IN_FLIGHT.row(),
     ENGINE_LIMIT.row(),
+    ENGINE_QUEUE.row(),
+    ENGINE_QUEUE_LIMIT.row(),
     ENGINE_FAILURES.row(),
     ENGINE_FIRST_BYTE.row(),
     REPLAY.row(),
@@ -246,8 +255,10 @@ fn engines(state: &State, page: &mut Page<'_>) -> fmt::Result {
             engines.try_for_each(|(place, it)| series.number([place, it.address()], as_u64(of(it))))
         })
     };
-    each(page, &ENGINE_IN_FLIGHT, Engine::in_flight)?;
-    each(page, &ENGINE_LIMIT, Engine::places)?;
+    each(page, &ENGINE_IN_FLIGHT, |it| it.places.held())?;
+    each(page, &ENGINE_LIMIT, |it| it.places.limit())?;
+    each(page, &ENGINE_QUEUE, |it| it.places.waiting())?;
+    each(page, &ENGINE_QUEUE_LIMIT, |it| it.places.queue())?;
     page.family(&ENGINE_FAILURES, |series| {
         engines.iter().try_for_each(|(place, it)| {
             let mut counts = it.counts.failures.counts().into_iter();

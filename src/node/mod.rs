@@ -49,6 +49,7 @@ mod evidence;
 mod keys;
 mod metrics;
 mod models;
+mod places;
 pub mod probe;
 mod problem;
 mod record;

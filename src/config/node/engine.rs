@@ -5,6 +5,8 @@ use std::{fmt, net::IpAddr, num::NonZeroUsize, path::PathBuf, str::FromStr};
 use http::Uri;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::Millis;
+
 /// One engine.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -23,14 +25,39 @@ pub struct EngineConfig {
     /// Members of a request that the engine would ignore without a word: they are refused.
     #[serde(default)]
     pub ignores: Vec<String>,
-    /// Most requests in flight to it.
-    #[serde(default = "EngineConfig::default_max_in_flight")]
-    pub max_in_flight: NonZeroUsize,
+    /// Most requests in flight to it; left out, as many as it says that it works on at once, or
+    /// [`MAX_IN_FLIGHT`] where it does not say.
+    #[serde(default)]
+    pub max_in_flight: Option<NonZeroUsize>,
+    /// Most requests that wait for one of these places; left out, four times as many as there are
+    /// places, and 64 at most.
+    #[serde(default)]
+    pub queue: Option<usize>,
+    /// The longest time that one waits there.
+    #[serde(default = "EngineConfig::default_queue_ms")]
+    pub queue_ms: Millis,
+    /// Whether it is asked for its health; not one that answers nothing while it works.
+    #[serde(default = "EngineConfig::default_watch")]
+    pub watch: bool,
+    /// Rest between two such questions.
+    #[serde(default = "EngineConfig::default_watch_ms")]
+    pub watch_ms: Millis,
 }
 
+/// Requests in flight to an engine that does not say how many it works on at once.
+pub const MAX_IN_FLIGHT: usize = 2048;
+
 impl EngineConfig {
-    fn default_max_in_flight() -> NonZeroUsize {
-        NonZeroUsize::MIN.saturating_add(2047)
+    const fn default_queue_ms() -> Millis {
+        Millis::from_secs(10)
+    }
+
+    const fn default_watch() -> bool {
+        true
+    }
+
+    const fn default_watch_ms() -> Millis {
+        Millis::from_secs(5)
     }
 }
 

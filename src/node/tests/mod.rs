@@ -10,6 +10,7 @@ mod dialects;
 mod evidence;
 mod harness;
 mod outside;
+mod queue;
 mod refusals;
 mod replies;
 
