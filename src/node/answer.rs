@@ -16,12 +16,13 @@ use super::{
     problem::{RETRY_AFTER_S, Refusal},
     reply::{Exchange, ReplyBody},
     request::Buffered,
+    salt::Caller,
 };
 use crate::{
     ids::RequestId,
     openai::{
         Code, Endpoint, Request, RequestError, Usage,
-        level::{self, LevelError, LevelledRequest, ReplyContext, RequestOptions},
+        level::{self, CacheSalt, LevelError, LevelledRequest, ReplyContext, RequestOptions},
     },
 };
 
@@ -42,6 +43,8 @@ pub(super) struct Question {
     pub(super) content: Bytes,
     /// The node's name of the model, where the caller's is another.
     pub(super) model: Option<String>,
+    /// Who asks, where a gateway says so.
+    pub(super) caller: Option<Caller>,
     /// What was said of the content outside its seal.
     pub(super) outer: Option<Outer>,
     pub(super) buffered: Buffered,
@@ -65,6 +68,7 @@ pub(super) async fn answer(
         endpoint,
         content,
         model,
+        caller,
         outer,
         buffered,
     } = question;
@@ -83,9 +87,11 @@ pub(super) async fn answer(
     };
     exchange.record.model = Some(name.to_owned());
     exchange.record.engine = Some(Arc::clone(&engine.counts));
+    let salt = |own: Option<&str>| state.salts.salt(caller, own);
     let options = RequestOptions {
         engine_model: model.as_deref(),
         ignores: &engine.ignores,
+        cache_salt: engine.is_salted().then_some(CacheSalt(&salt)),
     };
     let levelled = match level::level_request(endpoint, request.body(), &options) {
         Ok(levelled) => levelled,

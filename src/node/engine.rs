@@ -3,9 +3,19 @@
 //! Dropping the future or the reply's body closes the connection, which is how an engine learns
 //! that nobody waits for its answer any more.
 
-use std::{io, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -25,9 +35,9 @@ use super::places::Places;
 use crate::{
     config::{
         self, ConfigError, Loaded,
-        node::{EngineConfig, MAX_IN_FLIGHT, NodeConfig},
+        node::{CacheSalting, EngineConfig, MAX_IN_FLIGHT, NodeConfig},
     },
-    openai::models::engine_models,
+    openai::models::{engine_models, has_owner},
     telemetry::metrics::{Histogram, Tally},
 };
 
@@ -37,6 +47,8 @@ use crate::{
 const POOL_IDLE: Duration = Duration::from_secs(1);
 /// Most idle connections to one engine.
 const POOL_SIZE: usize = 1024;
+/// Who owns the models of vLLM, as it says.
+const VLLM: &str = "vllm";
 /// Most bytes that an engine says of itself in one answer.
 const MAX_SAID: usize = 1024 * 1024;
 /// Longest time for an engine to say something of itself.
@@ -120,6 +132,9 @@ pub(super) struct Engine {
     pub(super) places: Places,
     /// The configuration does not say how many places there are.
     asks_for_places: bool,
+    salting: CacheSalting,
+    /// With [`CacheSalting::Auto`]: it has not said that it is other than vLLM.
+    may_salt: AtomicBool,
     pub(super) counts: Arc<EngineCounts>,
     /// The models that the configuration lists.
     pub(super) configured_models: Option<Vec<String>>,
@@ -163,6 +178,8 @@ impl Engine {
             first_byte: timeouts.engine_first_byte_ms.duration(),
             places: Places::new(max_in_flight, config.queue, patience),
             asks_for_places: config.max_in_flight.is_none(),
+            salting: config.cache_salt,
+            may_salt: AtomicBool::new(true),
             counts: Arc::default(),
             configured_models: config.models.clone(),
             ignores: config.ignores.clone(),
@@ -203,14 +220,37 @@ impl Engine {
     /// [`EngineError`] if it does not say in time, or not in the usual form.
     pub(super) async fn list_models(&self) -> Result<Vec<String>, EngineError> {
         match self.get("/v1/models", MAX_SAID).await? {
-            (StatusCode::OK, body) => engine_models(&body).map_err(|_| EngineError::Models),
+            (StatusCode::OK, body) => {
+                let is_vllm = has_owner(&body, VLLM);
+                self.may_salt.store(is_vllm, Ordering::Relaxed);
+                engine_models(&body).map_err(|_| EngineError::Models)
+            }
             _ => Err(EngineError::Models),
         }
     }
 
-    /// Has as many places as the engine works on requests at once, where the configuration leaves
-    /// that to it. One that cannot be asked now leaves all as it is.
-    pub(super) async fn learn_places(&self) {
+    /// Whether its prefix cache is told who asks.
+    pub(super) fn is_salted(&self) -> bool {
+        match self.salting {
+            CacheSalting::On => true,
+            CacheSalting::Off => false,
+            CacheSalting::Auto => self.may_salt.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Asks for what the configuration leaves to the engine, its models aside. One that cannot be
+    /// asked now leaves all as it is.
+    pub(super) async fn learn(&self) {
+        let kind = async {
+            if self.configured_models.is_some() && self.salting == CacheSalting::Auto {
+                // Its list says whose engine it is, even where its models are configured.
+                let _ = self.list_models().await;
+            }
+        };
+        join(kind, self.learn_places()).await;
+    }
+
+    async fn learn_places(&self) {
         if !self.asks_for_places {
             return;
         }

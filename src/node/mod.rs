@@ -25,7 +25,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     dialects::ReplayTables, engine::Engine, evidence::Sources, metrics::Metrics, models::Models,
-    replay::ReplayTable, request::Buffered, statement::Identity, time::SteadyClock,
+    replay::ReplayTable, request::Buffered, salt::SaltSecret, statement::Identity,
+    time::SteadyClock,
 };
 use crate::{
     admin::{Admin, AdminError, Pages, serve_beside},
@@ -58,6 +59,7 @@ mod reply;
 mod request;
 mod routes;
 mod said;
+mod salt;
 mod seal;
 mod statement;
 #[cfg(test)]
@@ -144,6 +146,7 @@ struct State {
     evidence: Arc<Sources>,
     attestations: Arc<Semaphore>,
     models: Models,
+    salts: SaltSecret,
     replay: ReplayTable,
     /// The same for each dialect.
     replay_of: ReplayTables,
@@ -210,6 +213,7 @@ impl Node {
             evidence: Arc::new(evidence),
             attestations: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
             models,
+            salts: SaltSecret::generate(),
             replay: ReplayTable::new(config.limits.replay_entries.get()),
             requests: Arc::new(Semaphore::new(places(&config))),
             replay_of: ReplayTables::new(&config),

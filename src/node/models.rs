@@ -53,7 +53,7 @@ impl Models {
                     None => Some(engine.list_models().await),
                 }
             };
-            join(models, engine.learn_places()).await.0
+            join(models, engine.learn()).await.0
         }))
         .await;
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -36,6 +36,9 @@ pub struct EngineConfig {
     /// The longest time that one waits there.
     #[serde(default = "EngineConfig::default_queue_ms")]
     pub queue_ms: Millis,
+    /// Whether callers are told apart to its prefix cache.
+    #[serde(default)]
+    pub cache_salt: CacheSalting,
     /// Whether it is asked for its health; not one that answers nothing while it works.
     #[serde(default = "EngineConfig::default_watch")]
     pub watch: bool,
@@ -58,6 +61,45 @@ impl EngineConfig {
 
     const fn default_watch_ms() -> Millis {
         Millis::from_secs(5)
+    }
+}
+
+/// Whether an engine is given a `cache_salt` with each request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheSalting {
+    /// If it says that it is vLLM, and as long as it has said nothing.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl<'de> Deserialize<'de> for CacheSalting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Switch(bool),
+            Word(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Switch(true)) => Ok(Self::On),
+            Ok(Written::Switch(false)) => Ok(Self::Off),
+            Ok(Written::Word(word)) if word == "auto" => Ok(Self::Auto),
+            _ => Err(de::Error::custom("expected true, false or \"auto\"")),
+        }
+    }
+}
+
+impl Serialize for CacheSalting {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::On => serializer.serialize_bool(true),
+            Self::Off => serializer.serialize_bool(false),
+        }
     }
 }
 

@@ -380,9 +380,8 @@ pub(super) struct FakeEngine {
 struct Says(Arc<Mutex<HashMap<String, (u16, String)>>>);
 
 impl Says {
-    fn of(&self, path: &str) -> (u16, String) {
-        let said = self.0.lock().unwrap();
-        said.get(path).cloned().unwrap_or((404, "{}".to_owned()))
+    fn at(&self, path: &str) -> Option<(u16, String)> {
+        self.0.lock().unwrap().get(path).cloned()
     }
 }
 
@@ -413,10 +412,13 @@ impl FakeEngine {
                     if asked.head.starts_with("GET /v1/models ") {
                         let shows = shows.load(Ordering::Relaxed);
                         let list = r#"{"object":"list","data":[{"id":"m"}]}"#;
-                        asked.reply(if shows { 200 } else { 503 }, list).await;
+                        let said = says.at("/v1/models");
+                        let (status, list) = said.unwrap_or((200, list.to_owned()));
+                        asked.reply(if shows { status } else { 503 }, &list).await;
                     } else if asked.head.starts_with("GET ") {
                         let path = asked.head.split(' ').nth(1).unwrap().to_owned();
-                        let (status, said) = says.of(&path);
+                        let nothing = (404, "{}".to_owned());
+                        let (status, said) = says.at(&path).unwrap_or(nothing);
                         asked.reply(status, &said).await;
                     } else {
                         let _ = sender.send(asked).await;

@@ -13,6 +13,7 @@ mod outside;
 mod queue;
 mod refusals;
 mod replies;
+mod salts;
 
 /// A request that any engine of these tests serves.
 const BODY: &str = r#"{"model":"m","prompt":"a canary of 7 words","max_tokens":4}"#;
