@@ -12,6 +12,7 @@ use super::{
     State,
     engine::{Engine, EngineError},
     engine_stream::{EngineStream, Part},
+    health::{Dead, Try},
     places::EnginePlace,
     problem::{RETRY_AFTER_S, Refusal},
     reply::{Exchange, ReplyBody},
@@ -98,27 +99,39 @@ pub(super) async fn answer(
         Err(error) => return exchange.error(400, error.object()),
     };
     drop(request);
-    let place = match place(state, &engine).await {
-        Ok(place) => place,
+    let (place, tried) = match admit(state, &engine).await {
+        Ok(admitted) => admitted,
         Err(refusal) => return exchange.refuse(refusal, &state.clock),
     };
     let asking = Asking {
         endpoint,
         engine: &engine,
         place,
+        tried,
         buffered,
     };
     ask(state, exchange, asking, levelled, id).await
 }
 
-/// A place with the engine, maybe after a wait in its queue. A node that is told to stop does not
-/// let anybody wait: another node may take the request, since nothing of it ran.
-async fn place(state: &State, engine: &Engine) -> Result<EnginePlace, Refusal> {
-    tokio::select! {
+/// Lets a request to the engine, maybe after a wait in its queue.
+///
+/// # Errors
+/// [`Refusal`]: nothing was sent to the engine, so that another node may take the request. A node that
+/// is told to stop lets nobody wait.
+async fn admit(state: &State, engine: &Engine) -> Result<(EnginePlace, Try), Refusal> {
+    if engine.health.is_dead() {
+        return Err(Refusal::EngineUnreachable);
+    }
+    if engine.is_overloaded() {
+        return Err(engine.places.full().into());
+    }
+    let place = tokio::select! {
         biased;
         () = state.draining.cancelled() => Err(Refusal::Draining),
-        place = engine.places.take() => Ok(place?),
-    }
+        place = engine.places.take() => place.map_err(Refusal::from),
+    }?;
+    let tried = engine.health.admit();
+    Ok((place, tried.map_err(|Dead| Refusal::EngineUnreachable)?))
 }
 
 /// Whom a levelled request is for, and what it holds.
@@ -126,6 +139,7 @@ struct Asking<'a> {
     endpoint: Endpoint,
     engine: &'a Engine,
     place: EnginePlace,
+    tried: Try,
     buffered: Buffered,
 }
 
@@ -141,6 +155,7 @@ async fn ask(
         endpoint,
         engine,
         place,
+        tried,
         buffered,
     } = asking;
     let context = levelled.context(id, state.clock.now());
@@ -151,6 +166,7 @@ async fn ask(
         .post(endpoint.path(), accept, levelled.body.into())
         .await;
     drop(buffered);
+    tried.ends(reply.is_ok());
     match reply {
         Ok(reply) if streamed && is_event_stream(&reply) => {
             stream(state, exchange, place, context, (reply, asked)).await

@@ -31,7 +31,7 @@ use rustls::{
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::places::Places;
+use super::{health::Health, places::Places};
 use crate::{
     config::{
         self, ConfigError, Loaded,
@@ -135,6 +135,9 @@ pub(super) struct Engine {
     salting: CacheSalting,
     /// With [`CacheSalting::Auto`]: it has not said that it is other than vLLM.
     may_salt: AtomicBool,
+    pub(super) health: Arc<Health>,
+    /// Rest between two questions for its health, if it may be asked.
+    pub(super) watch: Option<Duration>,
     pub(super) counts: Arc<EngineCounts>,
     /// The models that the configuration lists.
     pub(super) configured_models: Option<Vec<String>>,
@@ -180,10 +183,21 @@ impl Engine {
             asks_for_places: config.max_in_flight.is_none(),
             salting: config.cache_salt,
             may_salt: AtomicBool::new(true),
+            health: Arc::default(),
+            watch: config.watch.then(|| config.watch_ms.duration()),
             counts: Arc::default(),
             configured_models: config.models.clone(),
             ignores: config.ignores.clone(),
         })
+    }
+
+    /// It says that more requests wait in it than may wait for it here: others ask it, too.
+    pub(super) fn is_overloaded(&self) -> bool {
+        let most = u64::try_from(self.places.queue()).unwrap_or(u64::MAX);
+        self.health
+            .load()
+            .waiting
+            .is_some_and(|waiting| waiting > most)
     }
 
     /// Its host and port.

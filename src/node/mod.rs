@@ -45,8 +45,12 @@ mod answer;
 mod dialects;
 mod echo;
 mod engine;
+mod engine_metrics;
 mod engine_stream;
 mod evidence;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod health;
 mod keys;
 mod metrics;
 mod models;
@@ -65,9 +69,8 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod time;
+mod watch;
 
-#[cfg(fuzzing)]
-pub use self::evidence::fuzzing;
 pub use self::{
     engine::EngineSetupError,
     evidence::{
@@ -295,6 +298,7 @@ impl Node {
         tokio::select! {
             _ = join(served, drained) => {}
             () = upkeep(&state) => {}
+            () = watch::watch(&state.models) => {}
             () = keeping => {}
         }
         administered.await;

@@ -81,10 +81,12 @@ fn readiness(state: &State) -> Response<ReplyBody> {
 pub(super) fn unready(state: &State) -> Option<&'static str> {
     if state.draining.is_cancelled() {
         Some("draining")
-    } else if state.models.any() {
-        None
-    } else {
+    } else if !state.models.any() {
         Some("waiting for an engine")
+    } else if state.models.engines().iter().all(|it| it.health.is_dead()) {
+        Some("no engine answers")
+    } else {
+        None
     }
 }
 

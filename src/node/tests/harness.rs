@@ -521,6 +521,15 @@ impl Asked {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// Writes until nobody takes more.
+    pub(super) async fn write_until_blocked(&mut self, text: &str) {
+        let blocked = Duration::from_millis(200);
+        while timeout(blocked, self.stream.write_all(text.as_bytes()))
+            .await
+            .is_ok()
+        {}
+    }
+
     /// Writes until the node closes the connection.
     pub(super) async fn write_for_ever(mut self, text: String) {
         while self.stream.write_all(text.as_bytes()).await.is_ok() {}

@@ -14,6 +14,7 @@ mod queue;
 mod refusals;
 mod replies;
 mod salts;
+mod watch;
 
 /// A request that any engine of these tests serves.
 const BODY: &str = r#"{"model":"m","prompt":"a canary of 7 words","max_tokens":4}"#;
