@@ -299,7 +299,10 @@ fn node_config(engine: &str, model: Option<&str>) -> String {
          source = \"software-root\"\n\
          dir = \"software-root\"\n\n\
          [[engine]]\n\
-         url = {engine}\n{models}"
+         url = {engine}\n{models}\
+         # There is no other node to ask: better late than refused.\n\
+         queue = 1024\n\
+         queue_ms = 120000\n"
     )
 }
 

@@ -18,7 +18,7 @@ mod evidence;
 
 pub use self::{
     bounds::{LimitsConfig, Millis, TimeoutsConfig},
-    engine::{EngineConfig, EngineUrl, InvalidEngineUrl},
+    engine::{CacheSalting, EngineConfig, EngineUrl, InvalidEngineUrl, MAX_IN_FLIGHT},
     evidence::{CollateralConfig, EvidenceConfig, GpusConfig},
 };
 

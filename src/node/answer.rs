@@ -10,17 +10,20 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     State,
-    engine::EngineError,
+    engine::{Engine, EngineError},
     engine_stream::{EngineStream, Part},
+    health::{Dead, Try},
+    places::EnginePlace,
     problem::{RETRY_AFTER_S, Refusal},
-    reply::{Exchange, Place, ReplyBody},
+    reply::{Exchange, ReplyBody},
     request::Buffered,
+    salt::Caller,
 };
 use crate::{
     ids::RequestId,
     openai::{
         Code, Endpoint, Request, RequestError, Usage,
-        level::{self, LevelError, ReplyContext, RequestOptions},
+        level::{self, CacheSalt, LevelError, LevelledRequest, ReplyContext, RequestOptions},
     },
 };
 
@@ -41,6 +44,8 @@ pub(super) struct Question {
     pub(super) content: Bytes,
     /// The node's name of the model, where the caller's is another.
     pub(super) model: Option<String>,
+    /// Who asks, where a gateway says so.
+    pub(super) caller: Option<Caller>,
     /// What was said of the content outside its seal.
     pub(super) outer: Option<Outer>,
     pub(super) buffered: Buffered,
@@ -64,6 +69,7 @@ pub(super) async fn answer(
         endpoint,
         content,
         model,
+        caller,
         outer,
         buffered,
     } = question;
@@ -82,21 +88,76 @@ pub(super) async fn answer(
     };
     exchange.record.model = Some(name.to_owned());
     exchange.record.engine = Some(Arc::clone(&engine.counts));
+    let salt = |own: Option<&str>| state.salts.salt(caller, own);
     let options = RequestOptions {
         engine_model: model.as_deref(),
         ignores: &engine.ignores,
+        cache_salt: engine.is_salted().then_some(CacheSalt(&salt)),
     };
     let levelled = match level::level_request(endpoint, request.body(), &options) {
         Ok(levelled) => levelled,
         Err(error) => return exchange.error(400, error.object()),
     };
     drop(request);
-    let Some(place) = engine.place() else {
-        let refusal = Refusal::Overloaded {
-            retry_after_s: RETRY_AFTER_S,
-        };
-        return exchange.refuse(refusal, &state.clock);
+    let (place, tried) = match admit(state, &engine).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return exchange.refuse(refusal, &state.clock),
     };
+    let asking = Asking {
+        endpoint,
+        engine: &engine,
+        place,
+        tried,
+        buffered,
+    };
+    ask(state, exchange, asking, levelled, id).await
+}
+
+/// Lets a request to the engine, maybe after a wait in its queue.
+///
+/// # Errors
+/// [`Refusal`]: nothing was sent to the engine, so that another node may take the request. A node that
+/// is told to stop lets nobody wait.
+async fn admit(state: &State, engine: &Engine) -> Result<(EnginePlace, Try), Refusal> {
+    if engine.health.is_dead() {
+        return Err(Refusal::EngineUnreachable);
+    }
+    if engine.is_overloaded() {
+        return Err(engine.places.full().into());
+    }
+    let place = tokio::select! {
+        biased;
+        () = state.draining.cancelled() => Err(Refusal::Draining),
+        place = engine.places.take() => place.map_err(Refusal::from),
+    }?;
+    let tried = engine.health.admit();
+    Ok((place, tried.map_err(|Dead| Refusal::EngineUnreachable)?))
+}
+
+/// Whom a levelled request is for, and what it holds.
+struct Asking<'a> {
+    endpoint: Endpoint,
+    engine: &'a Engine,
+    place: EnginePlace,
+    tried: Try,
+    buffered: Buffered,
+}
+
+/// Asks the engine and answers with what it says.
+async fn ask(
+    state: &State,
+    exchange: Exchange,
+    asking: Asking<'_>,
+    levelled: LevelledRequest,
+    id: RequestId,
+) -> Response<ReplyBody> {
+    let Asking {
+        endpoint,
+        engine,
+        place,
+        tried,
+        buffered,
+    } = asking;
     let context = levelled.context(id, state.clock.now());
     let streamed = levelled.asked.stream;
     let accept = if streamed { EVENT_STREAM } else { JSON };
@@ -105,6 +166,7 @@ pub(super) async fn answer(
         .post(endpoint.path(), accept, levelled.body.into())
         .await;
     drop(buffered);
+    tried.ends(reply.is_ok());
     match reply {
         Ok(reply) if streamed && is_event_stream(&reply) => {
             stream(state, exchange, place, context, (reply, asked)).await
@@ -255,7 +317,7 @@ async fn read(state: &State, reply: Response<Incoming>, max: usize) -> Result<By
 async fn stream(
     state: &State,
     exchange: Exchange,
-    place: Place,
+    place: EnginePlace,
     context: ReplyContext,
     (reply, asked): (Response<Incoming>, Instant),
 ) -> Response<ReplyBody> {

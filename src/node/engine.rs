@@ -3,9 +3,19 @@
 //! Dropping the future or the reply's body closes the connection, which is how an engine learns
 //! that nobody waits for its answer any more.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -21,18 +31,17 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use serde::Deserialize;
+use tokio::time::timeout;
 
+use super::{health::Health, places::Places};
 use crate::{
     config::{
         self, ConfigError, Loaded,
-        node::{EngineConfig, NodeConfig},
+        node::{CacheSalting, EngineConfig, MAX_IN_FLIGHT, NodeConfig},
     },
     net::Connector,
-    openai::models::engine_models,
+    openai::models::{engine_models, has_owner},
     telemetry::metrics::{Histogram, Tally},
 };
 
@@ -42,10 +51,12 @@ use crate::{
 const POOL_IDLE: Duration = Duration::from_secs(1);
 /// Most idle connections to one engine.
 const POOL_SIZE: usize = 1024;
-/// Most bytes of an engine's list of models.
-const MAX_MODEL_LIST: usize = 1024 * 1024;
-/// Longest time for an engine to list its models.
-const MODEL_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Who owns the models of vLLM, as it says.
+const VLLM: &str = "vllm";
+/// Most bytes that an engine says of itself in one answer.
+const MAX_SAID: usize = 1024 * 1024;
+/// Longest time for an engine to say something of itself.
+const SAYING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an engine gave no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,8 +133,15 @@ pub(super) struct Engine {
     client: Client<HttpsConnector<Connector<GaiResolver>>, Full<Bytes>>,
     authorization: Option<HeaderValue>,
     first_byte: Duration,
-    slots: Arc<Semaphore>,
-    max_in_flight: usize,
+    pub(super) places: Places,
+    /// The configuration does not say how many places there are.
+    asks_for_places: bool,
+    salting: CacheSalting,
+    /// With [`CacheSalting::Auto`]: it has not said that it is other than vLLM.
+    may_salt: AtomicBool,
+    pub(super) health: Arc<Health>,
+    /// Rest between two questions for its health, if it may be asked.
+    pub(super) watch: Option<Duration>,
     pub(super) counts: Arc<EngineCounts>,
     /// The models that the configuration lists.
     pub(super) configured_models: Option<Vec<String>>,
@@ -156,34 +174,34 @@ impl Engine {
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_SIZE)
             .build(https);
-        let max_in_flight = config.max_in_flight.get().min(Semaphore::MAX_PERMITS);
+        let max_in_flight = config
+            .max_in_flight
+            .map_or(MAX_IN_FLIGHT, NonZeroUsize::get);
+        let patience = config.queue_ms.duration();
         Ok(Self {
             base,
             client,
             authorization: authorization(config, node)?,
             first_byte: timeouts.engine_first_byte_ms.duration(),
-            slots: Arc::new(Semaphore::new(max_in_flight)),
-            max_in_flight,
+            places: Places::new(max_in_flight, config.queue, patience),
+            asks_for_places: config.max_in_flight.is_none(),
+            salting: config.cache_salt,
+            may_salt: AtomicBool::new(true),
+            health: Arc::default(),
+            watch: config.watch.then(|| config.watch_ms.duration()),
             counts: Arc::default(),
             configured_models: config.models.clone(),
             ignores: config.ignores.clone(),
         })
     }
 
-    /// A place among the requests in flight, or `None` when the engine is full.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).try_acquire_owned().ok()
-    }
-
-    /// Requests that hold a place.
-    pub(super) fn in_flight(&self) -> usize {
-        let free = self.slots.available_permits();
-        self.max_in_flight.saturating_sub(free)
-    }
-
-    /// Places for requests.
-    pub(super) fn places(&self) -> usize {
-        self.max_in_flight
+    /// It says that more requests wait in it than may wait for it here: others ask it, too.
+    pub(super) fn is_overloaded(&self) -> bool {
+        let most = u64::try_from(self.places.queue()).unwrap_or(u64::MAX);
+        self.health
+            .load()
+            .waiting
+            .is_some_and(|waiting| waiting > most)
     }
 
     /// Its host and port.
@@ -219,29 +237,77 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] if it does not say in time, or not in the usual form.
     pub(super) async fn list_models(&self) -> Result<Vec<String>, EngineError> {
-        timeout(MODEL_LIST_TIMEOUT, self.ask_models())
-            .await
-            .unwrap_or(Err(EngineError::FirstByteTimeout))
+        match self.get("/v1/models", MAX_SAID).await? {
+            (StatusCode::OK, body) => {
+                let is_vllm = has_owner(&body, VLLM);
+                self.may_salt.store(is_vllm, Ordering::Relaxed);
+                engine_models(&body).map_err(|_| EngineError::Models)
+            }
+            _ => Err(EngineError::Models),
+        }
     }
 
-    async fn ask_models(&self) -> Result<Vec<String>, EngineError> {
+    /// Whether its prefix cache is told who asks.
+    pub(super) fn is_salted(&self) -> bool {
+        match self.salting {
+            CacheSalting::On => true,
+            CacheSalting::Off => false,
+            CacheSalting::Auto => self.may_salt.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Asks for what the configuration leaves to the engine, its models aside. One that cannot be
+    /// asked now leaves all as it is.
+    pub(super) async fn learn(&self) {
+        let kind = async {
+            if self.configured_models.is_some() && self.salting == CacheSalting::Auto {
+                // Its list says whose engine it is, even where its models are configured.
+                let _ = self.list_models().await;
+            }
+        };
+        join(kind, self.learn_places()).await;
+    }
+
+    async fn learn_places(&self) {
+        if !self.asks_for_places {
+            return;
+        }
+        let places = match self.get("/props", MAX_SAID).await {
+            Ok((StatusCode::OK, body)) => slots(&body),
+            Ok((status, _)) if status.is_client_error() => None,
+            Ok(_) | Err(_) => return,
+        };
+        let places = places.unwrap_or(MAX_IN_FLIGHT);
+        if places != self.places.limit() {
+            tracing::info!(engine = self.address(), places, "places with the engine");
+            self.places.resize(places);
+        }
+    }
+
+    /// What the engine answers to a question about itself, whatever its status.
+    ///
+    /// # Errors
+    /// [`EngineError`] if it does not say, not in time, or more than `max` bytes.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), EngineError> {
         let request = self
-            .request(Method::GET, "/v1/models")
+            .request(Method::GET, path)
             .body(Full::default())
             .map_err(|_| EngineError::Unreachable)?;
-        let reply = self
-            .client
-            .request(request)
+        let asked = async {
+            let reply = self.client.request(request).await;
+            let reply = reply.map_err(|error| sending_error(&error))?;
+            let status = reply.status();
+            let body = Limited::new(reply.into_body(), max).collect().await;
+            let body = body.map_err(|_| EngineError::Failed)?;
+            Ok((status, body.to_bytes()))
+        };
+        timeout(SAYING_TIMEOUT, asked)
             .await
-            .map_err(|error| sending_error(&error))?;
-        if reply.status() != StatusCode::OK {
-            return Err(EngineError::Models);
-        }
-        let body = Limited::new(reply.into_body(), MAX_MODEL_LIST)
-            .collect()
-            .await;
-        let body = body.map_err(|_| EngineError::Models)?.to_bytes();
-        engine_models(&body).map_err(|_| EngineError::Models)
+            .unwrap_or(Err(EngineError::FirstByteTimeout))
     }
 
     fn request(&self, method: Method, path: &str) -> http::request::Builder {
@@ -253,6 +319,16 @@ impl Engine {
             None => request,
         }
     }
+}
+
+/// Requests that llama.cpp works on at once, by what it says of its properties.
+fn slots(properties: &[u8]) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Properties {
+        total_slots: NonZeroUsize,
+    }
+    let said: Properties = serde_json::from_slice(properties).ok()?;
+    Some(said.total_slots.get().min(MAX_IN_FLIGHT))
 }
 
 /// A connection that never came up carried nothing, and hyper calls a request cancelled when its
@@ -319,5 +395,29 @@ fn roots(path: PathBuf) -> Result<RootCertStore, EngineSetupError> {
         Err(EngineSetupError::Roots { path })
     } else {
         Ok(roots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_that_llama_cpp_tells() {
+        let cases = [
+            (
+                r#"{"default_generation_settings":{"n_ctx":32},"total_slots":4,"ui":true}"#,
+                Some(4),
+            ),
+            (r#"{"total_slots":1000000}"#, Some(MAX_IN_FLIGHT)),
+            (r#"{"total_slots":0}"#, None),
+            (r#"{"total_slots":-1}"#, None),
+            (r#"{"total_slots":"4"}"#, None),
+            ("{}", None),
+            ("", None),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(slots(said.as_bytes()), expected, "{said}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 
 use attestation::{Dialect, statement::ClaimedKey};
 
-use super::{State, engine::Engine, places, request::Buffered};
+use super::{State, engine::Engine, engine_metrics::Load, places, request::Buffered};
 use crate::telemetry::metrics::{Family, Page, Source, Tally};
 
 /// This project's own format, where a dialect is named.
@@ -109,6 +109,33 @@ const ENGINE_LIMIT: Family<2> = Family::gauge(
     ENGINE,
     "Places with the engine.",
 );
+const ENGINE_QUEUE: Family<2> = Family::gauge(
+    "engine_queue",
+    ENGINE,
+    "Requests that wait for a place with the engine.",
+);
+const ENGINE_QUEUE_LIMIT: Family<2> =
+    Family::gauge("engine_queue_limit", ENGINE, "Requests that may wait so.");
+const ENGINE_HEALTHY: Family<2> = Family::gauge(
+    "engine_healthy",
+    ENGINE,
+    "1 while the engine answers questions about its health.",
+);
+const ENGINE_RUNNING: Family<2> = Family::gauge(
+    "engine_told_requests_running",
+    ENGINE,
+    "Requests that the engine says it works on, of all who ask it.",
+);
+const ENGINE_WAITING: Family<2> = Family::gauge(
+    "engine_told_requests_waiting",
+    ENGINE,
+    "Requests that the engine says wait in it.",
+);
+const ENGINE_KV_CACHE: Family<2> = Family::gauge(
+    "engine_told_kv_cache_ratio",
+    ENGINE,
+    "The used part of the engine's cache of keys and values, as it says.",
+);
 const ENGINE_FAILURES: Family<3> = Family::counter(
     "engine_failures",
     ["engine", "address", "class"],
@@ -147,7 +174,7 @@ const ENGINE: [&str; 2] = ["engine", "address"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(super) const FAMILIES: [crate::telemetry::metrics::Row; 21] = [
+pub(super) const FAMILIES: [crate::telemetry::metrics::Row; 27] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -162,6 +189,12 @@ pub(super) const FAMILIES: [crate::telemetry::metrics::Row; 21] = [
     REFUSED.row(),
     ENGINE_IN_FLIGHT.row(),
     ENGINE_LIMIT.row(),
+    ENGINE_QUEUE.row(),
+    ENGINE_QUEUE_LIMIT.row(),
+    ENGINE_HEALTHY.row(),
+    ENGINE_RUNNING.row(),
+    ENGINE_WAITING.row(),
+    ENGINE_KV_CACHE.row(),
     ENGINE_FAILURES.row(),
     ENGINE_FIRST_BYTE.row(),
     REPLAY.row(),
@@ -246,8 +279,27 @@ fn engines(state: &State, page: &mut Page<'_>) -> fmt::Result {
             engines.try_for_each(|(place, it)| series.number([place, it.address()], as_u64(of(it))))
         })
     };
-    each(page, &ENGINE_IN_FLIGHT, Engine::in_flight)?;
-    each(page, &ENGINE_LIMIT, Engine::places)?;
+    each(page, &ENGINE_IN_FLIGHT, |it| it.places.held())?;
+    each(page, &ENGINE_LIMIT, |it| it.places.limit())?;
+    each(page, &ENGINE_QUEUE, |it| it.places.waiting())?;
+    each(page, &ENGINE_QUEUE_LIMIT, |it| it.places.queue())?;
+    each(page, &ENGINE_HEALTHY, |it| it.health.is_well().into())?;
+    let told = |page: &mut Page<'_>, family, of: fn(Load) -> Option<u64>| {
+        page.family(family, |series| {
+            engines.iter().try_for_each(|(place, it)| {
+                let told = of(it.health.load());
+                told.map_or(Ok(()), |told| series.number([place, it.address()], told))
+            })
+        })
+    };
+    told(page, &ENGINE_RUNNING, |load| load.running)?;
+    told(page, &ENGINE_WAITING, |load| load.waiting)?;
+    page.family(&ENGINE_KV_CACHE, |series| {
+        engines.iter().try_for_each(|(place, it)| {
+            let told = it.health.load().kv_cache;
+            told.map_or(Ok(()), |told| series.fraction([place, it.address()], told))
+        })
+    })?;
     page.family(&ENGINE_FAILURES, |series| {
         engines.iter().try_for_each(|(place, it)| {
             let mut counts = it.counts.failures.counts().into_iter();

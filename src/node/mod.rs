@@ -24,7 +24,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     dialects::ReplayTables, engine::Engine, evidence::Sources, metrics::Metrics, models::Models,
-    replay::ReplayTable, request::Buffered, statement::Identity, time::SteadyClock,
+    replay::ReplayTable, request::Buffered, salt::SaltSecret, statement::Identity,
+    time::SteadyClock,
 };
 use crate::{
     admin::{Admin, AdminError, Pages, serve_beside},
@@ -44,11 +45,16 @@ mod answer;
 mod dialects;
 mod echo;
 mod engine;
+mod engine_metrics;
 mod engine_stream;
 mod evidence;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod health;
 mod keys;
 mod metrics;
 mod models;
+mod places;
 pub mod probe;
 mod problem;
 mod record;
@@ -57,14 +63,14 @@ mod reply;
 mod request;
 mod routes;
 mod said;
+mod salt;
 mod seal;
 mod statement;
 #[cfg(test)]
 pub(crate) mod tests;
 mod time;
+mod watch;
 
-#[cfg(fuzzing)]
-pub use self::evidence::fuzzing;
 pub use self::{
     engine::EngineSetupError,
     evidence::{
@@ -143,6 +149,7 @@ struct State {
     evidence: Arc<Sources>,
     attestations: Arc<Semaphore>,
     models: Models,
+    salts: SaltSecret,
     replay: ReplayTable,
     /// The same for each dialect.
     replay_of: ReplayTables,
@@ -209,6 +216,7 @@ impl Node {
             evidence: Arc::new(evidence),
             attestations: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
             models,
+            salts: SaltSecret::generate(),
             replay: ReplayTable::new(config.limits.replay_entries.get()),
             requests: Arc::new(Semaphore::new(places(&config))),
             replay_of: ReplayTables::new(&config),
@@ -290,6 +298,7 @@ impl Node {
         tokio::select! {
             _ = join(served, drained) => {}
             () = upkeep(&state) => {}
+            () = watch::watch(&state.models) => {}
             () = keeping => {}
         }
         administered.await;

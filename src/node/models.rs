@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::engine::{Engine, EngineError};
 use crate::config::node::{MAX_MODELS, is_model_name};
@@ -43,14 +43,17 @@ impl Models {
         }
     }
 
-    /// Asks every engine whose models the configuration does not list. An engine that does not
-    /// answer keeps what it said before. Says whether all are known.
+    /// Asks every engine for what the configuration does not say of it. An engine that does not
+    /// answer keeps what it said before. Says whether all models are known.
     pub(super) async fn refresh(&self) -> bool {
         let answers = join_all(self.engines.iter().map(|engine| async {
-            match &engine.configured_models {
-                Some(_) => None,
-                None => Some(engine.list_models().await),
-            }
+            let models = async {
+                match &engine.configured_models {
+                    Some(_) => None,
+                    None => Some(engine.list_models().await),
+                }
+            };
+            join(models, engine.learn()).await.0
         }))
         .await;
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::{replay::ClaimError, reply::ReplyBody};
+use super::{places::Full, replay::ClaimError, reply::ReplyBody};
 use crate::openai::{Code, ErrorObject};
 
 /// Media type of every refusal (RFC 9457).
@@ -221,6 +221,12 @@ impl Refusal {
             other => format!("urn:sealgate:problem:{}", other.code()),
         };
         problem(&kind, self.status(), &self.to_string())
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(Full { retry_after_s }: Full) -> Self {
+        Self::Overloaded { retry_after_s }
     }
 }
 

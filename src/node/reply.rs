@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     engine_stream::{EngineStream, Part, Why},
+    places::EnginePlace,
     problem::{Outside, Refusal},
     record::Record,
     said::Said,
@@ -90,7 +91,7 @@ impl Exchange {
     pub(super) fn stream(
         mut self,
         engine: EngineStream,
-        engine_place: Place,
+        engine_place: EnginePlace,
         first: Part,
         cut: CancellationToken,
     ) -> Response<ReplyBody> {
@@ -105,7 +106,8 @@ impl Exchange {
             first: Some(first),
             cut: Box::pin(cut.cancelled_owned()),
             record: self.record,
-            _places: [self.place, engine_place],
+            _place: self.place,
+            _engine_place: engine_place,
         };
         head.map(|()| ReplyBody::Stream(Box::new(stream)))
     }
@@ -185,7 +187,8 @@ pub(super) struct SealedStream {
     /// Ends when the node stops without waiting any longer.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     record: Record,
-    _places: [Place; 2],
+    _place: Place,
+    _engine_place: EnginePlace,
 }
 
 enum Stage {

@@ -26,6 +26,7 @@ use super::{
     problem::{Outside, Refusal},
     record::Record,
     replay::DATE_WINDOW_S,
+    salt::Caller,
 };
 use crate::{
     clock::unix_seconds,
@@ -239,6 +240,8 @@ pub(super) struct Form {
     pub(super) id: RequestId,
     date: u64,
     statement: StatementDigest,
+    /// Who asks, as the gateway calls him.
+    pub(super) caller: Option<Caller>,
 }
 
 impl Form {
@@ -260,6 +263,7 @@ impl Form {
         let statement = fields
             .get("sealgate-statement")
             .and_then(|text| text.parse().ok());
+        let caller = fields.get("sealgate-caller").map(str::parse).transpose();
         match fields.get("sealgate-padding") {
             Some("paced") => {
                 return Err(Refusal::Malformed(
@@ -291,6 +295,8 @@ impl Form {
             statement: statement.ok_or(Refusal::Malformed(
                 "sealgate-statement is 64 lower-case hex digits",
             ))?,
+            caller: caller
+                .map_err(|_| Refusal::Malformed("sealgate-caller is 32 lower-case hex digits"))?,
         })
     }
 }

@@ -81,10 +81,12 @@ fn readiness(state: &State) -> Response<ReplyBody> {
 pub(super) fn unready(state: &State) -> Option<&'static str> {
     if state.draining.is_cancelled() {
         Some("draining")
-    } else if state.models.any() {
-        None
-    } else {
+    } else if !state.models.any() {
         Some("waiting for an engine")
+    } else if state.models.engines().iter().all(|it| it.health.is_dead()) {
+        Some("no engine answers")
+    } else {
+        None
     }
 }
 
@@ -162,19 +164,20 @@ async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBo
     let peer = head.extensions.get::<Peer>().copied();
     let accepted = Form::of(&request).and_then(|form| {
         exchange.record.id = Some(form.id);
-        request::accept(state, &request, &form, peer).map(|endpoint| (form.id, endpoint))
+        request::accept(state, &request, &form, peer).map(|endpoint| (form, endpoint))
     });
-    let (id, endpoint) = match accepted {
+    let (form, endpoint) = match accepted {
         Ok(accepted) => accepted,
         Err(refusal) => return exchange.refuse(refusal, &state.clock),
     };
     exchange.record.path = Some(endpoint.path());
     let model = request.fields.get("sealgate-model").map(ToOwned::to_owned);
     let question = Question {
-        id,
+        id: form.id,
         endpoint,
         content: request.content,
         model,
+        caller: form.caller,
         outer: None,
         buffered,
     };

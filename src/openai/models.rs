@@ -113,6 +113,26 @@ pub fn engine_models(reply: &[u8]) -> Result<Vec<String>, ModelsError> {
     Ok(ids)
 }
 
+/// Whether a reply to `GET /v1/models` says that `owner` owns some model.
+#[must_use]
+pub fn has_owner(reply: &[u8], owner: &str) -> bool {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(borrow)]
+        data: Vec<Entry<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(borrow, default)]
+        owned_by: Option<Text<'a>>,
+    }
+    let list: Result<List<'_>, _> = serde_json::from_slice(reply);
+    list.is_ok_and(|list| {
+        let mut owners = list.data.into_iter().filter_map(|entry| entry.owned_by);
+        owners.any(|Text(owned_by)| owned_by == owner)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +163,24 @@ mod tests {
             Ok(vec!["a/b".to_owned(), "lora".to_owned()])
         );
         assert_eq!(engine_models(br#"{"data":[]}"#), Ok(vec![]));
+    }
+
+    #[test]
+    fn owners_are_read() {
+        let cases = [
+            (r#"{"data":[{"id":"a","owned_by":"vllm"}]}"#, true),
+            (
+                r#"{"data":[{"id":"b"},{"id":"a","owned_by":"v\u006clm"}]}"#,
+                true,
+            ),
+            (r#"{"data":[{"id":"a","owned_by":"llamacpp"}]}"#, false),
+            (r#"{"data":[{"id":"vllm","owned_by":null}]}"#, false),
+            (r#"{"data":[]}"#, false),
+            ("vllm", false),
+        ];
+        for (reply, expected) in cases {
+            assert_eq!(has_owner(reply.as_bytes(), "vllm"), expected, "{reply}");
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct Millis(NonZeroU64);
 
 impl Millis {
     /// So many seconds; at least a millisecond.
-    const fn from_secs(seconds: u64) -> Self {
+    pub(super) const fn from_secs(seconds: u64) -> Self {
         match NonZeroU64::new(seconds.saturating_mul(1000)) {
             Some(millis) => Self(millis),
             None => Self(NonZeroU64::MIN),

@@ -5,6 +5,8 @@ use std::{fmt, net::IpAddr, num::NonZeroUsize, path::PathBuf, str::FromStr};
 use http::Uri;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::Millis;
+
 /// One engine.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -23,14 +25,81 @@ pub struct EngineConfig {
     /// Members of a request that the engine would ignore without a word: they are refused.
     #[serde(default)]
     pub ignores: Vec<String>,
-    /// Most requests in flight to it.
-    #[serde(default = "EngineConfig::default_max_in_flight")]
-    pub max_in_flight: NonZeroUsize,
+    /// Most requests in flight to it; left out, as many as it says that it works on at once, or
+    /// [`MAX_IN_FLIGHT`] where it does not say.
+    #[serde(default)]
+    pub max_in_flight: Option<NonZeroUsize>,
+    /// Most requests that wait for one of these places; left out, four times as many as there are
+    /// places, and 64 at most.
+    #[serde(default)]
+    pub queue: Option<usize>,
+    /// The longest time that one waits there.
+    #[serde(default = "EngineConfig::default_queue_ms")]
+    pub queue_ms: Millis,
+    /// Whether callers are told apart to its prefix cache.
+    #[serde(default)]
+    pub cache_salt: CacheSalting,
+    /// Whether it is asked for its health; not one that answers nothing while it works.
+    #[serde(default = "EngineConfig::default_watch")]
+    pub watch: bool,
+    /// Rest between two such questions.
+    #[serde(default = "EngineConfig::default_watch_ms")]
+    pub watch_ms: Millis,
 }
 
+/// Requests in flight to an engine that does not say how many it works on at once.
+pub const MAX_IN_FLIGHT: usize = 2048;
+
 impl EngineConfig {
-    fn default_max_in_flight() -> NonZeroUsize {
-        NonZeroUsize::MIN.saturating_add(2047)
+    const fn default_queue_ms() -> Millis {
+        Millis::from_secs(10)
+    }
+
+    const fn default_watch() -> bool {
+        true
+    }
+
+    const fn default_watch_ms() -> Millis {
+        Millis::from_secs(5)
+    }
+}
+
+/// Whether an engine is given a `cache_salt` with each request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheSalting {
+    /// If it says that it is vLLM, and as long as it has said nothing.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl<'de> Deserialize<'de> for CacheSalting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Switch(bool),
+            Word(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Switch(true)) => Ok(Self::On),
+            Ok(Written::Switch(false)) => Ok(Self::Off),
+            Ok(Written::Word(word)) if word == "auto" => Ok(Self::Auto),
+            _ => Err(de::Error::custom("expected true, false or \"auto\"")),
+        }
+    }
+}
+
+impl Serialize for CacheSalting {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::On => serializer.serialize_bool(true),
+            Self::Off => serializer.serialize_bool(false),
+        }
     }
 }
 

@@ -218,6 +218,33 @@ fn a_wrong_configuration_names_the_key() {
 }
 
 #[test]
+fn an_engine_has_defaults_that_it_may_change_itself() {
+    let engine = |lines: &str| load(&format!("{MINIMAL}{lines}\n")).map(|it| it.engines[0].clone());
+    let usual = engine("").unwrap();
+    assert_eq!((usual.max_in_flight, usual.queue), (None, None));
+    assert_eq!(usual.queue_ms.duration(), Duration::from_secs(10));
+    assert!(usual.watch);
+    for (line, salting, pinned) in [
+        ("", CacheSalting::Auto, "\"auto\""),
+        ("cache_salt = \"auto\"", CacheSalting::Auto, "\"auto\""),
+        ("cache_salt = true", CacheSalting::On, "true"),
+        ("cache_salt = false", CacheSalting::Off, "false"),
+    ] {
+        let engine = engine(line).unwrap();
+        assert_eq!(engine.cache_salt, salting, "{line}");
+        assert_eq!(serde_json::to_string(&engine.cache_salt).unwrap(), pinned);
+    }
+    for line in [
+        "cache_salt = \"on\"",
+        "cache_salt = 1",
+        "queue = -1",
+        "queue_ms = 0",
+    ] {
+        assert!(engine(line).is_err(), "{line}");
+    }
+}
+
+#[test]
 fn addresses_are_local_only_on_loopback() {
     let cases = [
         ("builtin:echo", true),

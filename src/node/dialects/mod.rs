@@ -140,6 +140,7 @@ pub(super) async fn answer(
         endpoint,
         content: opened.content,
         model: None,
+        caller: None,
         outer: opened.outer,
         buffered: opened.buffered,
     };

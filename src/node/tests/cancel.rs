@@ -1,20 +1,91 @@
 //! An asker that leaves, and a node that stops.
 
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::{
     STREAM_BODY,
     harness::{Asked, FakeEngine, PATIENCE, Running, Sent},
 };
-use crate::seal::REQUEST_MEDIA_TYPE;
+use crate::{node::request::Buffered, seal::REQUEST_MEDIA_TYPE};
 
+const HALF_A_REPLY: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+    content-length: 100\r\n\r\n{\"id\":\"c\"";
 const EVENT: &str = "data: {\"id\":\"c\",\"object\":\"text_completion\",\"created\":1,\
     \"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"one\",\"finish_reason\":null}]}\n\n";
 
 /// A sealed request on a connection of its own.
 async fn post(node: &Running, content: &str) -> TcpStream {
+    begin_on_http_1(node, Phase::BeforeHead, content).await
+}
+
+/// How far a request is when its asker leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    BodyArrives,
+    Queued,
+    BeforeHead,
+    /// A whole reply, of which half has come.
+    WithinWhole,
+    /// A stream that has said nothing yet.
+    AfterHead,
+    AfterFirstEvent,
+    /// A stream that is far ahead of an asker who does not read.
+    Blocked,
+}
+
+const PHASES: [(Phase, &str); 8] = [
+    (Phase::BodyArrives, super::BODY),
+    (Phase::Queued, super::BODY),
+    (Phase::BeforeHead, super::BODY),
+    (Phase::BeforeHead, STREAM_BODY),
+    (Phase::WithinWhole, super::BODY),
+    (Phase::AfterHead, STREAM_BODY),
+    (Phase::AfterFirstEvent, STREAM_BODY),
+    (Phase::Blocked, STREAM_BODY),
+];
+
+/// Plays the engine up to the phase.
+async fn play(asked: &mut Asked, phase: Phase) {
+    match phase {
+        Phase::BodyArrives | Phase::Queued | Phase::BeforeHead => {}
+        Phase::WithinWhole => asked.write(HALF_A_REPLY).await,
+        Phase::AfterHead => asked.begin_stream().await,
+        Phase::AfterFirstEvent => {
+            asked.begin_stream().await;
+            asked.write(EVENT).await;
+        }
+        Phase::Blocked => {
+            asked.begin_stream().await;
+            asked.write_until_blocked(&EVENT.repeat(64)).await;
+        }
+    }
+}
+
+/// The engine's one place is taken by another request, so that the next one waits for it.
+async fn fill(node: &Running, engine: &mut FakeEngine) -> (TcpStream, Asked) {
+    let first = post(node, super::BODY).await;
+    let asked = engine.asked().await;
+    node.until_queued(1, 0).await;
+    (first, asked)
+}
+
+/// A sealed request on an HTTP/1.1 connection of its own, as far as `phase`.
+async fn begin_on_http_1(node: &Running, phase: Phase, content: &str) -> TcpStream {
     let (request, _) = node
         .seal(Sent {
             content,
@@ -22,6 +93,10 @@ async fn post(node: &Running, content: &str) -> TcpStream {
         })
         .await;
     let sealed: Bytes = request.into_body().collect().await.unwrap().to_bytes();
+    let sent = match phase {
+        Phase::BodyArrives => sealed.slice(..sealed.len() / 2),
+        _ => sealed.clone(),
+    };
     let mut stream = TcpStream::connect(node.address).await.unwrap();
     let head = format!(
         "POST /.well-known/ohttp-gateway HTTP/1.1\r\nhost: a\r\n\
@@ -29,43 +104,65 @@ async fn post(node: &Running, content: &str) -> TcpStream {
         sealed.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&sealed).await.unwrap();
+    stream.write_all(&sent).await.unwrap();
     stream
 }
 
-/// How far the engine is when the asker leaves.
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    BeforeHead,
-    AfterHead,
-    AfterFirstEvent,
+/// Waits until the node has what is sent of a request in this phase; gives the engine's side of it.
+async fn arrives(node: &Running, engine: &mut FakeEngine, phase: Phase) -> Option<Asked> {
+    match phase {
+        Phase::BodyArrives => {
+            node.until("half a body came", |state| {
+                let room = Buffered::room(state.config.limits.buffered_bytes.get());
+                Buffered::free(&state.buffered) < room
+            })
+            .await;
+            None
+        }
+        Phase::Queued => {
+            node.until_queued(1, 1).await;
+            None
+        }
+        _ => {
+            let mut asked = engine.asked().await;
+            play(&mut asked, phase).await;
+            Some(asked)
+        }
+    }
 }
 
-async fn play(asked: &mut Asked, phase: Phase) {
-    if matches!(phase, Phase::AfterHead | Phase::AfterFirstEvent) {
-        asked.begin_stream().await;
+/// What has to hold once the asker has left: his engine stops within a second, and another's does
+/// not; nothing stays held.
+async fn left(node: &Running, asked: Option<Asked>, other: Option<(TcpStream, Asked)>) {
+    if let Some(mut asked) = asked {
+        asked.closed().await;
     }
-    if matches!(phase, Phase::AfterFirstEvent) {
-        asked.write(EVENT).await;
+    if let Some((mut stream, mut asked)) = other {
+        node.until_queued(1, 0).await;
+        asked.reply(400, "{}").await;
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).await.unwrap();
+        assert_eq!(&begin, b"HTTP/1.1 200");
     }
+    node.until_idle().await;
 }
 
 #[tokio::test]
-async fn the_engine_stops_within_a_second_of_the_asker_leaving_in_every_phase() {
+async fn an_asker_that_leaves_stops_his_engine_and_gives_all_back_in_every_phase_of_http_1() {
     let mut engine = FakeEngine::start().await;
-    let node = Running::start(&engine.config()).await;
-    let cases = [
-        (super::BODY, Phase::BeforeHead),
-        (super::BODY, Phase::AfterHead),
-        (STREAM_BODY, Phase::BeforeHead),
-        (STREAM_BODY, Phase::AfterHead),
-        (STREAM_BODY, Phase::AfterFirstEvent),
-    ];
-    for (content, phase) in cases {
+    let node = Running::start(&format!("{}max_in_flight = 1\n", engine.config())).await;
+    for (phase, content) in PHASES {
         for half in [false, true] {
-            let mut asker = post(&node, content).await;
-            let mut asked = engine.asked().await;
-            play(&mut asked, phase).await;
+            if half && phase == Phase::Blocked {
+                // The end of what he sends stands behind what he does not read.
+                continue;
+            }
+            let other = match phase {
+                Phase::Queued => Some(fill(&node, &mut engine).await),
+                _ => None,
+            };
+            let mut asker = begin_on_http_1(&node, phase, content).await;
+            let asked = arrives(&node, &mut engine, phase).await;
             let held = if half {
                 asker.shutdown().await.unwrap();
                 Some(asker)
@@ -73,41 +170,83 @@ async fn the_engine_stops_within_a_second_of_the_asker_leaving_in_every_phase() 
                 drop(asker);
                 None
             };
-            asked.closed().await;
+            left(&node, asked, other).await;
             drop(held);
         }
     }
+    assert!(engine.idle());
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_on_http_2_stops_its_engine_alone() {
+async fn a_stream_that_is_reset_stops_its_engine_alone_and_gives_all_back_in_every_phase_of_http_2()
+{
     let mut engine = FakeEngine::start().await;
-    let node = Running::start(&engine.config()).await.over_http_2();
-    for (content, phase) in [
-        (super::BODY, Phase::BeforeHead),
-        (STREAM_BODY, Phase::BeforeHead),
-        (STREAM_BODY, Phase::AfterFirstEvent),
-    ] {
+    let config = format!("{}max_in_flight = 1\n", engine.config());
+    let node = Running::start(&config).await.over_http_2();
+    for (phase, content) in PHASES {
+        let other = match phase {
+            Phase::Queued => Some(fill(&node, &mut engine).await),
+            _ => None,
+        };
         let (request, _) = node
             .seal(Sent {
                 content,
                 ..Sent::default()
             })
             .await;
-        let mut asked = {
-            let reply = node.send(request);
-            let played = async {
-                let mut asked = engine.asked().await;
-                play(&mut asked, phase).await;
-                asked
-            };
-            tokio::select! {
-                _ = reply => panic!("the engine has not answered"),
-                asked = played => asked,
-            }
+        let (head, body) = request.into_parts();
+        let sealed = body.collect().await.unwrap().to_bytes();
+        let (sent, rest) = match phase {
+            Phase::BodyArrives => (sealed.slice(..sealed.len() / 2), true),
+            _ => (sealed, false),
         };
-        asked.closed().await;
+        let body = Parts::new(sent, rest);
+        let client: Client<_, Parts> = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http();
+        let asking = tokio::spawn(async move {
+            let reply = client.request(Request::from_parts(head, body)).await;
+            // Held and not read.
+            let _reply = reply.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let asked = arrives(&node, &mut engine, phase).await;
+        asking.abort();
+        left(&node, asked, other).await;
         assert_eq!(node.get("/health").await.0, 200);
+    }
+    assert!(engine.idle());
+}
+
+/// A body of one piece that ends there or never does.
+struct Parts {
+    sent: Option<Bytes>,
+    more: bool,
+}
+
+impl Parts {
+    fn new(sent: Bytes, more: bool) -> Self {
+        Self {
+            sent: Some(sent),
+            more,
+        }
+    }
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        match this.sent.take() {
+            Some(sent) => Poll::Ready(Some(Ok(Frame::data(sent)))),
+            None if this.more => Poll::Pending,
+            None => Poll::Ready(None),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A node, an engine that a test plays, and a sealer.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -37,8 +38,10 @@ use crate::{
     config,
     ids::RequestId,
     node::{
-        Node, SOFTWARE_MEASUREMENT,
+        Node, SOFTWARE_MEASUREMENT, State,
         evidence::{CpuSource, Sources},
+        places as all_places,
+        request::Buffered,
     },
     seal::{
         Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ReplyHead, ReplyOpener, ReplyPart,
@@ -55,6 +58,7 @@ pub(super) struct Running {
     pub(super) shutdown: CancellationToken,
     pub(super) served: JoinHandle<()>,
     pub(super) client: Client<HttpConnector, Full<Bytes>>,
+    pub(super) state: Arc<State>,
     /// Verified at the first sealed request.
     verified: OnceCell<VerifiedNode>,
 }
@@ -85,6 +89,7 @@ impl Running {
         let mut node = Node::bind(config, Clock::system()).await.unwrap();
         let state = Arc::get_mut(&mut node.state).unwrap();
         change(Arc::get_mut(&mut state.evidence).unwrap());
+        let state = Arc::clone(&node.state);
         let address = node.address();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(node.serve(shutdown.clone()));
@@ -94,6 +99,7 @@ impl Running {
             shutdown,
             served,
             client,
+            state,
             verified: OnceCell::new(),
         }
     }
@@ -139,6 +145,39 @@ impl Running {
             }
         };
         timeout(PATIENCE, ready).await.unwrap();
+    }
+
+    /// Waits until `true_now` of the node.
+    pub(super) async fn until(&self, what: &str, true_now: impl Fn(&State) -> bool) {
+        let waited = async {
+            while !true_now(&self.state) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, waited).await.expect(what);
+    }
+
+    /// Waits until nobody holds anything of the node's: places, room, turns.
+    pub(super) async fn until_idle(&self) {
+        self.until("all is given back", |state| {
+            let room = Buffered::room(state.config.limits.buffered_bytes.get());
+            let engines = state.models.engines();
+            state.requests.available_permits() == all_places(&state.config)
+                && Buffered::free(&state.buffered) == room
+                && engines
+                    .iter()
+                    .all(|it| (it.places.held(), it.places.waiting()) == (0, 0))
+        })
+        .await;
+    }
+
+    /// Requests that hold a place with the first engine, and those that wait for one.
+    pub(super) async fn until_queued(&self, held: usize, waiting: usize) {
+        self.until("so many wait", |state| {
+            let places = &state.models.engines()[0].places;
+            (places.held(), places.waiting()) == (held, waiting)
+        })
+        .await;
     }
 
     /// What the real verifier makes of the node under a policy that names the software root.
@@ -332,7 +371,18 @@ impl Reply {
 pub(super) struct FakeEngine {
     pub(super) address: SocketAddr,
     shows_models: Arc<AtomicBool>,
+    said: Says,
     requests: mpsc::Receiver<Asked>,
+}
+
+/// What an engine says of itself, by path.
+#[derive(Clone, Default)]
+struct Says(Arc<Mutex<HashMap<String, (u16, String)>>>);
+
+impl Says {
+    fn at(&self, path: &str) -> Option<(u16, String)> {
+        self.0.lock().unwrap().get(path).cloned()
+    }
 }
 
 /// A request that reached the engine.
@@ -349,9 +399,12 @@ impl FakeEngine {
         let shows_models = Arc::new(AtomicBool::new(true));
         let (sender, requests) = mpsc::channel(64);
         let shows = Arc::clone(&shows_models);
+        let says = Says::default();
+        let said = says.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (sender, shows) = (sender.clone(), Arc::clone(&shows));
+                let says = says.clone();
                 tokio::spawn(async move {
                     let Some(mut asked) = Asked::read(stream).await else {
                         return;
@@ -359,7 +412,14 @@ impl FakeEngine {
                     if asked.head.starts_with("GET /v1/models ") {
                         let shows = shows.load(Ordering::Relaxed);
                         let list = r#"{"object":"list","data":[{"id":"m"}]}"#;
-                        asked.reply(if shows { 200 } else { 503 }, list).await;
+                        let said = says.at("/v1/models");
+                        let (status, list) = said.unwrap_or((200, list.to_owned()));
+                        asked.reply(if shows { status } else { 503 }, &list).await;
+                    } else if asked.head.starts_with("GET ") {
+                        let path = asked.head.split(' ').nth(1).unwrap().to_owned();
+                        let nothing = (404, "{}".to_owned());
+                        let (status, said) = says.at(&path).unwrap_or(nothing);
+                        asked.reply(status, &said).await;
                     } else {
                         let _ = sender.send(asked).await;
                     }
@@ -369,8 +429,15 @@ impl FakeEngine {
         Self {
             address,
             shows_models,
+            said,
             requests,
         }
+    }
+
+    /// Answers questions at `path` so from now on.
+    pub(super) fn say(&self, path: &str, status: u16, said: &str) {
+        let answer = (status, said.to_owned());
+        self.said.0.lock().unwrap().insert(path.to_owned(), answer);
     }
 
     /// The engine's table, with its model listed.
@@ -452,6 +519,15 @@ impl Asked {
 
     pub(super) async fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Writes until nobody takes more.
+    pub(super) async fn write_until_blocked(&mut self, text: &str) {
+        let blocked = Duration::from_millis(200);
+        while timeout(blocked, self.stream.write_all(text.as_bytes()))
+            .await
+            .is_ok()
+        {}
     }
 
     /// Writes until the node closes the connection.

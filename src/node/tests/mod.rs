@@ -10,9 +10,12 @@ mod dialects;
 mod evidence;
 mod harness;
 mod outside;
+mod queue;
 mod refusals;
 mod replies;
+mod salts;
 pub(crate) mod simulated;
+mod watch;
 
 /// A request that any engine of these tests serves.
 const BODY: &str = r#"{"model":"m","prompt":"a canary of 7 words","max_tokens":4}"#;

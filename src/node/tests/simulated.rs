@@ -30,7 +30,7 @@ impl Gauges {
             .models
             .engines()
             .iter()
-            .map(|engine| engine.in_flight())
+            .map(|engine| engine.places.held())
             .sum();
         vec![
             ("a node's places", if drains { 0 } else { places }),

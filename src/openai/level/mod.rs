@@ -19,7 +19,7 @@ use std::time::SystemTime;
 
 pub use failure::level_error;
 pub use reply::{LevelledReply, level_reply};
-pub use request::{LevelledRequest, RequestOptions, level_request};
+pub use request::{CacheSalt, LevelledRequest, RequestOptions, level_request};
 pub use stream::{StreamEnd, StreamLeveller};
 
 use super::Asked;

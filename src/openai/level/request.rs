@@ -15,6 +15,18 @@ pub struct RequestOptions<'a> {
     pub engine_model: Option<&'a str>,
     /// Members that the engine would ignore without a word: a request that needs one is refused.
     pub ignores: &'a [String],
+    /// Where given, what keeps the callers of the engine's prefix cache apart.
+    pub cache_salt: Option<CacheSalt<'a>>,
+}
+
+/// Makes a `cache_salt` for the engine from the caller's own, if he sent one.
+#[derive(Clone, Copy)]
+pub struct CacheSalt<'a>(pub &'a (dyn Fn(Option<&str>) -> String + Sync));
+
+impl fmt::Debug for CacheSalt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CacheSalt(..)")
+    }
 }
 
 /// A request as the engine gets it, and what its reply is levelled by.
@@ -48,8 +60,8 @@ impl fmt::Debug for LevelledRequest {
 ///
 /// Null members are dropped, since some engines refuse them; a prompt's absent `max_tokens` is 16,
 /// since some take it for "no limit"; a chat's limit stands under its old name, too, which is all
-/// that some know; a stream is always asked for its usage. All other members, unknown ones too, keep
-/// their values byte for byte and their order.
+/// that some know; a stream is always asked for its usage; text is made under the salt that `options`
+/// gives. All other members, unknown ones too, keep their values byte for byte and their order.
 ///
 /// # Errors
 /// [`RequestError`] for a body that is no valid request, or that needs a member in `ignores`.
@@ -61,6 +73,8 @@ pub fn level_request(
     let (members, asked) = request::read(endpoint, body)?;
     let mut out = Writer::with_capacity(body.len());
     let mut limited = false;
+    let salting = options.cache_salt.filter(|_| makes_text(endpoint));
+    let mut own_salt = None;
     for (name, value) in &members.entries {
         let value = value.get();
         if value == "null" {
@@ -72,6 +86,7 @@ pub fn level_request(
         match (name.as_ref(), options.engine_model) {
             ("model", Some(model)) => out.member("model", &json::to_line(&model)),
             ("stream_options", _) => {}
+            (SALT, _) if salting.is_some() => own_salt = Some(salt_of(value)?),
             // The newer name's limit is the one that counts; it stands below under both.
             ("max_tokens", _) if endpoint == Endpoint::ChatCompletions => {}
             _ => out.member(name, value.as_bytes()),
@@ -84,10 +99,32 @@ pub fn level_request(
     if asked.stream {
         out.member("stream_options", br#"{"include_usage":true}"#);
     }
+    if let Some(CacheSalt(salt)) = salting {
+        let salt = salt(own_salt.as_deref());
+        out.member(SALT, &json::to_line(&salt));
+    }
     Ok(LevelledRequest {
         body: out.finish(),
         asked,
     })
+}
+
+/// vLLM's name for what its prefix cache is told apart by.
+const SALT: &str = "cache_salt";
+
+/// Whether an engine makes text of a prompt, by way of a cache of prompts.
+fn makes_text(endpoint: Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Completions | Endpoint::ChatCompletions => true,
+        Endpoint::Embeddings | Endpoint::Images => false,
+    }
+}
+
+/// The caller's own salt.
+fn salt_of(value: &str) -> Result<String, RequestError> {
+    let text: Option<String> = serde_json::from_str(value).ok();
+    let text = text.filter(|text| !text.is_empty());
+    text.ok_or_else(|| RequestError::invalid(SALT, "a string with something in it"))
 }
 
 /// Whether a member asks for anything: its default asks for nothing that could be ignored.
@@ -111,8 +148,8 @@ struct Writer(Vec<u8>);
 
 impl Writer {
     fn with_capacity(body: usize) -> Self {
-        // Room for the two members that may join.
-        Self(Vec::with_capacity(body + 80))
+        // Room for the three members that may join.
+        Self(Vec::with_capacity(body + 160))
     }
 
     fn member(&mut self, name: &str, value: &[u8]) {
@@ -237,7 +274,7 @@ mod tests {
     fn the_model_gets_the_engines_name_and_keeps_the_callers() {
         let options = RequestOptions {
             engine_model: Some("/models/\"m\""),
-            ignores: &[],
+            ..RequestOptions::default()
         };
         let body = br#"{"model":"m","prompt":["a","b"],"n":3,"max_tokens":5}"#;
         let levelled = level_request(Endpoint::Completions, body, &options).unwrap();
@@ -256,11 +293,65 @@ mod tests {
     }
 
     #[test]
+    fn a_salt_is_put_in_and_the_callers_own_goes_into_it() {
+        let salt = |own: Option<&str>| format!("salt of {own:?}");
+        let salted = RequestOptions {
+            cache_salt: Some(CacheSalt(&salt)),
+            ..RequestOptions::default()
+        };
+        let prompt = r#""prompt":"\u0041","max_tokens":5"#;
+        let chat = r#""messages":[{"role":"user","content":"\u0041"}]"#;
+        let cases = [
+            (Endpoint::Completions, prompt, "", "None"),
+            (
+                Endpoint::Completions,
+                prompt,
+                r#""cache_salt":null,"#,
+                "None",
+            ),
+            (
+                Endpoint::Completions,
+                prompt,
+                r#""cache_salt":"a\u0062","#,
+                r#"Some(\"ab\")"#,
+            ),
+            (Endpoint::ChatCompletions, chat, "", "None"),
+            (
+                Endpoint::ChatCompletions,
+                chat,
+                r#""cache_salt":"x","#,
+                r#"Some(\"x\")"#,
+            ),
+        ];
+        for (endpoint, asked, own, expected) in cases {
+            let body = format!(r#"{{"model":"m",{own}{asked}}}"#);
+            let levelled = level_request(endpoint, body.as_bytes(), &salted).unwrap();
+            assert_eq!(
+                String::from_utf8(levelled.body).unwrap(),
+                format!(r#"{{"model":"m",{asked},"cache_salt":"salt of {expected}"}}"#),
+            );
+        }
+        for own in [r#""""#, "5", "[]", "{}", "true"] {
+            let body = format!(r#"{{"model":"m",{prompt},"cache_salt":{own}}}"#);
+            let refused = level_request(Endpoint::Completions, body.as_bytes(), &salted);
+            assert_eq!(refused.unwrap_err().param(), Some("cache_salt"), "{own}");
+            assert_eq!(
+                level(&body),
+                body,
+                "without salting it is the engine's to judge"
+            );
+        }
+        let body = r#"{"model":"m","input":"a","cache_salt":"x"}"#;
+        let levelled = level_request(Endpoint::Embeddings, body.as_bytes(), &salted).unwrap();
+        assert_eq!(levelled.body, body.as_bytes());
+    }
+
+    #[test]
     fn what_the_engine_would_ignore_is_refused_if_it_asks_for_something() {
         let ignores = ["suffix", "echo", "best_of", "guided_json"].map(str::to_owned);
         let options = RequestOptions {
-            engine_model: None,
             ignores: &ignores,
+            ..RequestOptions::default()
         };
         let with = |member: &str| format!(r#"{{"model":"m","prompt":"p",{member}}}"#);
         for member in [

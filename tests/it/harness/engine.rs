@@ -211,6 +211,9 @@ async fn answer(
             models.to_string().into_bytes(),
         ));
     }
+    if request.method() == http::Method::GET {
+        return Ok(whole(404, "application/json", b"{}".to_vec()));
+    }
     assert!(
         sealgate::openai::Endpoint::of(request.uri().path()).is_some(),
         "a node asks for nothing else"
