@@ -20,7 +20,7 @@ mod configfs;
 mod delivery;
 mod file;
 #[cfg(fuzzing)]
-pub mod fuzzing;
+pub(super) mod fuzzing;
 mod nitro;
 mod nvml;
 mod pem;
