@@ -180,6 +180,8 @@ pub(super) mod tests {
 
     use super::*;
 
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
     fn label(text: &str) -> Label {
         Label::new(text).unwrap()
     }
@@ -206,7 +208,7 @@ pub(super) mod tests {
         let labels = labels();
         let eu = labels.bits(Some(&label("eu")), &[label("gdpr"), label("h100")]);
         let us = labels.bits(Some(&label("us")), &[label("h100")]);
-        let cases: [(&[(&str, &str)], [bool; 3]); 8] = [
+        let cases: [(Fields<'_>, [bool; 3]); 8] = [
             (&[], [true, true, true]),
             (&[("sealgate-region", "eu")], [true, false, false]),
             (&[("sealgate-region", "eu, us")], [true, true, false]),

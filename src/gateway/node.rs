@@ -69,6 +69,7 @@ pub(super) struct Node {
 
 /// How a node takes part.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct Terms {
     pub(super) labels: u64,
     pub(super) share: Share,
@@ -578,17 +579,6 @@ impl Drop for Chosen {
             self.node.health.give_up_trial();
         }
         self.node.load.leave();
-    }
-}
-
-#[cfg(test)]
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            labels: 0,
-            share: Share::default(),
-            health: HealthConfig::default(),
-        }
     }
 }
 

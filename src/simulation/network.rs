@@ -32,6 +32,9 @@ use crate::chance::seeded;
 /// Bytes on the way in each half of a connection.
 const ON_THE_WAY: usize = 16 * 1024;
 
+/// Connections that wait to be accepted; more are refused.
+const BACKLOG: usize = 1024;
+
 thread_local! {
     static NETWORK: RefCell<Option<Network>> = const { RefCell::new(None) };
 }
@@ -47,7 +50,7 @@ struct Inner {
 }
 
 struct Host {
-    arrivals: mpsc::UnboundedSender<(Pipe, SocketAddr)>,
+    arrivals: mpsc::Sender<(Pipe, SocketAddr)>,
     faults: Faults,
     /// Ends every connection to it.
     down: CancellationToken,
@@ -73,7 +76,7 @@ pub(crate) struct Faults {
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     pub(crate) address: SocketAddr,
-    arrivals: tokio::sync::Mutex<mpsc::UnboundedReceiver<(Pipe, SocketAddr)>>,
+    arrivals: tokio::sync::Mutex<mpsc::Receiver<(Pipe, SocketAddr)>>,
 }
 
 /// One end of a connection.
@@ -132,7 +135,7 @@ impl Network {
 
     /// Listens in place of whoever did.
     pub(crate) fn listen(&self, address: SocketAddr) -> Arrivals {
-        let (arrivals, receiver) = mpsc::unbounded_channel();
+        let (arrivals, receiver) = mpsc::channel(BACKLOG);
         let mut inner = self.0.lock().unwrap();
         let address = inner.free(address);
         let faults = inner.hosts.get(&address).map(|host| host.faults);
@@ -161,7 +164,7 @@ impl Network {
     pub(crate) fn take_down(&self, address: SocketAddr) {
         if let Some(host) = self.0.lock().unwrap().hosts.get_mut(&address) {
             host.down.cancel();
-            host.arrivals = mpsc::unbounded_channel().0;
+            host.arrivals = mpsc::channel(BACKLOG).0;
         }
     }
 
@@ -196,7 +199,7 @@ impl Network {
         let host = inner.hosts.get(&address).ok_or_else(refused)?;
         let (near, far) = wire(fate, host.down.clone());
         let from = SocketAddr::from(([10, 9, 9, 9], 1));
-        host.arrivals.send((far, from)).map_err(|_| refused())?;
+        host.arrivals.try_send((far, from)).map_err(|_| refused())?;
         Ok(near)
     }
 }

@@ -224,8 +224,10 @@ impl Run<'_> {
     async fn at_rest(&self, gateway: &gateway::Gauges) {
         let deadline = Instant::now() + AT_REST_WITHIN;
         loop {
-            let nodes = self.gauges.lock().unwrap();
-            let nodes: Vec<_> = nodes.iter().flat_map(node::Gauges::held).collect();
+            let nodes: Vec<_> = {
+                let nodes = self.gauges.lock().unwrap();
+                nodes.iter().flat_map(node::Gauges::held).collect()
+            };
             let held: Vec<_> = gateway.held().into_iter().chain(nodes).collect();
             if held.iter().all(|(_, count)| *count == 0) {
                 return;

@@ -11,8 +11,12 @@ use super::{
 };
 use crate::clock::Clock;
 
+type Fields<'a> = &'a [(&'a str, &'a str)];
+/// The node, or the error.
+type Expected<'a> = Result<&'a str, (u16, &'a str)>;
+
 /// A body to the gateway as the holder of a key, with fields.
-async fn post(gateway: &Running, key: &str, fields: &[(&str, &str)]) -> Got {
+async fn post(gateway: &Running, key: &str, fields: Fields<'_>) -> Got {
     let mut request = gateway
         .request("POST", "/v1/completions")
         .header("content-type", "application/json")
@@ -55,7 +59,7 @@ async fn a_request_goes_where_its_key_and_its_fields_allow() {
     while gateway.shared.nodes.snapshot().nodes().count() < 2 {
         tokio::task::yield_now().await;
     }
-    let cases: [(&str, &[(&str, &str)], Result<&str, (u16, &str)>); 10] = [
+    let cases: [(&str, Fields<'_>, Expected<'_>); 10] = [
         ("in-eu", &[], Ok("eu-1")),
         ("on-h200", &[], Ok("us-1")),
         ("all", &[("sealgate-region", "us")], Ok("us-1")),
