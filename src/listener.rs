@@ -163,7 +163,9 @@ pub async fn serve_counted<S, B>(
         cut: CancellationToken::new(),
     };
     let (early, late) = (TaskTracker::new(), TaskTracker::new());
+    // Accepting first: who has connected already is not left out by chance.
     tokio::select! {
+        biased;
         () = doorway.accept(&early, &shutdown) => {}
         () = shutdown.cancelled() => {}
     }
@@ -171,15 +173,19 @@ pub async fn serve_counted<S, B>(
     let over = CancellationToken::new();
     let drained = timeout(limits.shutdown_timeout, early.wait());
     tokio::select! {
+        biased;
         () = doorway.accept(&late, &over) => {}
         _ = drained => {}
     }
+    // Closed first: whoever comes now is refused, and does not wait for nothing.
+    let Doorway { cut, listener, .. } = doorway;
+    drop(listener);
     over.cancel();
     late.close();
     if early.is_empty() {
         let _ = timeout(CLOSE_GRACE, late.wait()).await;
     }
-    doorway.cut.cancel();
+    cut.cancel();
     early.wait().await;
     late.wait().await;
 }
@@ -328,16 +334,23 @@ async fn serve_one<S, B>(
     };
     let mut connection = std::pin::pin!(builder.serve_connection(io, tracked));
     let idle = activity.idle(&limits);
-    let graceful = tokio::select! {
+    let overdue = tokio::select! {
         result = connection.as_mut() => return ended(result),
-        () = idle => false,
-        () = activity.until_leave(&leave) => true,
+        overdue = idle => Some(overdue),
+        () = activity.until_leave(&leave) => None,
     };
     connection.as_mut().graceful_shutdown();
-    if graceful {
-        ended(connection.await);
-    } else if let Ok(result) = timeout(CLOSE_GRACE, connection).await {
-        ended(result);
+    let given_up = async {
+        match overdue {
+            None => std::future::pending().await,
+            Some(Overdue::Taking) => sleep(CLOSE_GRACE).await,
+            // A request may have met the close on its way: that one is served.
+            Some(Overdue::Request) => activity.until_at_rest().await,
+        }
+    };
+    tokio::select! {
+        result = connection => ended(result),
+        () = given_up => {}
     }
 }
 
@@ -359,6 +372,15 @@ struct Activity {
     idle_since_ms: AtomicU64,
     /// For each reply that shares the connection with others, and some that ended.
     untaken: Mutex<Vec<Weak<Untaken>>>,
+    /// Milliseconds from `opened` to when the peer last took something of any of them.
+    taken_ms: AtomicU64,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overdue {
+    Request,
+    Taking,
 }
 
 /// Milliseconds from a connection's beginning to when a reply gave what was not taken yet; 0 while
@@ -373,11 +395,14 @@ impl Activity {
             begun: Notify::new(),
             idle_since_ms: AtomicU64::new(0),
             untaken: Mutex::default(),
+            taken_ms: AtomicU64::new(0),
         }
     }
 
-    /// Ends once the connection has been without a request, or a reply untaken, for too long.
-    async fn idle(&self, limits: &Limits) {
+    /// Ends once the connection has been without a request for too long, or nothing of its replies
+    /// was taken though something waits. Where others go on, one that nobody reads may wait: who
+    /// shares a connection to us is not cut off because of a neighbour.
+    async fn idle(&self, limits: &Limits) -> Overdue {
         loop {
             let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
             let limit = if since.is_zero() {
@@ -388,15 +413,31 @@ impl Activity {
             let busy = self.in_flight.load(Ordering::Relaxed) > 0;
             let now = Instant::now();
             let deadline = if busy {
-                self.untaken_since().unwrap_or(now) + limits.write_timeout
+                let taken = Duration::from_millis(self.taken_ms.load(Ordering::Relaxed));
+                let since = self.untaken_since().map(|it| it.max(self.opened + taken));
+                since.unwrap_or(now) + limits.write_timeout
             } else {
                 self.opened + since + limit
             };
             if deadline <= now {
-                return;
+                return if busy {
+                    Overdue::Taking
+                } else {
+                    Overdue::Request
+                };
             }
             // An idle connection can become one whose reply is not taken.
             sleep_until(deadline.min(now + limits.write_timeout)).await;
+        }
+    }
+
+    /// Waits until there is no request, nor was any for a moment.
+    async fn until_at_rest(&self) {
+        loop {
+            sleep(CLOSE_GRACE).await;
+            if self.in_flight.load(Ordering::Relaxed) == 0 {
+                return;
+            }
         }
     }
 
@@ -550,7 +591,10 @@ impl<B: Body> Body for TrackedBody<B> {
         let polled = this.body.poll_frame(cx);
         if let (Some(in_flight), Some(untaken)) = (this.in_flight, this.untaken) {
             let gave = matches!(polled, Poll::Ready(Some(Ok(_))));
-            let since = if gave { in_flight.0.age_ms() } else { 0 };
+            // It is asked for more only once the peer has taken what was given.
+            let now = in_flight.0.age_ms();
+            in_flight.0.taken_ms.fetch_max(now, Ordering::Relaxed);
+            let since = if gave { now } else { 0 };
             untaken.store(since, Ordering::Relaxed);
         }
         polled

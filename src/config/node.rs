@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::SocketAddr, num::NonZeroU64, time::Duration};
 
 use attestation::Dialect;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -51,8 +51,9 @@ pub struct NodeConfig {
     /// SHA-256 (64 hex digits) of the bearer token that gateways must send inside the seal.
     #[serde(skip_serializing, default)]
     pub credential_sha256: Option<CredentialDigest>,
-    /// Where metrics and health are served to the operator; left out, nowhere.
-    #[serde(skip_serializing, default)]
+    /// Where metrics and health are served to the operator; left out, nowhere. Whether they are is
+    /// for a policy to pin: how full an engine's cache is can tell how long a prompt is.
+    #[serde(serialize_with = "is_there", default)]
     pub admin: Option<AdminConfig<8091>>,
     /// Allows engines at addresses that are not loopback. The statement says so, and a policy
     /// refuses such a node unless told otherwise.
@@ -75,6 +76,10 @@ pub struct NodeConfig {
     /// How long the node waits at most.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
+}
+
+fn is_there<T, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(value.is_some())
 }
 
 impl NodeConfig {

@@ -169,9 +169,11 @@ impl NodeFailure {
         match error {
             // It shows another certificate, as after a restart: it is attested again.
             ExchangeError::Send(SendError::OtherCertificate) => None,
+            ExchangeError::Send(SendError::Broken { .. }) | ExchangeError::Broken(_) => {
+                Some(Shown::Lost)
+            }
             ExchangeError::Send(_)
             | ExchangeError::NotSealed { .. }
-            | ExchangeError::Broken(_)
             | ExchangeError::Open(_)
             | ExchangeError::Unexpected(_)
             | ExchangeError::Events(_)

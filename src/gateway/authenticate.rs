@@ -24,9 +24,8 @@ const MAX_KEY: usize = 512;
 pub(super) struct Caller {
     /// What the logs call it.
     pub(super) name: Arc<str>,
-    /// What nodes know it by, 32 hex digits: they keep callers' prefix caches apart. The same at
-    /// every gateway that has the key, and nothing that leads back to it.
-    pub(super) pseudonym: Arc<str>,
+    /// What nodes know it by, where no key says it.
+    pseudonym: Option<String>,
     /// The models it may ask; `None` for all.
     models: Option<HashSet<String>>,
     /// Which nodes its requests may go to.
@@ -38,7 +37,7 @@ pub(super) struct Caller {
 impl Caller {
     fn new(
         name: &str,
-        pseudonym: Arc<str>,
+        pseudonym: Option<String>,
         models: Option<HashSet<String>>,
         wish: Wish,
         places: Room,
@@ -81,9 +80,15 @@ pub(super) enum KeysError {
 impl Callers {
     pub(super) fn anybody(places: usize) -> Self {
         // Of this gateway alone: who may use another is somebody else.
-        let pseudonym = pseudonym(&rand::rng().random());
+        let pseudonym = pseudonym(&rand::rng().random::<[u8; 32]>());
         let places = Room::new(places);
-        Self::Anybody(Caller::new("open", pseudonym, None, Wish::ANY, places))
+        Self::Anybody(Caller::new(
+            "open",
+            Some(pseudonym),
+            None,
+            Wish::ANY,
+            places,
+        ))
     }
 
     /// The places of who has the key of this digest: what its requests hold counts on.
@@ -99,7 +104,7 @@ impl Callers {
         match self {
             Self::Anybody(caller) => {
                 let places = caller.places.bounded(places);
-                let pseudonym = Arc::clone(&caller.pseudonym);
+                let pseudonym = caller.pseudonym.clone();
                 let caller = Caller::new("open", pseudonym, None, Wish::ANY, places);
                 Some(Self::Anybody(caller))
             }
@@ -129,12 +134,22 @@ impl Callers {
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
-            let caller = Caller::new(&name, pseudonym(&sha256), models, wish, places);
+            let caller = Caller::new(&name, None, models, wish, places);
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
             }
         }
         Ok(Self::Keys(keys))
+    }
+
+    /// What nodes know the sender of `headers` by, 32 hex digits: they keep callers' prefix caches
+    /// apart. The same at every gateway that takes the key, and made of the key itself, so that who
+    /// knows its digest alone cannot use it.
+    pub(super) fn pseudonym(&self, headers: &HeaderMap) -> String {
+        match self {
+            Self::Anybody(caller) => caller.pseudonym.clone().unwrap_or_default(),
+            Self::Keys(_) => pseudonym(bearer(headers).unwrap_or_default()),
+        }
     }
 
     /// Who sent `headers`.
@@ -151,9 +166,9 @@ impl Callers {
     }
 }
 
-fn pseudonym(digest: &[u8; 32]) -> Arc<str> {
-    let hash = Sha256::new_with_prefix(b"sealgate caller").chain_update(digest);
-    hex::encode(hash.finalize().get(..16).unwrap_or_default()).into()
+fn pseudonym(secret: &[u8]) -> String {
+    let hash = Sha256::new_with_prefix(b"sealgate caller").chain_update(secret);
+    hex::encode(hash.finalize().get(..16).unwrap_or_default())
 }
 
 /// The token of the one `Authorization: Bearer` field; the scheme in any case (RFC 9110 section 11.1).

@@ -22,6 +22,8 @@ use crate::{
 const PARTS: usize = 6;
 /// Probes that must fail in a row.
 const FAILED_PROBES: u32 = 3;
+/// What breaks within this time is one failure, however many requests it takes along.
+const LOST_TOGETHER: Duration = Duration::from_millis(200);
 /// Rest after a node was to be put out and could not.
 const NOT_OUT_REST: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,8 @@ pub(super) enum Shown {
     Success,
     /// The node, or the way to it, failed.
     Failure,
+    /// A connection broke, perhaps one that carried many requests.
+    Lost,
     /// Its engine failed, which a caller may have brought about.
     EngineFailure,
 }
@@ -64,6 +68,8 @@ struct State {
     failures_in_row: u32,
     failed_probes: u32,
     window: Window,
+    /// When a connection was last seen to have broken.
+    lost_at: Option<Instant>,
     /// How often it was put out since it last stayed well for as long as it may be out.
     times_out: u32,
     back_since: Instant,
@@ -89,6 +95,7 @@ impl Health {
                 failures_in_row: 0,
                 failed_probes: 0,
                 window: Window::new(seconds(config.window_s), now),
+                lost_at: None,
                 times_out: 0,
                 back_since: now,
                 settled_until: now,
@@ -119,7 +126,17 @@ impl Health {
         state.barred_until = None;
         state.avoided_until = None;
         state.failures_in_row = 0;
+        state.failed_probes = 0;
+        state.times_out = 0;
         state.window = Window::new(seconds(self.config.window_s), Instant::now());
+        if state.phase != Phase::In {
+            state.phase = Phase::OnTrial { taken: false };
+        }
+    }
+
+    /// Whether it counts as out, on trial as well.
+    pub(super) fn is_out(&self) -> bool {
+        self.lock().phase != Phase::In
     }
 
     /// Takes the one place of a node on trial; whoever has it gives it back, or says what it showed.
@@ -154,13 +171,21 @@ impl Health {
     pub(super) fn note(&self, shown: Shown) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
+        if shown == Shown::Lost {
+            let at = state.lost_at.replace(now);
+            if at.is_some_and(|at| now.saturating_duration_since(at) < LOST_TOGETHER) {
+                return false;
+            }
+        }
         state.window.count(shown == Shown::Success, now);
         match shown {
             Shown::Success => {
                 state.failures_in_row = 0;
                 return false;
             }
-            Shown::Failure => state.failures_in_row = state.failures_in_row.saturating_add(1),
+            Shown::Failure | Shown::Lost => {
+                state.failures_in_row = state.failures_in_row.saturating_add(1)
+            }
             // Whoever sends what breaks an engine must not put out a node with a few requests.
             Shown::EngineFailure => {}
         }

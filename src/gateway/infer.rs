@@ -88,7 +88,7 @@ impl Shared {
             id: record.id,
             endpoint,
             stream: request.stream(),
-            caller: &caller.pseudonym,
+            caller: &self.callers.pseudonym(&parts.headers),
             content: request.body(),
         };
         let asking = self.ask(&job, &served, wish, record);

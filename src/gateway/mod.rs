@@ -718,7 +718,8 @@ fn read_node(
     };
     let value = &config.value;
     let price = node.price.get().powf(value.selection.price_weight.get());
-    let bias = price / node.weight.get();
+    // Neither free nor out of reach, whatever was written.
+    let bias = (price / node.weight.get()).clamp(1e-6, 1e6);
     let labels = labels.bits(node.region.as_ref(), &node.tags);
     let terms = terms(value, bias, node.max_in_flight, labels);
     let shown = read_shown(config, node)?;

@@ -16,7 +16,6 @@ use tokio::{
 
 use super::{
     error::Error,
-    health::Standing,
     metrics::{MAX_MODELS, ModelCounts, OTHER},
     node::{Node, Verified},
     select::Candidates,
@@ -376,7 +375,7 @@ impl Snapshot {
         served.all(|served| {
             let all = served.nodes.all();
             let others = all.iter().filter(|other| !Arc::ptr_eq(other, node));
-            let out = others.filter(|other| other.standing() == Standing::Out);
+            let out = others.filter(|other| other.health.is_out());
             out.count().saturating_add(1).saturating_mul(2) <= all.len()
         })
     }

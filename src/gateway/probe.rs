@@ -21,12 +21,17 @@ const READY: &str = "/readyz";
 /// Most bytes that are read of its words.
 const MAX_WORDS: usize = 4 * 1024;
 
+/// Time between two looks where the configured one is no time at all.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What an answer shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probed {
     Ready,
     /// It answers, and wants no work.
     NotReady,
+    /// Its connection ends at another certificate than its evidence names.
+    Another,
     Failed,
 }
 
@@ -43,20 +48,27 @@ pub(super) async fn watch(nodes: &Nodes, node: &Arc<Node>, config: &HealthConfig
                 next = after(seconds(config.probe_s));
             }
         }
-        if let Some(until) = node.health.out_until() {
-            next = until;
+        // Once its time out has passed it is asked as often as any other.
+        match node.health.out_until() {
+            Some(until) if Instant::now() < until => next = until,
+            _ => {}
         }
     }
 }
 
 /// Not all nodes, and not all gateways, in one instant.
 fn after(interval: Duration) -> Instant {
-    Instant::now() + interval.mul_f64(chance::draw(0.8..=1.2))
+    let now = Instant::now();
+    now.checked_add(interval.mul_f64(chance::draw(0.8..=1.2)))
+        .unwrap_or(now + LONGEST)
 }
 
 fn take_in(probed: Probed, nodes: &Nodes, node: &Arc<Node>, config: &HealthConfig) {
-    if probed == Probed::NotReady {
-        node.health.avoid(seconds(config.probe_s).mul_f64(1.5));
+    match probed {
+        Probed::NotReady => node.health.avoid(seconds(config.probe_s).mul_f64(1.5)),
+        // As after a restart: what it is now, another appraisal shows.
+        Probed::Another => return node.want_appraisal(),
+        Probed::Ready | Probed::Failed => {}
     }
     if node.health.probed(probed != Probed::Failed) {
         nodes.put_out(node);
@@ -66,6 +78,7 @@ fn take_in(probed: Probed, nodes: &Nodes, node: &Arc<Node>, config: &HealthConfi
 async fn probe(verified: &Verified, config: &HealthConfig) -> Probed {
     match timeout(millis(config.probe_timeout_ms), ask(verified)).await {
         Ok(Ok(status)) => shown_by(status),
+        Ok(Err(SendError::OtherCertificate)) => Probed::Another,
         Ok(Err(_)) | Err(_) => Probed::Failed,
     }
 }
@@ -101,7 +114,26 @@ async fn discard(mut body: NodeBody) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::{
+        gateway::{health::Standing, node::Terms},
+        sealer::Roots,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_out_and_not_verified_is_looked_at_no_more_often() {
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let node = Arc::new(Node::new(url, None, Roots::Public, Terms::default()));
+        let nodes = Nodes::new(vec![Arc::clone(&node)], BTreeMap::new());
+        node.health.put_out();
+        let config = HealthConfig::default();
+        let watching = watch(&nodes, &node, &config);
+        // Time goes on only while nobody has anything to do.
+        assert!(timeout(LONGEST, watching).await.is_err());
+        assert_eq!(node.standing(), Standing::Out);
+    }
 
     #[test]
     fn an_answer_shows_whether_a_node_lives_and_wants_work() {

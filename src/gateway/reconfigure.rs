@@ -184,6 +184,8 @@ impl Reconfigurer {
         (self.files, self.nodes) = (next.files, next.nodes);
         for Named { node, .. } in gone {
             let replaced_by = next.new.iter().find(|new| new.url == node.url).cloned();
+            // One whose region or tags are others now is not what is asked for any more.
+            let replaced_by = replaced_by.filter(|new| new.labels == node.labels);
             let shared = Arc::clone(&keepers.shared);
             keepers.tasks.spawn(async move {
                 // Another in its place, say with another credential, serves first.

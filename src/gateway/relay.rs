@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING},
 };
 use http_body_util::Full;
@@ -80,6 +80,7 @@ impl Shared {
         verified: &Verified,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<NodeBody>, NodeFailure> {
+        let is_work = request.method() == Method::POST;
         let sending = timeout(self.timeouts.first_byte, verified.channel.send(request));
         let sent = tokio::select! {
             biased;
@@ -90,7 +91,9 @@ impl Shared {
             },
         };
         let checked = sent.and_then(|response| checked(node, response));
-        if checked.as_ref().is_ok_and(|it| it.status().is_success()) {
+        // A key or evidence shows nothing of whether it works.
+        let works = checked.as_ref().is_ok_and(|it| it.status().is_success());
+        if works && is_work {
             node.note(Shown::Success);
         }
         checked.inspect_err(|failure| take_note(node, failure))

@@ -109,13 +109,13 @@ fn first_of_many(nodes: &[Arc<Node>], may: impl Fn(&Arc<Node>) -> bool) -> Optio
                     return Some(chosen);
                 }
             }
-            Standing::Avoided => avoided = avoided.or(Some(node)),
-            Standing::Out => out = out.or(Some(node)),
+            // Held meanwhile, so that it is not full when it comes to it.
+            Standing::Avoided => avoided = avoided.or_else(|| Chosen::new(node)),
+            Standing::Out => out = out.or_else(|| Chosen::new(node)),
             Standing::Barred => {}
         }
     }
-    let last = |node: Option<&Arc<Node>>| node.and_then(Chosen::new);
-    last(avoided).or_else(|| last(out))
+    avoided.or(out)
 }
 
 #[cfg(test)]

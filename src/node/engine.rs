@@ -197,11 +197,11 @@ impl Engine {
 
     /// It says that more requests wait in it than may wait for it here: others ask it, too.
     pub(super) fn is_overloaded(&self) -> bool {
-        let most = u64::try_from(self.places.queue()).unwrap_or(u64::MAX);
-        self.health
-            .load()
-            .waiting
-            .is_some_and(|waiting| waiting > most)
+        let [most, own] = [self.places.queue(), self.places.held()]
+            .map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+        // Some of those that wait are this node's, and have their places.
+        let waiting = self.health.load().waiting;
+        waiting.is_some_and(|waiting| waiting.saturating_sub(own) > most)
     }
 
     /// Its host and port.
@@ -239,9 +239,13 @@ impl Engine {
     pub(super) async fn list_models(&self) -> Result<Vec<String>, EngineError> {
         match self.get("/v1/models", MAX_SAID).await? {
             (StatusCode::OK, body) => {
-                let is_vllm = has_owner(&body, VLLM);
-                self.may_salt.store(is_vllm, Ordering::Relaxed);
-                engine_models(&body).map_err(|_| EngineError::Models)
+                let models = engine_models(&body).map_err(|_| EngineError::Models)?;
+                // A list of nothing tells nothing of the engine: until it does, requests are salted.
+                if !models.is_empty() {
+                    let is_vllm = has_owner(&body, VLLM);
+                    self.may_salt.store(is_vllm, Ordering::Relaxed);
+                }
+                Ok(models)
             }
             _ => Err(EngineError::Models),
         }

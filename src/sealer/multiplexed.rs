@@ -22,17 +22,20 @@ use hyper::{
     rt::{Read, Write},
 };
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 
 use super::upstream::SendError;
 
-/// Most requests at once on one connection: nodes take 256.
-const MAX_STREAMS: usize = 128;
+/// Most requests at once on one connection: as many as servers usually take, if not fewer.
+const MAX_STREAMS: usize = 100;
 /// Bytes that a node may send ahead for one reply, and for all on a connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 /// A connection whose other end is gone is found within the sum of these.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that a connection waits for its next request: shorter than a node keeps one.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(20);
 /// Most bytes of a reply's head.
 const MAX_HEAD: u32 = 32 * 1024;
 
@@ -50,6 +53,8 @@ pub(super) struct Multiplexed {
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     requests: Arc<AtomicUsize>,
+    /// When the last of its requests ended.
+    idle_since: Arc<Mutex<Instant>>,
 }
 
 /// A request's place on a connection.
@@ -65,7 +70,8 @@ impl Multiplexed {
     /// A place on a connection that is there.
     pub(super) fn place(&self) -> Option<Place> {
         let mut connections = self.lock();
-        connections.retain(|connection| !connection.sender.is_closed());
+        // Where one was idle for long, the node may be closing it.
+        connections.retain(|connection| !connection.sender.is_closed() && !connection.is_old());
         connections.iter().find_map(|it| it.place(true))
     }
 
@@ -85,6 +91,10 @@ impl Multiplexed {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
+            // Callers who leave are no fault of the node, however many: what it sends for them
+            // meanwhile is dropped, and ends nobody else's reply.
+            .max_concurrent_reset_streams(MAX_STREAMS * 2)
+            .max_local_error_reset_streams(None)
             .handshake(io)
             .await?;
         tokio::spawn(async move {
@@ -95,6 +105,7 @@ impl Multiplexed {
         let connection = Connection {
             sender,
             requests: Arc::default(),
+            idle_since: Arc::new(Mutex::new(Instant::now())),
         };
         connection.requests.fetch_add(1, Ordering::Relaxed);
         self.lock().push(connection.clone());
@@ -104,15 +115,10 @@ impl Multiplexed {
         })
     }
 
-    /// Lets connections go that are not needed: all but one of those without requests.
+    /// Lets connections go that are closed, or have waited too long.
     pub(super) fn sweep(&self) {
-        let mut is_spare = false;
-        self.lock().retain(|connection| {
-            let is_idle = connection.requests.load(Ordering::Relaxed) == 0;
-            let goes = connection.sender.is_closed() || (is_idle && is_spare);
-            is_spare |= is_idle;
-            !goes
-        });
+        let stays = |it: &mut Connection| !it.sender.is_closed() && !it.is_old();
+        self.lock().retain_mut(stays);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -122,7 +128,16 @@ impl Multiplexed {
 }
 
 impl Connection {
+    fn is_old(&self) -> bool {
+        let since = *self
+            .idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.requests.load(Ordering::Relaxed) == 0 && since.elapsed() >= MAX_IDLE_TIME
+    }
+
     fn place(&self, reused: bool) -> Option<Place> {
+        // More could wait within the connection, where nobody sees to them.
         let one_more = |now: usize| (now < MAX_STREAMS).then_some(now.saturating_add(1));
         let order = Ordering::Relaxed;
         self.requests.fetch_update(order, order, one_more).ok()?;
@@ -173,6 +188,8 @@ fn was_refused(error: &hyper::Error) -> bool {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let since = self.connection.idle_since.lock();
+        *since.unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.connection.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -184,7 +201,7 @@ mod tests {
     use tokio::{
         io::{DuplexStream, duplex},
         sync::oneshot,
-        time::{Instant, timeout},
+        time::timeout,
     };
 
     use super::*;
@@ -204,7 +221,7 @@ mod tests {
         (place.unwrap(), server.unwrap())
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_connection_carries_so_many_and_no_more() {
         let all = Multiplexed::default();
         let (first, _server) = connected(&all).await;
@@ -212,12 +229,17 @@ mod tests {
         assert_eq!(more.len(), MAX_STREAMS - 1);
         drop(more);
         let (second, _other) = connected(&all).await;
-        drop((first, second));
-        assert_eq!(all.lock().len(), 2);
-        all.sweep();
-        assert_eq!(all.lock().len(), 1, "one is kept for the next request");
+        drop(first);
+        tokio::time::advance(MAX_IDLE_TIME / 2).await;
         let place = all.place().unwrap();
         assert!(place.reused);
+        drop((place, second));
+        tokio::time::advance(MAX_IDLE_TIME / 2).await;
+        all.sweep();
+        assert_eq!(all.lock().len(), 2, "neither has waited for so long");
+        tokio::time::advance(MAX_IDLE_TIME / 2).await;
+        assert!(all.place().is_none());
+        assert_eq!(all.lock().len(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -167,7 +167,7 @@ impl Shared {
     async fn begin(
         &self,
         request: http::Result<Request<Full<Bytes>>>,
-        node: Chosen,
+        mut node: Chosen,
         verified: Arc<Verified>,
         permit: Permit,
         record: &mut Record,
@@ -176,6 +176,9 @@ impl Shared {
         record.tries = 1;
         let request = request.map_err(|error| NodeFailure::from(ExchangeError::from(error)))?;
         let sent = self.send_once(&node.node, &verified, request).await;
+        if sent.as_ref().is_ok_and(|it| it.status().is_success()) {
+            node.began();
+        }
         let response = sent.inspect_err(|failure| record.try_failed(&node.node, failure))?;
         record.answered_by(&node.node);
         Ok(Begun {

@@ -42,6 +42,36 @@ async fn a_node_fails_by_a_row_of_failures_or_by_its_part_of_successes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_is_one_failure_however_many_requests_it_takes_along() {
+    let health = health();
+    for _ in 0..4 {
+        for _ in 0..100 {
+            assert!(!health.note(Shown::Lost));
+        }
+        advance(LOST_TOGETHER).await;
+    }
+    assert!(health.note(Shown::Lost), "the fifth");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_at_the_same_place_is_tried_at_once() {
+    let health = health();
+    for _ in 0..3 {
+        health.put_out();
+    }
+    health.begin_anew();
+    assert_eq!(health.standing(), Standing::OnTrial);
+    assert!(health.is_out(), "until a request has shown it");
+    health.begin_trial();
+    assert!(health.began());
+    assert!(!health.is_out());
+    assert!(
+        health.put_out() <= Duration::from_secs(10),
+        "for the first time"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_long_ago_does_not_count() {
     let health = health();
     for _ in 0..9 {
