@@ -693,7 +693,7 @@ mod tests {
     use std::future::Ready;
 
     use bytes::Bytes;
-    use http_body_util::Full;
+    use http_body_util::{BodyExt as _, Full};
     use hyper::service::service_fn;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -812,7 +812,13 @@ mod tests {
             idle_timeout: Duration::from_secs(60),
             ..LIMITS
         };
-        for (frames, closes) in [(1, false), (usize::MAX, true)] {
+        let cases = [
+            (1, false, false),
+            (usize::MAX, false, true),
+            // A neighbour that is read shows that the peer is there.
+            (usize::MAX, true, false),
+        ];
+        for (frames, reads_another, closes) in cases {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let service = service_fn(move |_: Request<Incoming>| {
@@ -828,11 +834,18 @@ mod tests {
                     .await
                     .unwrap();
             let connection = tokio::spawn(connection);
-            let request = Request::get(format!("http://{address}/")).body(Full::default());
-            let _unread = sender.send_request(request.unwrap()).await.unwrap();
+            let request = || {
+                let request = Request::get(format!("http://{address}/"));
+                request.body(Full::<Bytes>::default()).unwrap()
+            };
+            let _unread = sender.send_request(request()).await.unwrap();
+            if reads_another {
+                let mut another = sender.send_request(request()).await.unwrap();
+                tokio::spawn(async move { while another.frame().await.is_some() {} });
+            }
             let patience = Duration::from_secs(if closes { 5 } else { 1 });
             let closed = timeout(patience, connection).await.is_ok();
-            assert_eq!(closed, closes, "{frames}");
+            assert_eq!(closed, closes, "{frames} {reads_another}");
         }
     }
 
