@@ -19,6 +19,7 @@ mod dialects;
 mod doctor;
 mod endpoints;
 mod failures;
+mod faults;
 mod fleet;
 mod hardening;
 mod harness;

@@ -29,6 +29,8 @@ pub(crate) enum Reply {
     Json(u16, Value),
     /// A status, a media type and bytes as they are.
     Raw(u16, &'static str, Vec<u8>),
+    /// A refusal with this status, and with this `Retry-After`.
+    Later(u16, Option<&'static str>),
     /// An event stream whose pieces the test sends; an `Err` cuts the connection.
     Stream(mpsc::Receiver<Step>),
     /// Nothing, for as long as the asker waits.
@@ -232,6 +234,15 @@ async fn answer(
             whole(status, "application/json", value.to_string().into_bytes())
         }
         Reply::Raw(status, media_type, bytes) => whole(status, media_type, bytes),
+        Reply::Later(status, retry_after) => {
+            let body = json!({"error": {"message": "later", "code": status}});
+            let mut reply = whole(status, "application/json", body.to_string().into_bytes());
+            if let Some(retry_after) = retry_after {
+                let value = hyper::header::HeaderValue::from_static(retry_after);
+                reply.headers_mut().insert("retry-after", value);
+            }
+            reply
+        }
         Reply::Stream(receiver) => {
             let frames = futures_util::stream::unfold(
                 (receiver, in_flight),

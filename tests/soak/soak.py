@@ -1,0 +1,258 @@
+"""Drives a gateway with mixed requests, and tells whether it stays as it was.
+
+Starts `BINARY demo` once for its files, then a node and a gateway of their own with `[admin]`, asks
+them over loopback for SECONDS, and samples /metrics meanwhile. Standard library only.
+"""
+
+import collections
+import http.client
+import json
+import pathlib
+import queue
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+WORKERS = 16
+KEY = "sk-soak-0123456789abcdef0123456789abcdef"
+ADMIN = '\n[admin]\nlisten = "127.0.0.1:0"\n'
+GAUGES = {
+    "gateway": ["requests_in_flight", "bodies_held_bytes", "node_requests_in_flight",
+                "retries_in_flight"],
+    "node": ["requests_in_flight", "buffered_bytes", "engine_requests_in_flight"],
+}
+# Resident memory may grow by this part after the first fifth, and this many more files may be open.
+MAX_GROWTH, MORE_FILES = 0.10, 8
+PATIENCE_S = 60
+
+
+class Role:
+    """One process, its addresses taken from its ready lines."""
+
+    def __init__(self, binary, role, config, log):
+        self.role, self.log = role, open(log, "w", encoding="utf-8")
+        self.process = subprocess.Popen([binary, role, "--config", str(config)],
+                                        stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.address = self.listening()
+        self.admin = self.listening()
+
+    def listening(self):
+        line = self.process.stdout.readline()
+        found = re.search(r"listening on http://(\S+)", line)
+        if not found:
+            sys.exit(f"{self.role} did not start: {line!r}, see {self.log.name}")
+        return found[1]
+
+    def metrics(self):
+        connection = http.client.HTTPConnection(self.admin, timeout=PATIENCE_S)
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+        connection.close()
+        sums = collections.Counter()
+        for line in page.splitlines():
+            if not line.startswith("#"):
+                series, value = line.rsplit(" ", 1)
+                sums[series.split("{")[0]] += float(value)
+        return sums
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(PATIENCE_S)
+
+
+def files(binary, folder):
+    """The files of a demo, changed so that every port is the kernel's choice."""
+    demo = subprocess.Popen([binary, "demo", "--listen", "127.0.0.1:0", "--api-key", KEY, "--dir",
+                             str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in demo.stdout:
+        if line.startswith("api key"):
+            break
+    demo.terminate()
+    demo.wait(PATIENCE_S)
+
+
+def configure(path, changes, more=""):
+    text = path.read_text(encoding="utf-8")
+    for pattern, value in changes:
+        text, count = re.subn(pattern, value, text)
+        if not count:
+            sys.exit(f"no {pattern} in {path}")
+    path.write_text(text + more, encoding="utf-8")
+
+
+def post(address, body, key=KEY):
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    connection.request("POST", "/v1/completions", body,
+                       {"authorization": f"Bearer {key}", "content-type": "application/json"})
+    return connection
+
+
+def request(prompt, stream):
+    return json.dumps({"model": "echo", "prompt": prompt, "stream": stream, "max_tokens": 4096})
+
+
+def unary(address, prompt):
+    connection = post(address, request(prompt, False))
+    reply = connection.getresponse()
+    content = reply.read()
+    connection.close()
+    if reply.status != 200:
+        return f"status {reply.status}: {content[:120]!r}"
+    said = json.loads(content)["choices"][0]["text"]
+    return None if prompt in said else "another text"
+
+
+def streamed(address, prompt):
+    connection = post(address, request(prompt, True))
+    reply = connection.getresponse()
+    text, done = "", False
+    if reply.status != 200:
+        return f"status {reply.status}"
+    for line in reply:
+        if line.startswith(b"data: [DONE]"):
+            done = True
+        elif line.startswith(b"data: "):
+            event = json.loads(line[6:])
+            if "error" in event:
+                return f"error event {event['error']['code']}"
+            text += event["choices"][0]["text"] if event["choices"] else ""
+    connection.close()
+    if not done:
+        return "no [DONE]"
+    return None if prompt in text else "another text"
+
+
+def cancelled(address, prompt):
+    """Leaves before the reply, or after its first bytes."""
+    connection = post(address, request(prompt * 20, True))
+    if random.random() < 0.5:
+        connection.getresponse().read(64)
+    connection.close()
+    return None
+
+
+def refused(address, prompt):
+    key, body, expected = random.choice([
+        ("wrong", request(prompt, False), 401),
+        (KEY, "{", 400),
+        (KEY, request(prompt, False).replace('"echo"', '"absent"'), 404),
+    ])
+    connection = post(address, body, key)
+    reply = connection.getresponse()
+    reply.read()
+    connection.close()
+    return None if reply.status == expected else f"status {reply.status}, not {expected}"
+
+
+KINDS = [(unary, 40), (streamed, 40), (cancelled, 10), (refused, 10)]
+
+
+def work(address, until, outcomes):
+    counted = collections.Counter()
+    kinds, weights = zip(*KINDS)
+    while time.monotonic() < until:
+        kind = random.choices(kinds, weights)[0]
+        prompt = f"number {random.random()} " + "word " * random.choice([1, 10, 100, 1000])
+        try:
+            flaw = kind(address, prompt.strip())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            flaw = repr(error)
+        counted[kind.__name__, flaw] += 1
+    outcomes.put(counted)
+
+
+def drive(roles, seconds):
+    """Asks for so long; gives outcomes by kind, and samples of each role."""
+    begin, outcomes, samples = time.monotonic(), queue.Queue(), []
+    until = begin + seconds
+    workers = [threading.Thread(target=work, args=(roles["gateway"].address, until, outcomes))
+               for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    every = max(0.5, min(10.0, seconds / 60))
+    while time.monotonic() < until:
+        time.sleep(every)
+        taken = {name: role.metrics() for name, role in roles.items()}
+        samples.append((time.monotonic() - begin, taken))
+    for worker in workers:
+        worker.join()
+    counted = collections.Counter()
+    for _ in workers:
+        counted += outcomes.get()
+    return counted, samples
+
+
+def settled(role):
+    """The gauges that must come back to 0, after a pause at most as long as patience."""
+    names = [f"sealgate_{role.role}_{gauge}" for gauge in GAUGES[role.role]]
+    end = time.monotonic() + 10
+    while True:
+        page = role.metrics()
+        held = {name: page[name] for name in names if page[name] != 0}
+        if not held or time.monotonic() > end:
+            return held, page
+        time.sleep(0.2)
+
+
+def judge(roles, counted, samples, seconds):
+    bad = []
+    print("requests by kind and outcome:")
+    for (kind, flaw), count in sorted(counted.items(), key=str):
+        print(f"  {kind:10} {flaw or 'as it should be'}: {count}")
+    unprovoked = sum(count for (_, flaw), count in counted.items() if flaw)
+    print(f"requests: {sum(counted.values())}, errors that were not provoked: {unprovoked}")
+    if unprovoked:
+        bad.append("errors that were not provoked")
+    early = next(sample for at, sample in samples if at >= seconds / 5)
+    early_at = next(at for at, _ in samples if at >= seconds / 5)
+    late_at, late = samples[-1]
+    for name, role in roles.items():
+        held, after = settled(role)
+        memory = [page["process_resident_memory_bytes"] for page in (early[name], late[name])]
+        growth = memory[1] / memory[0] - 1
+        slope = growth * 100 * 3600 / max(late_at - early_at, 1)
+        opened = [page["process_open_fds"] for page in (early[name], late[name], after)]
+        print(f"{name}: resident {memory[0] / 2**20:.1f} MiB at 20 %, {memory[1] / 2**20:.1f} MiB at "
+              f"the end ({slope:+.1f} %/hour); open files {opened[0]:.0f}, {opened[1]:.0f}, "
+              f"{opened[2]:.0f} after a pause; held after it: {held or 'nothing'}")
+        if growth > MAX_GROWTH:
+            bad.append(f"{name}: memory grew by {growth:.0%}")
+        if min(opened[1:]) > opened[0] + MORE_FILES:
+            bad.append(f"{name}: open files grew")
+        if held:
+            bad.append(f"{name}: gauges above 0")
+    return bad
+
+
+def main():
+    if len(sys.argv) != 3 or not sys.argv[2].isdigit() or int(sys.argv[2]) < 10:
+        sys.exit("usage: tests/soak/run.sh BINARY SECONDS, of which there are at least 10")
+    binary, seconds = sys.argv[1], int(sys.argv[2])
+    with tempfile.TemporaryDirectory() as name:
+        folder, roles, bad = pathlib.Path(name), {}, []
+        made = folder / "demo"
+        files(binary, made)
+        try:
+            port0 = (r'(?m)^listen = ".*"$', 'listen = "127.0.0.1:0"')
+            configure(made / "node.toml", [port0], ADMIN)
+            roles["node"] = Role(binary, "node", made / "node.toml", folder / "node.log")
+            url = (r'(?m)^url = ".*"$', f'url = "http://{roles["node"].address}"')
+            configure(made / "gateway.toml", [port0, url], ADMIN)
+            roles["gateway"] = Role(binary, "gateway", made / "gateway.toml", folder / "gateway.log")
+            bad = judge(roles, *drive(roles, seconds), seconds)
+        finally:
+            for role in reversed(list(roles.values())):
+                if role.stop() != 0:
+                    bad.append(f"{role.role} did not end well")
+                if "panicked" in pathlib.Path(role.log.name).read_text(encoding="utf-8"):
+                    bad.append(f"{role.role} panicked")
+    for flaw in bad:
+        print(f"FAILED: {flaw}")
+    sys.exit(1 if bad else 0)
+
+
+main()
