@@ -1,7 +1,8 @@
 """Drives a gateway with mixed requests, and tells whether it stays as it was.
 
 Starts `BINARY demo` once for its files, then a node and a gateway of their own with `[admin]`, asks
-them over loopback for SECONDS, and samples /metrics meanwhile. Standard library only.
+them over loopback for SECONDS, and samples /metrics meanwhile. Each of 16 askers rests for PAUSE_MS
+between two requests. Standard library only.
 """
 
 import collections
@@ -151,7 +152,7 @@ def refused(address, prompt):
 KINDS = [(unary, 40), (streamed, 40), (cancelled, 10), (refused, 10)]
 
 
-def work(address, until, outcomes):
+def work(address, until, pause, outcomes):
     counted = collections.Counter()
     kinds, weights = zip(*KINDS)
     while time.monotonic() < until:
@@ -162,14 +163,15 @@ def work(address, until, outcomes):
         except (OSError, http.client.HTTPException, ValueError) as error:
             flaw = repr(error)
         counted[kind.__name__, flaw] += 1
+        time.sleep(pause)
     outcomes.put(counted)
 
 
-def drive(roles, seconds):
+def drive(roles, seconds, pause):
     """Asks for so long; gives outcomes by kind, and samples of each role."""
     begin, outcomes, samples = time.monotonic(), queue.Queue(), []
     until = begin + seconds
-    workers = [threading.Thread(target=work, args=(roles["gateway"].address, until, outcomes))
+    workers = [threading.Thread(target=work, args=(roles["gateway"].address, until, pause, outcomes))
                for _ in range(WORKERS)]
     for worker in workers:
         worker.start()
@@ -229,9 +231,10 @@ def judge(roles, counted, samples, seconds):
 
 
 def main():
-    if len(sys.argv) != 3 or not sys.argv[2].isdigit() or int(sys.argv[2]) < 10:
-        sys.exit("usage: tests/soak/run.sh BINARY SECONDS, of which there are at least 10")
-    binary, seconds = sys.argv[1], int(sys.argv[2])
+    numbers = [int(text) for text in sys.argv[2:] if text.isdigit()]
+    if len(numbers) != len(sys.argv) - 2 or len(numbers) not in (1, 2) or numbers[0] < 10:
+        sys.exit("usage: tests/soak/run.sh BINARY SECONDS [PAUSE_MS], with at least 10 seconds")
+    binary, seconds, pause = sys.argv[1], numbers[0], (numbers + [0])[1] / 1000
     with tempfile.TemporaryDirectory() as name:
         folder, roles, bad = pathlib.Path(name), {}, []
         made = folder / "demo"
@@ -243,7 +246,7 @@ def main():
             url = (r'(?m)^url = ".*"$', f'url = "http://{roles["node"].address}"')
             configure(made / "gateway.toml", [port0, url], ADMIN)
             roles["gateway"] = Role(binary, "gateway", made / "gateway.toml", folder / "gateway.log")
-            bad = judge(roles, *drive(roles, seconds), seconds)
+            bad = judge(roles, *drive(roles, seconds, pause), seconds)
         finally:
             for role in reversed(list(roles.values())):
                 if role.stop() != 0:
