@@ -7,6 +7,7 @@ mod frozen;
 mod nodes;
 mod readers;
 mod slices;
+mod table;
 
 use serde_json::Value;
 

@@ -24,6 +24,11 @@ use tokio::{
 
 use super::soon;
 
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
+/// Bytes of a socket's buffer, of which the kernel takes twice as many.
+const BUFFER: u32 = 64 * 1024;
+
 /// What happens to connections, those that are open included.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
@@ -155,7 +160,8 @@ impl FaultProxy {
     /// Starts one before `target`, an address or the base URL of a process.
     pub(crate) async fn before(target: &str) -> Self {
         let target = target.trim_start_matches("http://").parse().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = bound(any).listen(BACKLOG).unwrap();
         let address = listener.local_addr().unwrap();
         let (faults, seen) = watch::channel(Faults::default());
         let (listens_now, listens) = watch::channel(true);
@@ -222,7 +228,7 @@ async fn accept(
                 return;
             }
             drop(opens);
-            listener = Some(held.listen(64).unwrap());
+            listener = Some(held.listen(BACKLOG).unwrap());
         }
         listens.send_replace(true);
         let Some(listening) = &listener else { return };
@@ -242,10 +248,18 @@ async fn accept(
 }
 
 fn bound(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
+    let socket = narrow().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();
     socket
+}
+
+/// A socket whose buffers do not grow: what nobody reads is soon felt by who writes.
+fn narrow() -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(BUFFER)?;
+    socket.set_send_buffer_size(BUFFER)?;
+    Ok(socket)
 }
 
 async fn pass(
@@ -258,7 +272,7 @@ async fn pass(
     if opens.await.is_err() {
         return Ok(());
     }
-    let far = TcpStream::connect(target).await?;
+    let far = narrow()?.connect(target).await?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
     }
