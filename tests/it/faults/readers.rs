@@ -56,7 +56,7 @@ async fn a_stream_over_slow_and_sliced_legs_is_whole() {
 #[tokio::test]
 async fn readers_that_stop_cost_the_gateway_little_memory() {
     let (setup, legs) = between("", "").await;
-    const READERS: usize = 4;
+    const READERS: usize = 2;
     const QUIET: Duration = Duration::from_millis(250);
     let resident =
         async || metric(&setup.gateway.admin, "process_resident_memory_bytes", &[]).await;
