@@ -47,8 +47,8 @@ pub(super) struct Load {
 struct Measured {
     /// The average, in seconds, and when it was that.
     latency: Option<(f64, Instant)>,
-    /// Since when it gets requests.
-    warm_since: Instant,
+    /// Since when it is new; nothing once it is like the others.
+    cold_since: Option<Instant>,
 }
 
 /// What one more request costs with a node, compared to another.
@@ -76,7 +76,7 @@ impl Load {
             in_flight: AtomicU32::new(0),
             measured: Mutex::new(Measured {
                 latency: None,
-                warm_since: Instant::now(),
+                cold_since: Some(Instant::now()),
             }),
         }
     }
@@ -117,17 +117,23 @@ impl Load {
     pub(super) fn begin_warm_up(&self) {
         let mut measured = self.lock();
         measured.latency = None;
-        measured.warm_since = Instant::now();
+        measured.cold_since = Some(Instant::now());
+    }
+
+    /// It is no newer than the others: where all are new, none is spared.
+    pub(super) fn skip_warm_up(&self) {
+        self.lock().cold_since = None;
     }
 
     /// What one more request costs now.
     pub(super) fn cost(&self) -> Cost {
         let now = Instant::now();
-        let (latency, warm_since) = {
+        let (latency, cold_since) = {
             let measured = self.lock();
-            (measured.latency, measured.warm_since)
+            (measured.latency, measured.cold_since)
         };
-        let warmth = self.warmth(now.saturating_duration_since(warm_since));
+        let age = cold_since.map(|since| now.saturating_duration_since(since));
+        let warmth = age.map_or(1.0, |age| self.warmth(age));
         let latency = latency.and_then(|(average, at)| {
             let age = now.saturating_duration_since(at);
             let sunk = average * weight_after(age);
@@ -235,6 +241,8 @@ mod tests {
         assert!((new.cost().busy - 1.0).abs() < 1e-9);
         new.begin_warm_up();
         assert!((new.cost().busy - 10.0).abs() < 1e-9);
+        new.skip_warm_up();
+        assert!((new.cost().busy - 1.0).abs() < 1e-9);
     }
 
     #[tokio::test]

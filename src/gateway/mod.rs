@@ -601,7 +601,8 @@ fn share(
         .ok_or_else(|| too_many_labels(config))?;
     let nodes = value.nodes.iter();
     let nodes = nodes.map(|node| read_node(config, node, &labels));
-    let nodes = nodes.collect::<Result<_, _>>()?;
+    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+    nodes.iter().for_each(|node| node.load.skip_warm_up());
     let announced = terms(value, 1.0, None, 0);
     let desk = |announce| Arc::new(Desk::new(announce, announced));
     Ok(Shared {

@@ -370,8 +370,9 @@ impl Node {
             if old.map(digest) != Some(digest(&new)) {
                 self.health.begin_anew();
             }
-            // One that has a key of before goes on; any other has cold caches.
-            if old.is_none_or(|old| !old.is_continued_by(&new.node)) {
+            // One that has a key of before goes on; any other that comes back has cold caches.
+            let was_there = state.id.is_some();
+            if was_there && old.is_none_or(|old| !old.is_continued_by(&new.node)) {
                 self.load.begin_warm_up();
             }
             changed |= old.is_none_or(|old| old.node.models() != new.node.models());
