@@ -35,7 +35,8 @@ const MAX_ERROR: usize = 1024 * 1024;
 const MAX_RETRY_AFTER_S: u16 = 120;
 
 const JSON: &str = "application/json";
-const EVENT_STREAM: &str = "text/event-stream";
+/// The media type of event streams.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// What the engine is asked.
 pub(super) struct Question {

@@ -34,7 +34,7 @@ use rustls::{
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::{health::Health, places::Places};
+use super::{answer::EVENT_STREAM, health::Health, places::Places};
 use crate::{
     config::{
         self, ConfigError, Loaded,
@@ -220,12 +220,17 @@ impl Engine {
         accept: &'static str,
         body: Bytes,
     ) -> Result<Response<Incoming>, EngineError> {
-        let request = self
+        let mut request = self
             .request(Method::POST, path)
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, accept)
-            .body(Full::new(body))
-            .map_err(|_| EngineError::Unreachable)?;
+            .header(header::ACCEPT, accept);
+        if accept == EVENT_STREAM {
+            // llama.cpp closes after a stream without a word: what is sent after it on the same
+            // connection is lost, and cannot be sent again.
+            request = request.header(header::CONNECTION, "close");
+        }
+        let request = request.body(Full::new(body));
+        let request = request.map_err(|_| EngineError::Unreachable)?;
         match timeout(self.first_byte, self.client.request(request)).await {
             Ok(reply) => reply.map_err(|error| sending_error(&error)),
             Err(_) => Err(EngineError::FirstByteTimeout),

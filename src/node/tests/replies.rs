@@ -265,3 +265,23 @@ async fn a_long_stream_tells_its_usage_on_the_way() {
     assert_eq!(content.matches("\"text\":\"word\"").count(), 200);
     assert_eq!(content.matches(":usage {").count(), 3, "{content}");
 }
+
+/// Some engines close after a stream and say nothing of it: what is sent there is lost.
+#[tokio::test]
+async fn a_stream_has_a_connection_to_its_engine_for_itself() {
+    let mut engine = FakeEngine::start().await;
+    let node = Running::start(&engine.config()).await;
+    for (content, closes) in [(BODY, false), (STREAM_BODY, true)] {
+        let sent = Sent {
+            content,
+            ..Sent::default()
+        };
+        let played = async {
+            let mut asked = engine.asked().await;
+            let head = asked.head.to_ascii_lowercase();
+            assert_eq!(head.contains("connection: close"), closes, "{head}");
+            asked.reply(400, "{}").await;
+        };
+        tokio::join!(node.ask(sent), played);
+    }
+}
