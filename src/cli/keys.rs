@@ -53,7 +53,7 @@ pub(super) enum Command {
         #[command(flatten)]
         file: File,
     },
-    /// Remove a key; a running gateway forgets it when it is restarted.
+    /// Remove a key; a running gateway forgets it within seconds, or at once on SIGHUP.
     Revoke {
         #[command(flatten)]
         file: File,
@@ -164,7 +164,8 @@ fn create(
     keys.save()?;
     if !json {
         terminal::note(
-            "this is the only time the key is shown; a running gateway takes it when restarted",
+            "this is the only time the key is shown; a running gateway takes it within seconds, or at \
+             once on SIGHUP",
         );
     }
     Ok(())
@@ -184,7 +185,7 @@ fn revoke(file: &File, name: &str) -> Result<(), KeysError> {
         return Err(KeysError::Unknown(name.to_owned()));
     }
     keys.save()?;
-    terminal::note("revoked; a running gateway forgets it when restarted");
+    terminal::note("revoked; a running gateway forgets it within seconds, or at once on SIGHUP");
     Ok(())
 }
 

@@ -14,6 +14,9 @@ use crate::config::{ConfigError, Loaded};
 /// Most different regions and tags of a configuration: each has a bit, and one bit is left.
 pub const MAX_LABELS: usize = 63;
 
+/// Longest of the times that are counted in seconds.
+const MAX_SECONDS: u64 = 24 * 60 * 60;
+
 /// How nodes share the requests.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -162,6 +165,16 @@ pub(super) fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     }
     if value.health.success_percent > 100 {
         return Err(config.invalid("health.success_percent", "at most 100"));
+    }
+    let health = &value.health;
+    let times = [
+        ("health.window_s", health.window_s),
+        ("health.out_s", health.out_s),
+        ("health.max_out_s", health.max_out_s),
+        ("health.probe_s", health.probe_s),
+    ];
+    if let Some((key, _)) = times.iter().find(|(_, time)| time.get() > MAX_SECONDS) {
+        return Err(config.invalid(key, format!("at most {MAX_SECONDS}: a day")));
     }
     if value.health.max_out_s < value.health.out_s {
         return Err(config.invalid("health.max_out_s", "at least health.out_s"));

@@ -12,6 +12,11 @@ fn load(text: &str) -> Result<GatewayConfig, String> {
     Ok(loaded.value)
 }
 
+fn tags(count: usize) -> String {
+    let tags = (0..count).map(|tag| format!("\"t{tag}\""));
+    tags.collect::<Vec<_>>().join(", ")
+}
+
 #[test]
 fn the_least_configuration_has_defaults_for_the_rest() {
     let config = load(MINIMAL).unwrap();
@@ -79,6 +84,46 @@ fn a_wrong_configuration_names_the_key() {
             "an admin listener where callers connect",
             format!("{MINIMAL}[admin]\nlisten = \"127.0.0.1:8080\"\n"),
             "admin.listen",
+        ),
+        (
+            "a node that gets nothing",
+            format!("{MINIMAL}weight = 0.0\n"),
+            "node.weight",
+        ),
+        (
+            "a node that costs nothing",
+            format!("{MINIMAL}price = 0.0\n"),
+            "node.price",
+        ),
+        (
+            "a weight that is no number",
+            format!("{MINIMAL}weight = nan\n"),
+            "a number from 0 to 100",
+        ),
+        (
+            "a region with a blank",
+            format!("{MINIMAL}region = \"eu west\"\n"),
+            "a region or tag is",
+        ),
+        (
+            "more tags than there are bits",
+            format!("{MINIMAL}tags = [{}]\n", tags(64)),
+            "node.tags",
+        ),
+        (
+            "more than all requests",
+            format!("{MINIMAL}[health]\nsuccess_percent = 101\n"),
+            "health.success_percent",
+        ),
+        (
+            "out for longer than the longest",
+            format!("{MINIMAL}[health]\nout_s = 301\n"),
+            "health.max_out_s",
+        ),
+        (
+            "a look in a hundred years",
+            format!("{MINIMAL}[health]\nprobe_s = 3153600000\n"),
+            "health.probe_s",
         ),
         (
             "an origin with a path",
