@@ -61,7 +61,7 @@ impl Shared {
         body: &mut Incoming,
         record: &mut Record,
     ) -> Result<(Answer, Permit), Error> {
-        if self.is_draining() {
+        if self.phase.is_draining() {
             return Err(Error::Draining);
         }
         let caller = self.callers.authenticate(&parts.headers)?;

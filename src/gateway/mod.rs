@@ -2,8 +2,8 @@
 //!
 //! A request goes through the modules in this order: `routes` finds its path, `infer` leads it
 //! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `select` chooses one
-//! by its `labels`, `load` and `health`, `ask` decides on another try, `exchange` has the request sealed, sent and its reply opened by
-//! `sealer`; `whole` or `stream` give it on.
+//! by its `labels`, `load` and `health`, `ask` decides on another try, `exchange` has the request
+//! sealed, sent and its reply opened by `sealer`; `whole` or `stream` give it on.
 //!
 //! What is sealed by somebody else takes another way: `fleet` gives out what is known of nodes and
 //! `locks` on them, and `relay` carries sealed bytes that nothing here can open. `announce` takes in
@@ -11,8 +11,11 @@
 //!
 //! Beside it `probe` watches each node's health, and `keep` has each `node` appraised by `attest`,
 //! under the `rules` in force; `archive` keeps what was judged, `metrics` counts for the operator,
-//! `trust` ends what a node's requests hold when it is no longer verified, and
-//! `self_test` tries the verifier itself.
+//! `trust` ends what a node's requests hold when it is no longer verified, and `self_test` tries the
+//! verifier itself.
+//!
+//! `files` reads what a configuration names, `shared` is what requests take from it, `reconfigure`
+//! changes that while the gateway serves, and `farewell` ends it.
 //!
 //! Nothing is sealed to a node that was not verified, and nothing is given on that did not open.
 //! The gateway carries bodies and replies; it rewrites neither.
@@ -29,6 +32,8 @@ mod cors;
 mod document;
 mod error;
 mod exchange;
+mod farewell;
+mod files;
 mod fleet;
 mod health;
 mod infer;
@@ -47,6 +52,7 @@ mod routes;
 mod rules;
 mod select;
 mod self_test;
+mod shared;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -57,41 +63,29 @@ use std::{
     convert::Infallible,
     io,
     net::{self, SocketAddr},
-    num::NonZeroU32,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
-};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::self_test::SelfTestError;
 use self::{
-    admit::Admission,
     announce::Desk,
     archive::Archive,
     attest::{Attester, Settings},
-    authenticate::Callers,
-    cors::Cors,
+    farewell::Farewell,
+    files::{keep_tls, open_archive, sources},
     keep::Keeper,
-    labels::Labels,
-    load::Share,
-    locks::Locks,
-    metrics::{Metrics, Scrape},
-    node::{Node, Terms},
-    nodes::Nodes,
+    metrics::Scrape,
+    node::Node,
     reconfigure::Reconfigurer,
-    rules::{Reloader, Rules, Sources},
-    stream::Timing,
+    rules::Reloader,
+    shared::Shared,
 };
 use crate::{
     admin::{Admin, AdminError, Pages, serve_beside},
@@ -99,13 +93,11 @@ use crate::{
     config::{
         self, ConfigError, Loaded,
         bundle::BundleFolderError,
-        gateway::{Auth, GatewayConfig, HealthConfig, KeysFile, MAX_LABELS, NodeConfig, millis},
+        gateway::{GatewayConfig, millis},
     },
     listener::{self, ConnectionCounts, Listener, serve_counted},
     net::Acceptor,
     reload::Reload,
-    seal::Padding,
-    sealer::{Credential, Roots, Shown, TlsError},
     telemetry::metrics::Exposition,
     tls,
 };
@@ -184,75 +176,6 @@ struct Beside {
     archive_ended: Option<archive::Ended>,
 }
 
-/// What all requests share that begin under one configuration: each takes it once, so none sees two.
-/// Another configuration is another one of these, with the same nodes and the same places taken.
-#[derive(Clone, Debug)]
-struct Shared {
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    callers: Arc<Callers>,
-    admission: Admission,
-    nodes: Arc<Nodes>,
-    /// Regions and tags of the configured ones.
-    labels: Arc<Labels>,
-    health: HealthConfig,
-    /// Where nodes announce themselves, if they may.
-    desk: Option<Arc<Desk>>,
-    locks: Arc<Locks>,
-    /// Callers' questions to nodes for evidence.
-    questions: Arc<Semaphore>,
-    /// What nodes are judged by.
-    rules: watch::Receiver<Arc<Rules>>,
-    padding: Padding,
-    retry_unauthenticated: bool,
-    cors: Cors,
-    /// Whether only requests to a name of this machine are answered.
-    loopback_only: bool,
-    limits: Limits,
-    timeouts: Timeouts,
-    phase: Arc<Phase>,
-    /// Ends open requests.
-    cut: CancellationToken,
-    /// Set once the verifier is not to be relied on: no node counts as verified any more.
-    halted: CancellationToken,
-}
-
-/// How far the gateway's end has come.
-#[derive(Debug, Default)]
-struct Phase {
-    /// Whether callers should go elsewhere, though they are still served.
-    leaving: AtomicBool,
-    /// Whether no new work is taken.
-    draining: AtomicBool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    body_bytes: usize,
-    reply_bytes: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Timeouts {
-    body: Duration,
-    connect: Duration,
-    attest: Duration,
-    first_byte: Duration,
-    total_first_byte: Duration,
-    idle: Duration,
-    stream: Timing,
-}
-
-impl Shared {
-    fn is_leaving(&self) -> bool {
-        self.phase.leaving.load(Ordering::Relaxed)
-    }
-
-    fn is_draining(&self) -> bool {
-        self.phase.draining.load(Ordering::Relaxed)
-    }
-}
-
 impl Gateway {
     /// Tests the verifier, reads every file that the configuration names, and listens.
     ///
@@ -285,7 +208,7 @@ impl Gateway {
         let mut reloader = Reloader::start(sources(&config))?;
         let tls = keep_tls(&config, clock)?;
         let seen = reconfigure::seen(&config);
-        let shared = Arc::new(share(&config, clock, reloader.rules())?);
+        let shared = Arc::new(Shared::read(&config, clock, reloader.rules())?);
         reloader.count_in(Arc::clone(&shared.metrics.reloads));
         let (archive, archive_ended) = open_archive(&config)?.unzip();
         let watched = archive.as_ref().map(Archive::watch);
@@ -410,7 +333,8 @@ impl Gateway {
         let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
         let closing = CancellationToken::new();
-        let leaving = farewell.say(Arc::clone(&shared), shutdown, closing.clone());
+        let phase = Arc::clone(&shared.phase);
+        let leaving = farewell.say(phase, shutdown, closing.clone(), shared.cut.clone());
         tasks.spawn(until(stop.clone(), leaving));
         tasks.close();
         let service = service_fn(move |request| {
@@ -517,7 +441,7 @@ async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
 pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
     let rules = Reloader::start(sources(config))?.rules();
     keep_tls(config, Clock::system())?;
-    share(config, Clock::system(), rules)?;
+    Shared::read(config, Clock::system(), rules)?;
     if let Some(admin) = &config.value.admin {
         admin.token(config)?;
     }
@@ -529,49 +453,6 @@ pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
 pub fn warning(config: &Loaded<GatewayConfig>) -> Option<String> {
     let files = config::tls::of_gateway(config, config.value.tls.as_ref()?).ok()?;
     tls::warning(&files, Clock::system().now())
-}
-
-fn keep_tls(
-    config: &Loaded<GatewayConfig>,
-    clock: Clock,
-) -> Result<Option<tls::Keeper>, ConfigError> {
-    let Some(tls) = &config.value.tls else {
-        return Ok(None);
-    };
-    let files = config::tls::of_gateway(config, tls)?;
-    let keeper = tls::Keeper::start(files.clone(), "localhost", clock);
-    keeper
-        .map(Some)
-        .map_err(|error| tls::named(config, &files, &error))
-}
-
-/// How long a gateway that was told to stop goes on.
-#[derive(Clone, Copy, Debug)]
-struct Farewell {
-    /// With new work, so that whoever sends it can notice.
-    delay: Duration,
-    /// With open requests, after that.
-    drain: Duration,
-}
-
-impl Farewell {
-    /// Once told to stop: not ready at once, no new work after the delay, and no request after the
-    /// drain.
-    async fn say(
-        self,
-        shared: Arc<Shared>,
-        shutdown: CancellationToken,
-        closing: CancellationToken,
-    ) {
-        shutdown.cancelled().await;
-        shared.phase.leaving.store(true, Ordering::Relaxed);
-        sleep(self.delay).await;
-        tracing::info!("draining: no new requests, streams may finish");
-        shared.phase.draining.store(true, Ordering::Relaxed);
-        closing.cancel();
-        sleep(self.drain).await;
-        shared.cut.cancel();
-    }
 }
 
 async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
@@ -586,183 +467,4 @@ async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
             verified.channel.sweep();
         }
     }
-}
-
-fn share(
-    config: &Loaded<GatewayConfig>,
-    clock: Clock,
-    rules: watch::Receiver<Arc<Rules>>,
-) -> Result<Shared, ConfigError> {
-    let value = &config.value;
-    let limits = &value.limits;
-    let labels = Labels::default();
-    let labels = labels
-        .with(&value.nodes)
-        .ok_or_else(|| too_many_labels(config))?;
-    let nodes = value.nodes.iter();
-    let nodes = nodes.map(|node| read_node(config, node, &labels));
-    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-    nodes.iter().for_each(|node| node.load.skip_warm_up());
-    let announced = terms(value, 1.0, None, 0);
-    let desk = |announce| Arc::new(Desk::new(announce, announced));
-    Ok(Shared {
-        clock,
-        metrics: Arc::new(Metrics::new(clock)),
-        callers: Arc::new(read_callers(config, &labels, None)?),
-        admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
-        nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
-        labels: Arc::new(labels),
-        health: value.health,
-        desk: value.announce.clone().map(desk),
-        locks: Arc::new(Locks::new(value.locks)),
-        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
-        rules,
-        padding: value.padding,
-        retry_unauthenticated: value.retry_unauthenticated,
-        cors: Cors::new(value.cors.origins.clone()),
-        loopback_only: value.auth == Auth::Open,
-        limits: limits_of(value),
-        timeouts: timeouts_of(value),
-        phase: Arc::default(),
-        cut: CancellationToken::new(),
-        halted: CancellationToken::new(),
-    })
-}
-
-fn limits_of(config: &GatewayConfig) -> Limits {
-    Limits {
-        body_bytes: as_usize(config.limits.body_bytes.get()),
-        reply_bytes: config.limits.reply_bytes.get(),
-    }
-}
-
-fn timeouts_of(config: &GatewayConfig) -> Timeouts {
-    let timeouts = &config.timeouts;
-    Timeouts {
-        body: millis(timeouts.body_ms),
-        connect: millis(timeouts.connect_ms),
-        attest: millis(timeouts.attest_ms),
-        first_byte: millis(timeouts.first_byte_ms),
-        total_first_byte: millis(timeouts.total_first_byte_ms),
-        idle: millis(timeouts.idle_ms),
-        stream: Timing {
-            idle: millis(timeouts.idle_ms),
-            sign_of_life: millis(timeouts.sign_of_life_ms),
-        },
-    }
-}
-
-fn as_usize(value: u32) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-fn sources(config: &Loaded<GatewayConfig>) -> Sources {
-    let bundle = config.value.bundle.as_ref();
-    Sources::new(
-        config.resolve(&config.value.policy),
-        bundle.map(|folder| config.resolve(folder)),
-    )
-}
-
-fn open_archive(
-    config: &Loaded<GatewayConfig>,
-) -> Result<Option<(Archive, archive::Ended)>, ConfigError> {
-    let Some(archive) = &config.value.archive else {
-        return Ok(None);
-    };
-    let dir = config.resolve(&archive.dir);
-    let opened = Archive::open(archive, &dir);
-    let unusable = |e| config.invalid("archive.dir", format!("{}: {e}", dir.display()));
-    opened.map(Some).map_err(unusable)
-}
-
-fn read_callers(
-    config: &Loaded<GatewayConfig>,
-    labels: &Labels,
-    before: Option<&Callers>,
-) -> Result<Callers, ConfigError> {
-    let value = &config.value;
-    let places = value.limits.in_flight_per_key.get();
-    match &value.keys_file {
-        Some(file) if value.auth == Auth::Keys => {
-            let path = config.resolve(file);
-            let text = config::read_text(&path)?;
-            let keys = config::parse::<KeysFile>(&path, &text, std::iter::empty())?;
-            let callers = Callers::with_keys(keys.value, labels, places, before);
-            callers.map_err(|error| config.invalid("keys_file", error.to_string()))
-        }
-        _ => {
-            let bounded = before.and_then(|before| before.bounded(places));
-            Ok(bounded.unwrap_or_else(|| Callers::anybody(places)))
-        }
-    }
-}
-
-fn read_node(
-    config: &Loaded<GatewayConfig>,
-    node: &NodeConfig,
-    labels: &Labels,
-) -> Result<Arc<Node>, ConfigError> {
-    let credential = match &node.credential_file {
-        Some(file) => {
-            let text = config::read_secret(&config.resolve(file))?;
-            let text = std::str::from_utf8(&text).unwrap_or_default();
-            let read = Credential::from_file_text(text);
-            Some(read.map_err(|e| config.invalid("node.credential_file", e.to_string()))?)
-        }
-        None => None,
-    };
-    let roots = match &node.ca_file {
-        Some(file) => Roots::from_pem_file(&config.resolve(file))
-            .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
-        None => Roots::Public,
-    };
-    let value = &config.value;
-    let price = node.price.get().powf(value.selection.price_weight.get());
-    // Neither free nor out of reach, whatever was written.
-    let bias = (price / node.weight.get()).clamp(1e-6, 1e6);
-    let labels = labels.bits(node.region.as_ref(), &node.tags);
-    let terms = terms(value, bias, node.max_in_flight, labels);
-    let shown = read_shown(config, node)?;
-    let node = Node::new(node.url.clone(), credential, roots, terms);
-    Ok(Arc::new(node.showing(shown)))
-}
-
-fn too_many_labels(config: &Loaded<GatewayConfig>) -> ConfigError {
-    let message = format!(
-        "at most {MAX_LABELS} different regions and tags since the gateway was started: restart it"
-    );
-    config.invalid("node.tags", message)
-}
-
-fn terms(
-    config: &GatewayConfig,
-    bias: f64,
-    max_in_flight: Option<NonZeroU32>,
-    labels: u64,
-) -> Terms {
-    let most = max_in_flight.unwrap_or(config.limits.in_flight_per_node);
-    Terms {
-        labels,
-        share: Share {
-            bias,
-            max_in_flight: most.get(),
-            warm_up: config.selection.warm_up_s.duration(),
-        },
-        health: config.health,
-    }
-}
-
-fn read_shown(
-    config: &Loaded<GatewayConfig>,
-    node: &NodeConfig,
-) -> Result<Option<Shown>, ConfigError> {
-    let Ok(Some((certificate, key))) = node.identity() else {
-        return Ok(None);
-    };
-    let certificate = config::read_text(&config.resolve(certificate))?;
-    let key = config::read_secret(&config.resolve(key))?;
-    let shown = Shown::from_pem(certificate.as_bytes(), &key);
-    let invalid = |e: TlsError| config.invalid("node.client_certificate_file", e.to_string());
-    shown.map(Some).map_err(invalid)
 }

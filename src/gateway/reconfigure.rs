@@ -16,8 +16,12 @@ use tokio::{
 };
 
 use super::{
-    Keepers, Node, Shared, as_usize, limits_of, metrics::Reloaded, read_callers, read_node,
-    timeouts_of,
+    Keepers,
+    cors::Cors,
+    files::{read_callers, read_node, too_many_labels},
+    metrics::Reloaded,
+    node::Node,
+    shared::{Shared, Timeouts, as_usize, limits_of, timeouts_of},
 };
 use crate::{
     config::{
@@ -239,7 +243,7 @@ fn next(
 ) -> Result<Next, ConfigError> {
     let value = &config.value;
     let labels = before.labels.with(&value.nodes);
-    let labels = labels.ok_or_else(|| super::too_many_labels(config))?;
+    let labels = labels.ok_or_else(|| too_many_labels(config))?;
     let (mut nodes, mut new) = (Vec::new(), Vec::new());
     for node in &value.nodes {
         let said = said(config, node);
@@ -264,9 +268,9 @@ fn next(
     shared.labels = Arc::new(labels);
     shared.padding = value.padding;
     shared.retry_unauthenticated = value.retry_unauthenticated;
-    shared.cors = super::Cors::new(value.cors.origins.clone());
+    shared.cors = Cors::new(value.cors.origins.clone());
     shared.limits = limits_of(value);
-    shared.timeouts = super::Timeouts {
+    shared.timeouts = Timeouts {
         connect: before.timeouts.connect,
         attest: before.timeouts.attest,
         ..timeouts_of(value)

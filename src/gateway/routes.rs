@@ -191,7 +191,7 @@ impl Shared {
 
     /// Why the gateway is not ready, if it is not.
     pub(super) fn unready(&self) -> Option<&'static str> {
-        if self.is_leaving() {
+        if self.phase.is_leaving() {
             Some("draining: the gateway is shutting down")
         } else if self.halted.is_cancelled() {
             Some("no_attested_node: the verifier failed its self-test; do not use it")

@@ -46,7 +46,7 @@ impl Shared {
         parts: &Parts,
         body: &mut Incoming,
     ) -> Result<Response<ReplyBody>, Error> {
-        if self.is_draining() {
+        if self.phase.is_draining() {
             return Err(Error::Draining);
         }
         let caller = self.callers.authenticate(&parts.headers)?;

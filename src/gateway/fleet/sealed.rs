@@ -60,7 +60,7 @@ impl Shared {
         body: &mut Incoming,
         record: &mut Record,
     ) -> Result<Begun, Error> {
-        if self.is_draining() {
+        if self.phase.is_draining() {
             return Err(Error::Draining);
         }
         let caller = self.callers.authenticate(&parts.headers)?;

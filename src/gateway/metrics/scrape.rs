@@ -224,7 +224,7 @@ impl Source for Scrape {
     fn collect(&self, page: &mut Page<'_>) -> fmt::Result {
         let version = env!("CARGO_PKG_VERSION");
         page.family(&BUILD, |series| series.number([version], 1))?;
-        page.number(&DRAINING, self.shared.is_draining().into())?;
+        page.number(&DRAINING, self.shared.phase.is_draining().into())?;
         self.requests(page)?;
         self.endpoints(page)?;
         self.limits(page)?;

@@ -1,0 +1,146 @@
+//! What the files hold that a configuration names.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use super::{
+    archive::{self, Archive},
+    authenticate::Callers,
+    labels::Labels,
+    load::Share,
+    node::{Node, Terms},
+    rules::Sources,
+};
+use crate::{
+    clock::Clock,
+    config::{
+        self, ConfigError, Loaded,
+        gateway::{Auth, GatewayConfig, KeysFile, MAX_LABELS, NodeConfig},
+    },
+    sealer::{Credential, Roots, Shown, TlsError},
+    tls,
+};
+
+pub(super) fn sources(config: &Loaded<GatewayConfig>) -> Sources {
+    let bundle = config.value.bundle.as_ref();
+    Sources::new(
+        config.resolve(&config.value.policy),
+        bundle.map(|folder| config.resolve(folder)),
+    )
+}
+
+pub(super) fn open_archive(
+    config: &Loaded<GatewayConfig>,
+) -> Result<Option<(Archive, archive::Ended)>, ConfigError> {
+    let Some(archive) = &config.value.archive else {
+        return Ok(None);
+    };
+    let dir = config.resolve(&archive.dir);
+    let opened = Archive::open(archive, &dir);
+    let unusable = |e| config.invalid("archive.dir", format!("{}: {e}", dir.display()));
+    opened.map(Some).map_err(unusable)
+}
+
+pub(super) fn read_callers(
+    config: &Loaded<GatewayConfig>,
+    labels: &Labels,
+    before: Option<&Callers>,
+) -> Result<Callers, ConfigError> {
+    let value = &config.value;
+    let places = value.limits.in_flight_per_key.get();
+    match &value.keys_file {
+        Some(file) if value.auth == Auth::Keys => {
+            let path = config.resolve(file);
+            let text = config::read_text(&path)?;
+            let keys = config::parse::<KeysFile>(&path, &text, std::iter::empty())?;
+            let callers = Callers::with_keys(keys.value, labels, places, before);
+            callers.map_err(|error| config.invalid("keys_file", error.to_string()))
+        }
+        _ => {
+            let bounded = before.and_then(|before| before.bounded(places));
+            Ok(bounded.unwrap_or_else(|| Callers::anybody(places)))
+        }
+    }
+}
+
+pub(super) fn read_node(
+    config: &Loaded<GatewayConfig>,
+    node: &NodeConfig,
+    labels: &Labels,
+) -> Result<Arc<Node>, ConfigError> {
+    let credential = match &node.credential_file {
+        Some(file) => {
+            let text = config::read_secret(&config.resolve(file))?;
+            let text = std::str::from_utf8(&text).unwrap_or_default();
+            let read = Credential::from_file_text(text);
+            Some(read.map_err(|e| config.invalid("node.credential_file", e.to_string()))?)
+        }
+        None => None,
+    };
+    let roots = match &node.ca_file {
+        Some(file) => Roots::from_pem_file(&config.resolve(file))
+            .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
+        None => Roots::Public,
+    };
+    let value = &config.value;
+    let price = node.price.get().powf(value.selection.price_weight.get());
+    // Neither free nor out of reach, whatever was written.
+    let bias = (price / node.weight.get()).clamp(1e-6, 1e6);
+    let labels = labels.bits(node.region.as_ref(), &node.tags);
+    let terms = terms(value, bias, node.max_in_flight, labels);
+    let shown = read_shown(config, node)?;
+    let node = Node::new(node.url.clone(), credential, roots, terms);
+    Ok(Arc::new(node.showing(shown)))
+}
+
+pub(super) fn too_many_labels(config: &Loaded<GatewayConfig>) -> ConfigError {
+    let message = format!(
+        "at most {MAX_LABELS} different regions and tags since the gateway was started: restart it"
+    );
+    config.invalid("node.tags", message)
+}
+
+pub(super) fn terms(
+    config: &GatewayConfig,
+    bias: f64,
+    max_in_flight: Option<NonZeroU32>,
+    labels: u64,
+) -> Terms {
+    let most = max_in_flight.unwrap_or(config.limits.in_flight_per_node);
+    Terms {
+        labels,
+        share: Share {
+            bias,
+            max_in_flight: most.get(),
+            warm_up: config.selection.warm_up_s.duration(),
+        },
+        health: config.health,
+    }
+}
+
+pub(super) fn read_shown(
+    config: &Loaded<GatewayConfig>,
+    node: &NodeConfig,
+) -> Result<Option<Shown>, ConfigError> {
+    let Ok(Some((certificate, key))) = node.identity() else {
+        return Ok(None);
+    };
+    let certificate = config::read_text(&config.resolve(certificate))?;
+    let key = config::read_secret(&config.resolve(key))?;
+    let shown = Shown::from_pem(certificate.as_bytes(), &key);
+    let invalid = |e: TlsError| config.invalid("node.client_certificate_file", e.to_string());
+    shown.map(Some).map_err(invalid)
+}
+
+pub(super) fn keep_tls(
+    config: &Loaded<GatewayConfig>,
+    clock: Clock,
+) -> Result<Option<tls::Keeper>, ConfigError> {
+    let Some(tls) = &config.value.tls else {
+        return Ok(None);
+    };
+    let files = config::tls::of_gateway(config, tls)?;
+    let keeper = tls::Keeper::start(files.clone(), "localhost", clock);
+    keeper
+        .map(Some)
+        .map_err(|error| tls::named(config, &files, &error))
+}

@@ -1,0 +1,150 @@
+//! What all requests share, made from a configuration.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    MAX_QUESTIONS,
+    admit::Admission,
+    announce::Desk,
+    authenticate::Callers,
+    cors::Cors,
+    farewell::Phase,
+    files::{read_callers, read_node, terms, too_many_labels},
+    labels::Labels,
+    locks::Locks,
+    metrics::Metrics,
+    nodes::Nodes,
+    rules::Rules,
+    stream::Timing,
+};
+use crate::{
+    clock::Clock,
+    config::{
+        ConfigError, Loaded,
+        gateway::{Auth, GatewayConfig, HealthConfig, millis},
+    },
+    seal::Padding,
+};
+
+/// What all requests share that begin under one configuration: each takes it once, so none sees two.
+/// Another configuration is another one of these, with the same nodes and the same places taken.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) callers: Arc<Callers>,
+    pub(super) admission: Admission,
+    pub(super) nodes: Arc<Nodes>,
+    /// Regions and tags of the configured ones.
+    pub(super) labels: Arc<Labels>,
+    pub(super) health: HealthConfig,
+    /// Where nodes announce themselves, if they may.
+    pub(super) desk: Option<Arc<Desk>>,
+    pub(super) locks: Arc<Locks>,
+    /// Callers' questions to nodes for evidence.
+    pub(super) questions: Arc<Semaphore>,
+    /// What nodes are judged by.
+    pub(super) rules: watch::Receiver<Arc<Rules>>,
+    pub(super) padding: Padding,
+    pub(super) retry_unauthenticated: bool,
+    pub(super) cors: Cors,
+    /// Whether only requests to a name of this machine are answered.
+    pub(super) loopback_only: bool,
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+    pub(super) phase: Arc<Phase>,
+    /// Ends open requests.
+    pub(super) cut: CancellationToken,
+    /// Set once the verifier is not to be relied on: no node counts as verified any more.
+    pub(super) halted: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) body_bytes: usize,
+    pub(super) reply_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    pub(super) body: Duration,
+    pub(super) connect: Duration,
+    pub(super) attest: Duration,
+    pub(super) first_byte: Duration,
+    pub(super) total_first_byte: Duration,
+    pub(super) idle: Duration,
+    pub(super) stream: Timing,
+}
+
+impl Shared {
+    pub(super) fn read(
+        config: &Loaded<GatewayConfig>,
+        clock: Clock,
+        rules: watch::Receiver<Arc<Rules>>,
+    ) -> Result<Shared, ConfigError> {
+        let value = &config.value;
+        let limits = &value.limits;
+        let labels = Labels::default();
+        let labels = labels
+            .with(&value.nodes)
+            .ok_or_else(|| too_many_labels(config))?;
+        let nodes = value.nodes.iter();
+        let nodes = nodes.map(|node| read_node(config, node, &labels));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+        nodes.iter().for_each(|node| node.load.skip_warm_up());
+        let announced = terms(value, 1.0, None, 0);
+        let desk = |announce| Arc::new(Desk::new(announce, announced));
+        Ok(Shared {
+            clock,
+            metrics: Arc::new(Metrics::new(clock)),
+            callers: Arc::new(read_callers(config, &labels, None)?),
+            admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
+            nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
+            labels: Arc::new(labels),
+            health: value.health,
+            desk: value.announce.clone().map(desk),
+            locks: Arc::new(Locks::new(value.locks)),
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            rules,
+            padding: value.padding,
+            retry_unauthenticated: value.retry_unauthenticated,
+            cors: Cors::new(value.cors.origins.clone()),
+            loopback_only: value.auth == Auth::Open,
+            limits: limits_of(value),
+            timeouts: timeouts_of(value),
+            phase: Arc::default(),
+            cut: CancellationToken::new(),
+            halted: CancellationToken::new(),
+        })
+    }
+}
+
+pub(super) fn limits_of(config: &GatewayConfig) -> Limits {
+    Limits {
+        body_bytes: as_usize(config.limits.body_bytes.get()),
+        reply_bytes: config.limits.reply_bytes.get(),
+    }
+}
+
+pub(super) fn timeouts_of(config: &GatewayConfig) -> Timeouts {
+    let timeouts = &config.timeouts;
+    Timeouts {
+        body: millis(timeouts.body_ms),
+        connect: millis(timeouts.connect_ms),
+        attest: millis(timeouts.attest_ms),
+        first_byte: millis(timeouts.first_byte_ms),
+        total_first_byte: millis(timeouts.total_first_byte_ms),
+        idle: millis(timeouts.idle_ms),
+        stream: Timing {
+            idle: millis(timeouts.idle_ms),
+            sign_of_life: millis(timeouts.sign_of_life_ms),
+        },
+    }
+}
+
+pub(super) fn as_usize(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
