@@ -46,10 +46,14 @@ use crate::{
 };
 
 mod counts;
+mod protocol;
 mod write_timeout;
 
 pub use self::counts::ConnectionCounts;
-use self::write_timeout::WriteTimeout;
+use self::{
+    protocol::{Begun, Protocol},
+    write_timeout::WriteTimeout,
+};
 
 /// Most bytes of one header list on HTTP/2; on HTTP/1.1 a head must fit `MAX_BUFFER_BYTES`.
 pub const MAX_HEAD_BYTES: u32 = 32 * 1024;
@@ -155,7 +159,7 @@ pub async fn serve_counted<S, B>(
     let places = limits.connections.min(Semaphore::MAX_PERMITS);
     let doorway = Doorway {
         listener: listener.into(),
-        builder: Arc::new(http_builder(&limits)),
+        builders: Arc::new(Builders::new(&limits)),
         places: Arc::new(Semaphore::new(places)),
         limits,
         service,
@@ -194,7 +198,7 @@ pub async fn serve_counted<S, B>(
 /// Where connections come in.
 struct Doorway<S> {
     listener: Listener,
-    builder: Arc<Builder<TokioExecutor>>,
+    builders: Arc<Builders>,
     places: Arc<Semaphore>,
     limits: Limits,
     service: S,
@@ -236,16 +240,39 @@ where
                 shutdown: self.shutdown.clone(),
                 leave: leave.child_token(),
             };
-            let (builder, service) = (Arc::clone(&self.builder), self.service.clone());
+            let (builders, service) = (Arc::clone(&self.builders), self.service.clone());
             let (limits, cut) = (self.limits, self.cut.clone());
             let open = self.counts.accept();
             tasks.spawn(async move {
                 tokio::select! {
-                    () = serve_one(&builder, accepted, service, limits) => {}
+                    () = serve_one(&builders, accepted, service, limits) => {}
                     () = cut.cancelled() => {}
                 }
                 drop((place, open));
             });
+        }
+    }
+}
+
+/// How connections of each protocol are served.
+struct Builders {
+    http1: Builder<TokioExecutor>,
+    http2: Builder<TokioExecutor>,
+}
+
+impl Builders {
+    fn new(limits: &Limits) -> Self {
+        let builder = http_builder(limits);
+        Self {
+            http1: builder.clone().http1_only(),
+            http2: builder.http2_only(),
+        }
+    }
+
+    fn of(&self, protocol: Protocol) -> &Builder<TokioExecutor> {
+        match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
         }
     }
 }
@@ -287,21 +314,17 @@ type MaybeTls = Either<Stream, Box<TlsStream<Stream>>>;
 
 impl Accepted {
     /// Takes the connection as far as its first request: through the handshake where it is TLS.
-    async fn begin(stream: Stream, tls: Option<Tls>) -> io::Result<MaybeTls> {
-        let Some(tls) = tls else {
-            return Ok(Either::Left(stream));
+    async fn begin(stream: Stream, tls: Option<Tls>) -> io::Result<(Protocol, Begun<MaybeTls>)> {
+        let stream = match tls {
+            None => Either::Left(stream),
+            Some(tls) => Either::Right(Box::new(tls.acceptor().accept(stream).await?)),
         };
-        let stream = tls.acceptor().accept(stream).await?;
-        Ok(Either::Right(Box::new(stream)))
+        Begun::read(stream).await
     }
 }
 
-async fn serve_one<S, B>(
-    builder: &Builder<TokioExecutor>,
-    accepted: Accepted,
-    service: S,
-    limits: Limits,
-) where
+async fn serve_one<S, B>(builders: &Builders, accepted: Accepted, service: S, limits: Limits)
+where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
@@ -317,11 +340,11 @@ async fn serve_one<S, B>(
         leave,
     } = accepted;
     let beginning = Box::pin(Accepted::begin(stream, tls));
-    let stream = tokio::select! {
+    let (protocol, stream) = tokio::select! {
         begun = timeout(limits.head_timeout, beginning) => match begun {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
-            Err(_) => return tracing::debug!("no TLS handshake in time"),
+            Ok(Ok(begun)) => begun,
+            Ok(Err(error)) => return tracing::debug!(%error, "before the first request"),
+            Err(_) => return tracing::debug!("no first request in time"),
         },
         () = activity.until_leave(&leave) => return,
     };
@@ -333,7 +356,8 @@ async fn serve_one<S, B>(
         shutdown,
         leave: leave.clone(),
     };
-    let mut connection = std::pin::pin!(builder.serve_connection(io, tracked));
+    let serving = builders.of(protocol).serve_connection(io, tracked);
+    let mut connection = std::pin::pin!(serving);
     let idle = activity.idle(&limits);
     let overdue = tokio::select! {
         result = connection.as_mut() => return ended(result),
