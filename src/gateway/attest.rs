@@ -354,7 +354,7 @@ impl Attester {
         };
         Ok(Channel::new(
             &node.url,
-            node.pinned(),
+            node.route(),
             tls,
             self.settings.connect_timeout,
             self.settings.max_idle,
@@ -368,7 +368,7 @@ impl Attester {
         let _one_of_few = self.fetches.acquire().await;
         let channel = Channel::new(
             &node.url,
-            node.pinned(),
+            node.route(),
             sealer::to_anybody(node.shown.as_ref())?,
             self.settings.connect_timeout,
             0,

@@ -4,7 +4,7 @@
 //! `exchange` seals a request, sends it through `upstream` and opens the reply as far as it must be
 //! known before anything is given on; `reading` gives an event stream on as it opens. `problem` reads
 //! a node's refusals, and `error` says what may follow them. `tls` and `dial` say whom a connection
-//! must end at.
+//! must end at, and `proxy` leads there.
 //!
 //! Whom to seal to is decided elsewhere: an exchange takes a key that verification made usable.
 
@@ -14,14 +14,17 @@ mod error;
 mod exchange;
 mod multiplexed;
 mod problem;
+mod proxy;
 mod reading;
 mod tls;
 mod upstream;
 
 pub(crate) use self::{
     credential::Credential,
+    dial::Route,
     error::Next,
     exchange::{Ask, Bounds, OHTTP, Reply, Unread, Way, WholeContent, exchange},
+    proxy::Proxy,
     reading::{Gathered, Progress, Reading},
     tls::{Roots, Shown, to_anybody, to_key, to_name},
     upstream::{Channel, NodeBody},
@@ -30,6 +33,7 @@ pub use self::{
     credential::InvalidCredential,
     error::{ExchangeError, Incomplete},
     problem::Problem,
+    proxy::ProxyError,
     tls::TlsError,
     upstream::SendError,
 };

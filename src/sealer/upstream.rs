@@ -5,7 +5,6 @@
 //! a reply closes its connection at once, which is how a node learns that the asker is gone.
 
 use std::{
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -30,8 +29,9 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service as _;
 
 use super::{
-    dial::Dialer,
+    dial::{Dialer, Route},
     multiplexed::{Multiplexed, Place},
+    proxy::{Dial, ProxyError, Through},
     tls::is_other_key,
 };
 use crate::{
@@ -58,6 +58,9 @@ pub enum SendError {
     /// No connection in time: nothing was sent.
     #[error("connect: timed out")]
     ConnectTimeout,
+    /// The proxy led nowhere: nothing was sent.
+    #[error(transparent)]
+    Proxy(ProxyError),
     /// The connection ended at another certificate than the evidence names: nothing was sent.
     #[error("connect: another certificate than the evidence names")]
     OtherCertificate,
@@ -77,7 +80,7 @@ pub enum SendError {
 /// The way to one node, with its idle connections.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    connector: HttpsConnector<Connector<Dialer>>,
+    connector: HttpsConnector<Dial>,
     target: Uri,
     host: HeaderValue,
     connect_timeout: Duration,
@@ -95,18 +98,23 @@ struct Idle {
 }
 
 impl Channel {
-    /// The way to `url`, or only to `addresses` of it if they are given; `tls` says whom an `https`
-    /// connection must end at.
+    /// The way to `url` by `route`; `tls` says whom an `https` connection must end at.
     ///
     /// # Errors
     /// If the address makes no URI, which a [`NodeUrl`] always does.
     pub(crate) fn new(
         url: &NodeUrl,
-        addresses: Option<&Arc<[SocketAddr]>>,
+        route: Route<'_>,
         tls: ClientConfig,
         connect_timeout: Duration,
         max_idle: usize,
     ) -> Result<Self, http::Error> {
+        let through = route.proxy.map(|proxy| Through {
+            proxy: Arc::clone(proxy),
+            addresses: route.addresses.cloned(),
+        });
+        // What is dialled then is the proxy.
+        let addresses = route.addresses.filter(|_| through.is_none());
         let mut http = HttpConnector::new_with_resolver(Dialer::new(addresses));
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -118,7 +126,10 @@ impl Channel {
             .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Connector::new(http));
+            .wrap_connector(Dial {
+                straight: Connector::new(http),
+                through,
+            });
         let target = Uri::builder()
             .scheme(if url.is_https() { "https" } else { "http" })
             .authority(url.authority().clone())
@@ -199,7 +210,10 @@ impl Channel {
         };
         match timeout(self.connect_timeout, connecting).await {
             Ok(Err(error)) if is_other_key(&*error) => Err(SendError::OtherCertificate),
-            Ok(linked) => linked.map_err(SendError::Connect),
+            Ok(linked) => linked.map_err(|error| match error.downcast() {
+                Ok(proxy) => SendError::Proxy(*proxy),
+                Err(error) => SendError::Connect(error),
+            }),
             Err(_) => Err(SendError::ConnectTimeout),
         }
     }
