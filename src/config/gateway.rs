@@ -374,7 +374,8 @@ pub struct Limits {
     pub bodies_bytes: NonZeroU32,
     /// Bytes of a reply that is given on whole.
     pub reply_bytes: NonZeroUsize,
-    /// Idle connections kept to each node.
+    /// Idle connections of HTTP/1.1 kept to each node; with 0, each request to a node without TLS has a
+    /// connection of its own, in HTTP/1.1.
     pub idle_connections_per_node: usize,
 }
 

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     clock::unix_seconds,
     config::gateway::{HealthConfig, NodeUrl},
-    sealer::{self, Channel, Credential, Proxy, Roots, Route},
+    sealer::{self, Channel, Credential, Proxy, Roots, Route, Spoken},
 };
 
 /// Shortest time between two appraisals that a request asks for.
@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) origin: Origin,
     /// The proxy that leads to it, if one does.
     proxy: Option<Arc<Proxy>>,
+    /// What it speaks without TLS, as its last appraisal found out.
+    pub(super) spoken: Arc<Spoken>,
     /// What the configuration says that it is (`labels`).
     pub(super) labels: u64,
     pub(super) load: Load,
@@ -240,6 +242,7 @@ impl Node {
             roots,
             shown: None,
             proxy: None,
+            spoken: Arc::default(),
             origin,
             labels: terms.labels,
             load: Load::new(terms.share),
@@ -264,6 +267,7 @@ impl Node {
         Route {
             addresses: self.pinned(),
             proxy: self.proxy.as_ref(),
+            spoken: None,
         }
     }
 

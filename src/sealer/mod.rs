@@ -4,7 +4,7 @@
 //! `exchange` seals a request, sends it through `upstream` and opens the reply as far as it must be
 //! known before anything is given on; `reading` gives an event stream on as it opens. `problem` reads
 //! a node's refusals, and `error` says what may follow them. `tls` and `dial` say whom a connection
-//! must end at, and `proxy` leads there.
+//! must end at, `proxy` leads there, and `prior` finds out what is spoken without TLS.
 //!
 //! Whom to seal to is decided elsewhere: an exchange takes a key that verification made usable.
 
@@ -13,6 +13,7 @@ mod dial;
 mod error;
 mod exchange;
 mod multiplexed;
+mod prior;
 mod problem;
 mod proxy;
 mod reading;
@@ -24,6 +25,7 @@ pub(crate) use self::{
     dial::Route,
     error::Next,
     exchange::{Ask, Bounds, OHTTP, Reply, Unread, Way, WholeContent, exchange},
+    prior::Spoken,
     proxy::Proxy,
     reading::{Gathered, Progress, Reading},
     tls::{Roots, Shown, to_anybody, to_key, to_name},

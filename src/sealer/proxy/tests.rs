@@ -51,6 +51,7 @@ async fn asked(proxy: &Arc<Proxy>, node: &str, addresses: &[&str]) -> SendError 
     let route = Route {
         addresses: addresses.as_ref(),
         proxy: Some(proxy),
+        spoken: None,
     };
     let (tls, patience) = (to_anybody(None).unwrap(), Duration::from_secs(60));
     let channel = Channel::new(&node.parse().unwrap(), route, tls, patience, 1).unwrap();
