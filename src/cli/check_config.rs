@@ -135,8 +135,11 @@ fn of_policy(policy: &Policy) -> Vec<String> {
 pub(super) fn named(config: &Loaded<GatewayConfig>, error: &StartError) -> String {
     let value = &config.value;
     let admin_token = value.admin.as_ref().and_then(|it| it.token_file.as_ref());
+    let proxy = value.proxy.as_ref();
+    let login = proxy.and_then(|it| it.credential_file.as_ref());
     let files = [
         ("admin.token_file", admin_token),
+        ("proxy.credential_file", login),
         ("policy", Some(&value.policy)),
         ("keys_file", value.keys_file.as_ref()),
     ];

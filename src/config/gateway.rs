@@ -24,11 +24,13 @@ use crate::seal::Padding;
 
 mod announce;
 mod locks;
+mod proxy;
 mod selection;
 
 pub use self::{
     announce::{Allowed, AnnounceConfig, InvalidAllowed},
     locks::LocksConfig,
+    proxy::{InvalidProxyUrl, ProxyConfig, ProxyUrl},
     selection::{HealthConfig, Label, MAX_LABELS, Ratio, SelectionConfig, WarmUp, seconds},
 };
 
@@ -66,6 +68,9 @@ pub struct GatewayConfig {
     /// The nodes.
     #[serde(rename = "node")]
     pub nodes: Vec<NodeConfig>,
+    /// The proxy that leads to them; left out, they are reached straight.
+    #[serde(default)]
+    pub proxy: Option<ProxyConfig>,
     /// Other names for models: the caller's name to the node's.
     #[serde(default)]
     pub models: BTreeMap<String, String>,
@@ -183,6 +188,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
             config.invalid(key, "give client_certificate_file and client_key_file")
         })?;
     }
+    proxy::check(config)?;
     announce::check(config)?;
     cors::check(config)?;
     archive::check(config)
@@ -238,6 +244,9 @@ pub struct NodeConfig {
     /// PEM file with that certificate's key.
     #[serde(default)]
     pub client_key_file: Option<PathBuf>,
+    /// Whether it is reached through the proxy, if there is one and `no_proxy` does not name it.
+    #[serde(default = "yes")]
+    pub proxy: bool,
     /// The region it is in, in the operator's words; evidence says nothing of it.
     #[serde(default)]
     pub region: Option<Label>,
@@ -365,7 +374,8 @@ pub struct Limits {
     pub bodies_bytes: NonZeroU32,
     /// Bytes of a reply that is given on whole.
     pub reply_bytes: NonZeroUsize,
-    /// Idle connections kept to each node.
+    /// Idle connections of HTTP/1.1 kept to each node; with 0, each request to a node without TLS has a
+    /// connection of its own, in HTTP/1.1.
     pub idle_connections_per_node: usize,
 }
 

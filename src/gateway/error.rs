@@ -268,6 +268,7 @@ fn code_of(error: &ExchangeError) -> Code {
         ExchangeError::Send(
             SendError::Connect(_)
             | SendError::ConnectTimeout
+            | SendError::Proxy(_)
             | SendError::OtherCertificate
             | SendError::NotSent(_),
         )

@@ -16,7 +16,7 @@ use crate::{
         self, ConfigError, Loaded,
         gateway::{Auth, GatewayConfig, KeysFile, MAX_LABELS, NodeConfig},
     },
-    sealer::{Credential, Roots, Shown, TlsError},
+    sealer::{Credential, Proxy, Roots, Shown, TlsError},
     tls,
 };
 
@@ -66,6 +66,7 @@ pub(super) fn read_node(
     config: &Loaded<GatewayConfig>,
     node: &NodeConfig,
     labels: &Labels,
+    proxy: Option<&Arc<Proxy>>,
 ) -> Result<Arc<Node>, ConfigError> {
     let credential = match &node.credential_file {
         Some(file) => {
@@ -88,8 +89,34 @@ pub(super) fn read_node(
     let labels = labels.bits(node.region.as_ref(), &node.tags);
     let terms = terms(value, bias, node.max_in_flight, labels);
     let shown = read_shown(config, node)?;
+    let proxy = proxy.filter(|_| node.proxy);
     let node = Node::new(node.url.clone(), credential, roots, terms);
-    Ok(Arc::new(node.showing(shown)))
+    Ok(Arc::new(node.showing(shown).through(proxy)))
+}
+
+pub(super) fn read_proxy(
+    config: &Loaded<GatewayConfig>,
+) -> Result<Option<Arc<Proxy>>, ConfigError> {
+    let Some(proxy) = &config.value.proxy else {
+        return Ok(None);
+    };
+    let credential = match &proxy.credential_file {
+        Some(file) => {
+            let text = config::read_secret(&config.resolve(file))?;
+            let text = std::str::from_utf8(&text).unwrap_or_default();
+            let read = Credential::basic_from_file_text(text);
+            Some(read.map_err(|e| config.invalid("proxy.credential_file", e.to_string()))?)
+        }
+        None => None,
+    };
+    let roots = match &proxy.ca_file {
+        Some(file) => Roots::from_pem_file(&config.resolve(file))
+            .map_err(|e| config.invalid("proxy.ca_file", e.to_string()))?,
+        None => Roots::Public,
+    };
+    let proxy = Proxy::new(proxy, &roots, credential);
+    let proxy = proxy.map_err(|e| config.invalid("proxy.url", e.to_string()))?;
+    Ok(Some(Arc::new(proxy)))
 }
 
 pub(super) fn too_many_labels(config: &Loaded<GatewayConfig>) -> ConfigError {

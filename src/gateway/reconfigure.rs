@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     Keepers,
     cors::Cors,
-    files::{read_callers, read_node, too_many_labels},
+    files::{read_callers, read_node, read_proxy, too_many_labels},
     metrics::Reloaded,
     node::Node,
     shared::{Shared, Timeouts, as_usize, limits_of, timeouts_of},
@@ -26,9 +26,10 @@ use super::{
 use crate::{
     config::{
         self, ConfigError, Loaded,
-        gateway::{GatewayConfig, NodeConfig, NodeUrl},
+        gateway::{GatewayConfig, NodeConfig, NodeUrl, ProxyConfig},
     },
     reload::{self, Asked, Keep, Outcome, Seen},
+    sealer::Proxy,
 };
 
 /// Between two looks whether a node that goes has requests.
@@ -63,6 +64,7 @@ struct Next {
     config: GatewayConfig,
     shared: Shared,
     files: Vec<PathBuf>,
+    proxy: Option<Arc<Proxy>>,
     nodes: Vec<Named>,
     /// Those of them that were not there before.
     new: Vec<Arc<Node>>,
@@ -180,6 +182,9 @@ impl Reconfigurer {
                 "changed, and in force after a restart alone"
             );
         }
+        if let Some(desk) = &next.shared.desk {
+            desk.reach_through(next.proxy);
+        }
         next.shared.nodes.rename(next.config.models);
         next.shared.nodes.add(&next.new);
         next.new.iter().for_each(|node| keepers.keep(node));
@@ -244,6 +249,7 @@ fn next(
     let value = &config.value;
     let labels = before.labels.with(&value.nodes);
     let labels = labels.ok_or_else(|| too_many_labels(config))?;
+    let proxy = read_proxy(config)?;
     let (mut nodes, mut new) = (Vec::new(), Vec::new());
     for node in &value.nodes {
         let said = said(config, node);
@@ -253,7 +259,7 @@ fn next(
         let node = match same {
             Some(same) => Arc::clone(&same.node),
             None => {
-                let node = read_node(config, node, &labels)?;
+                let node = read_node(config, node, &labels, proxy.as_ref())?;
                 new.push(Arc::clone(&node));
                 node
             }
@@ -279,6 +285,7 @@ fn next(
         config: value.clone(),
         shared,
         files: files(config),
+        proxy,
         nodes,
         new,
     })
@@ -287,8 +294,12 @@ fn next(
 /// The configuration, and the files that it names and that are taken with it.
 fn files(config: &Loaded<GatewayConfig>) -> Vec<PathBuf> {
     let keys = config.value.keys_file.iter();
+    let of_proxy = config.value.proxy.iter().flat_map(ProxyConfig::files);
     let of_nodes = config.value.nodes.iter().flat_map(files_of);
-    let named = keys.chain(of_nodes).map(|file| config.resolve(file));
+    let named = keys
+        .chain(of_proxy)
+        .chain(of_nodes)
+        .map(|file| config.resolve(file));
     std::iter::once(config.path.clone()).chain(named).collect()
 }
 
@@ -303,8 +314,12 @@ fn files_of(node: &NodeConfig) -> impl Iterator<Item = &PathBuf> {
 }
 
 fn said(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Said {
-    let files: Vec<_> = files_of(node).map(|file| config.resolve(file)).collect();
-    let text = format!("{node:?} {:?}", Seen::now(&files));
+    // Another proxy is another way to the node, and so is another credential with it.
+    let proxy = config.value.proxy.as_ref().filter(|_| node.proxy);
+    let of_proxy = proxy.into_iter().flat_map(ProxyConfig::files);
+    let files = files_of(node).chain(of_proxy);
+    let files: Vec<_> = files.map(|file| config.resolve(file)).collect();
+    let text = format!("{node:?} {proxy:?} {:?}", Seen::now(&files));
     Said(Sha256::digest(text).into())
 }
 

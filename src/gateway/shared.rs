@@ -12,7 +12,7 @@ use super::{
     authenticate::Callers,
     cors::Cors,
     farewell::Phase,
-    files::{read_callers, read_node, terms, too_many_labels},
+    files::{read_callers, read_node, read_proxy, terms, too_many_labels},
     labels::Labels,
     locks::Locks,
     metrics::Metrics,
@@ -91,12 +91,13 @@ impl Shared {
         let labels = labels
             .with(&value.nodes)
             .ok_or_else(|| too_many_labels(config))?;
+        let proxy = read_proxy(config)?;
         let nodes = value.nodes.iter();
-        let nodes = nodes.map(|node| read_node(config, node, &labels));
+        let nodes = nodes.map(|node| read_node(config, node, &labels, proxy.as_ref()));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
         nodes.iter().for_each(|node| node.load.skip_warm_up());
         let announced = terms(value, 1.0, None, 0);
-        let desk = |announce| Arc::new(Desk::new(announce, announced));
+        let desk = |announce| Arc::new(Desk::new(announce, announced, proxy));
         Ok(Shared {
             clock,
             metrics: Arc::new(Metrics::new(clock)),

@@ -27,6 +27,8 @@ mod layers;
 mod metrics;
 mod node;
 mod policy;
+mod protocols;
+mod proxies;
 mod reload;
 mod service;
 mod shutdown;
