@@ -46,10 +46,11 @@ use crate::{
 };
 
 mod counts;
+mod sockets;
 mod write_timeout;
 
-pub use self::counts::ConnectionCounts;
 use self::write_timeout::WriteTimeout;
+pub use self::{counts::ConnectionCounts, sockets::Sockets};
 
 /// Most bytes of one header list on HTTP/2; on HTTP/1.1 a head must fit `MAX_BUFFER_BYTES`.
 pub const MAX_HEAD_BYTES: u32 = 32 * 1024;

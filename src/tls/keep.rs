@@ -63,7 +63,7 @@ impl Keeper {
         every: Duration,
         vouch: impl Fn([u8; 32]) + Send + 'static,
     ) {
-        say(self.warning);
+        say(self.files.table, self.warning);
         let seen = self.seen.clone();
         let keeping = Keeping {
             keeper: self,
@@ -85,28 +85,29 @@ impl<V: Fn([u8; 32]) + Send + 'static> Keep for Keeping<V> {
 
     async fn take(&mut self) {
         let keeper = &mut self.keeper;
+        let table = keeper.files.table;
         let (source, clients) = (keeper.source.clone(), keeper.files.clients.clone());
         match spawn_blocking(move || source.serve(clients.as_ref())).await {
             Ok(Ok(ready)) => {
-                say(ready.warning(keeper.clock.now()));
+                say(table, ready.warning(keeper.clock.now()));
                 let spki_sha256 = hex::encode(ready.spki_sha256);
-                tracing::info!(spki_sha256, "tls in force: new connections get it");
+                tracing::info!(table, spki_sha256, "tls in force: new connections get it");
                 (self.vouch)(ready.spki_sha256);
                 keeper.in_force.send_replace(ready.config);
-                return reload::note("tls", Outcome::Taken);
+                return reload::note(table, Outcome::Taken);
             }
             Ok(Err(error)) => {
-                tracing::error!(%error, "tls not taken: the certificate before stays in force");
+                tracing::error!(table, %error, "tls not taken: the certificate before stays in force");
             }
-            Err(_) => tracing::error!("reading tls panicked: the one before stays in force"),
+            Err(_) => tracing::error!(table, "reading tls panicked: the one before stays in force"),
         }
-        reload::note("tls", Outcome::Refused);
+        reload::note(table, Outcome::Refused);
     }
 }
 
-fn say(warning: Option<&str>) {
+fn say(table: &str, warning: Option<&str>) {
     if let Some(warning) = warning {
-        tracing::warn!("tls.certificate_file: {warning}");
+        tracing::warn!("{table}.certificate_file: {warning}");
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and its helpers are as much test as its cases"
 )]
 
+mod admin;
 mod appraisals;
 mod attacks;
 mod cancellation;
