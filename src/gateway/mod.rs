@@ -309,10 +309,12 @@ impl Gateway {
         } = self;
         let stop = CancellationToken::new();
         let connections = Arc::<ConnectionCounts>::default();
+        let reconfigurer = prepared.keep(&shared);
+        let current = reconfigurer.current();
         let admin = admin.map(|admin| {
-            let (scraped, asked) = (Arc::clone(&shared), Arc::clone(&shared));
+            let asked = Arc::clone(&shared);
             let scrape = Scrape {
-                shared: scraped,
+                current: current.clone(),
                 connections: Arc::clone(&connections),
                 connection_limit: limits.connections,
                 archive,
@@ -330,8 +332,6 @@ impl Gateway {
             let keeping = keeper.run(beside.reload.asked(), beside.reload_every, |_| {});
             tasks.spawn(until(stop.clone(), keeping));
         }
-        let reconfigurer = prepared.keep(&shared);
-        let current = reconfigurer.current();
         let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
         let closing = CancellationToken::new();
@@ -430,7 +430,7 @@ impl Keepers {
 async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
-        () = probe::watch(&shared.nodes, &node, &shared.health) => {}
+        () = probe::watch(&shared.nodes, &node) => {}
         () = reconfigure::let_go(&node) => {}
         () = shared.halted.cancelled() => {}
     }

@@ -12,7 +12,7 @@ use super::{
     authenticate::Callers,
     cors::Cors,
     farewell::Phase,
-    files::{read_callers, read_node, terms, too_many_labels},
+    files::{read_callers, read_node, terms_of_announced, too_many_labels},
     labels::Labels,
     locks::Locks,
     metrics::Metrics,
@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     config::{
         ConfigError, Loaded,
-        gateway::{Auth, GatewayConfig, HealthConfig, millis},
+        gateway::{Auth, GatewayConfig, millis},
     },
     seal::Padding,
 };
@@ -40,7 +40,6 @@ pub(super) struct Shared {
     pub(super) nodes: Arc<Nodes>,
     /// Regions and tags of the configured ones.
     pub(super) labels: Arc<Labels>,
-    pub(super) health: HealthConfig,
     /// Where nodes announce themselves, if they may.
     pub(super) desk: Option<Arc<Desk>>,
     pub(super) locks: Arc<Locks>,
@@ -95,7 +94,7 @@ impl Shared {
         let nodes = nodes.map(|node| read_node(config, node, &labels));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
         nodes.iter().for_each(|node| node.load.skip_warm_up());
-        let announced = terms(value, 1.0, None, 0);
+        let announced = terms_of_announced(value);
         let desk = |announce| Arc::new(Desk::new(announce, announced));
         Ok(Shared {
             clock,
@@ -104,7 +103,6 @@ impl Shared {
             admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
             nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
             labels: Arc::new(labels),
-            health: value.health,
             desk: value.announce.clone().map(desk),
             locks: Arc::new(Locks::new(value.locks)),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
