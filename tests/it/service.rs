@@ -110,7 +110,8 @@ async fn a_socket_that_listens_already_is_taken_in_place_of_the_configured_addre
 fn passing_two(sockets: [OwnedFd; 2], names: &str) -> (Command, OwnedFd) {
     let [first, second] = sockets;
     rustix::io::fcntl_setfd(&second, rustix::io::FdFlags::empty()).unwrap();
-    let mut command = Command::new("sh");
+    // Not every sh knows descriptors of two digits.
+    let mut command = Command::new("bash");
     let number = second.as_raw_fd();
     let script = format!(
         "LISTEN_PID=$$; export LISTEN_PID; exec 8<&{number}; exec \"$@\" 3<&0 4<&8 </dev/null"
