@@ -10,6 +10,7 @@ use super::{
     admit::Admission,
     announce::Desk,
     authenticate::Callers,
+    body::Patience,
     cors::Cors,
     farewell::Phase,
     files::{read_callers, read_node, terms_of_announced, too_many_labels},
@@ -26,6 +27,7 @@ use crate::{
         ConfigError, Loaded,
         gateway::{Auth, GatewayConfig, millis},
     },
+    pace::LeastRate,
     seal::Padding,
 };
 
@@ -69,7 +71,7 @@ pub(super) struct Limits {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    pub(super) body: Duration,
+    pub(super) body: Patience,
     pub(super) connect: Duration,
     pub(super) attest: Duration,
     pub(super) first_byte: Duration,
@@ -130,7 +132,13 @@ pub(super) fn limits_of(config: &GatewayConfig) -> Limits {
 pub(super) fn timeouts_of(config: &GatewayConfig) -> Timeouts {
     let timeouts = &config.timeouts;
     Timeouts {
-        body: millis(timeouts.body_ms),
+        body: Patience {
+            within: millis(timeouts.body_ms),
+            rate: LeastRate {
+                bytes_per_s: config.limits.min_body_bytes_per_s,
+                behind: millis(timeouts.slow_body_ms),
+            },
+        },
         connect: millis(timeouts.connect_ms),
         attest: millis(timeouts.attest_ms),
         first_byte: millis(timeouts.first_byte_ms),

@@ -31,5 +31,6 @@ mod policy;
 mod reload;
 mod service;
 mod shutdown;
+mod slow;
 mod streams;
 mod tls;
