@@ -70,6 +70,15 @@ mod tests {
         Duration::from_secs(s)
     }
 
+    /// Its name, its least rate, what it sends after each rest, and when it is too slow.
+    type Case = (
+        &'static str,
+        LeastRate,
+        &'static [usize],
+        Duration,
+        Option<Duration>,
+    );
+
     /// After how long a body is too slow that sends `bytes` after each `rest`, or `None` if it is not
     /// within an hour.
     async fn ends(rate: LeastRate, bytes: &[usize], rest: Duration) -> Option<Duration> {
@@ -94,7 +103,7 @@ mod tests {
             bytes_per_s: 0,
             ..RATE
         };
-        let cases: [(&str, LeastRate, &[usize], Duration, Option<Duration>); 9] = [
+        let cases: [Case; 9] = [
             ("steady at the rate", RATE, &[1024], s(1), None),
             ("faster", RATE, &[1 << 20], s(1), None),
             ("in bursts at the rate", RATE, &[9 * 1024], s(9), None),
