@@ -322,8 +322,10 @@ async fn how_nodes_that_stay_are_asked_and_watched_changes_and_metrics_say_what_
 #[tokio::test]
 async fn a_refused_configuration_is_tried_again_until_its_files_are_there() {
     let setup = Setup::with("", "").await;
-    let config = setup.dir.path().join("gateway.toml");
-    let text = format!("reload_s = 1\n{}", fs::read_to_string(&config).unwrap());
+    let text = fs::read_to_string(setup.dir.path().join("gateway.toml")).unwrap();
+    let text = format!("reload_s = 1\n{text}");
+    // Not the file, nor the log, of the gateway that runs there.
+    let config = setup.dir.path().join("second.toml");
     fs::write(&config, &text).unwrap();
     let gateway = Process::start("gateway", &config).await;
     let keys = setup.dir.path().join("later.toml");
