@@ -81,7 +81,7 @@ fn check(path: &Path, syntax_only: bool) -> Result<Checked, Box<dyn std::error::
             let mut notes = Vec::new();
             if !syntax_only {
                 crate::gateway::check_files(&config).map_err(|error| named(&config, &error))?;
-                notes.extend(crate::gateway::warning(&config));
+                notes.extend(crate::gateway::warnings(&config));
                 notes.extend(of_policy(&input::policy(
                     &config.resolve(&config.value.policy),
                 )?));
@@ -94,7 +94,7 @@ fn check(path: &Path, syntax_only: bool) -> Result<Checked, Box<dyn std::error::
             let mut notes = Vec::new();
             if !syntax_only {
                 crate::node::check_files(&config)?;
-                notes.extend(crate::node::warning(&config));
+                notes.extend(crate::node::warnings(&config));
             }
             let is_software = matches!(config.value.evidence, EvidenceConfig::SoftwareRoot { .. });
             let note = format!("evidence.source: {SOFTWARE_ROOT}");

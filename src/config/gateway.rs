@@ -372,6 +372,9 @@ pub struct Limits {
     pub body_bytes: NonZeroU32,
     /// Bytes of all requests' bodies at once.
     pub bodies_bytes: NonZeroU32,
+    /// Bytes of a request's body that must come in each second, see `timeouts.slow_body_ms`; 0 for
+    /// none.
+    pub min_body_bytes_per_s: u32,
     /// Bytes of a reply that is given on whole.
     pub reply_bytes: NonZeroUsize,
     /// Idle connections of HTTP/1.1 kept to each node; with 0, each request to a node without TLS has a
@@ -388,6 +391,7 @@ impl Default for Limits {
             in_flight_per_node: NonZeroU32::MIN.saturating_add(2047),
             body_bytes: NonZeroU32::MIN.saturating_add((8 << 20) - 1),
             bodies_bytes: NonZeroU32::MIN.saturating_add((512 << 20) - 1),
+            min_body_bytes_per_s: 1024,
             reply_bytes: NonZeroUsize::MIN.saturating_add((64 << 20) - 1),
             idle_connections_per_node: 256,
         }
@@ -404,6 +408,8 @@ pub struct Timeouts {
     pub idle_connection_ms: NonZeroU64,
     /// For a request's body.
     pub body_ms: NonZeroU64,
+    /// That a request's body may fall behind `limits.min_body_bytes_per_s`.
+    pub slow_body_ms: NonZeroU64,
     /// For the caller to read what is written.
     pub write_ms: NonZeroU64,
     /// For a connection to a node.
@@ -431,6 +437,7 @@ impl Default for Timeouts {
             head_ms: in_ms(30),
             idle_connection_ms: in_ms(90),
             body_ms: in_ms(60),
+            slow_body_ms: in_ms(10),
             write_ms: in_ms(60),
             connect_ms: in_ms(5),
             attest_ms: in_ms(10),

@@ -55,7 +55,7 @@ pub(super) struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
 pub(super) struct Desk {
     pub(super) config: AnnounceConfig,
     /// How those that join take part.
-    terms: Terms,
+    terms: Mutex<Terms>,
     /// The proxy that leads to those that announce themselves from now on.
     proxy: Mutex<Option<Arc<Proxy>>>,
     resolver: Resolver,
@@ -101,7 +101,7 @@ impl Desk {
         let (orders, waiting) = mpsc::channel(MAX_AT_ONCE);
         Self {
             config,
-            terms,
+            terms: Mutex::new(terms),
             proxy: Mutex::new(proxy),
             resolver: Resolver::system(),
             turns: Semaphore::new(MAX_AT_ONCE),
@@ -181,7 +181,7 @@ impl Desk {
     /// [`Error::Announcement`], or [`Error::Draining`] where nobody looks any more.
     pub(super) async fn join(&self, url: NodeUrl, addresses: Vec<SocketAddr>) -> Result<(), Error> {
         let proxy = self.proxy().clone();
-        let node = Node::announced(url, addresses, self.terms).through(proxy.as_ref());
+        let node = Node::announced(url, addresses, self.terms()).through(proxy.as_ref());
         let node = Arc::new(node);
         let (verdict, said) = oneshot::channel();
         let order = Order { node, verdict };
@@ -198,6 +198,15 @@ impl Desk {
 
     fn proxy(&self) -> MutexGuard<'_, Option<Arc<Proxy>>> {
         self.proxy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn terms(&self) -> Terms {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that join from now on take part on these terms.
+    pub(super) fn set_terms(&self, terms: Terms) {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
     }
 
     /// What was handed in, for the one who looks into it.
@@ -242,6 +251,8 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
         nodes: &shared.nodes,
         node: &node,
     };
+    // They may have changed while it was appraised.
+    node.set_terms(desk.terms());
     tracing::info!(
         node = %node.url,
         node_id = &*verified.id,
@@ -255,7 +266,7 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
     let forget_after = Duration::from_secs(desk.config.forget_after_s.get().into());
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run_on(&verified) => {}
-        () = probe::watch(&shared.nodes, &node, &shared.health) => {}
+        () = probe::watch(&shared.nodes, &node) => {}
         () = forgotten(&node, forget_after) => {
             tracing::warn!(node = %node.url, "announced node forgotten: it is not verified any more");
         }

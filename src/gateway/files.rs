@@ -82,12 +82,7 @@ pub(super) fn read_node(
             .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
         None => Roots::Public,
     };
-    let value = &config.value;
-    let price = node.price.get().powf(value.selection.price_weight.get());
-    // Neither free nor out of reach, whatever was written.
-    let bias = (price / node.weight.get()).clamp(1e-6, 1e6);
-    let labels = labels.bits(node.region.as_ref(), &node.tags);
-    let terms = terms(value, bias, node.max_in_flight, labels);
+    let terms = terms_of(&config.value, node, labels);
     let shown = read_shown(config, node)?;
     let proxy = proxy.filter(|_| node.proxy);
     let node = Node::new(node.url.clone(), credential, roots, terms);
@@ -126,7 +121,21 @@ pub(super) fn too_many_labels(config: &Loaded<GatewayConfig>) -> ConfigError {
     config.invalid("node.tags", message)
 }
 
-pub(super) fn terms(
+/// How a node of the configuration takes part.
+pub(super) fn terms_of(config: &GatewayConfig, node: &NodeConfig, labels: &Labels) -> Terms {
+    let price = node.price.get().powf(config.selection.price_weight.get());
+    // Neither free nor out of reach, whatever was written.
+    let bias = (price / node.weight.get()).clamp(1e-6, 1e6);
+    let labels = labels.bits(node.region.as_ref(), &node.tags);
+    terms(config, bias, node.max_in_flight, labels)
+}
+
+/// The same of one that announces itself.
+pub(super) fn terms_of_announced(config: &GatewayConfig) -> Terms {
+    terms(config, 1.0, None, 0)
+}
+
+fn terms(
     config: &GatewayConfig,
     bias: f64,
     max_in_flight: Option<NonZeroU32>,

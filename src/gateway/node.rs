@@ -258,6 +258,12 @@ impl Node {
         }
     }
 
+    /// Takes part on other terms from now on; its labels are what it was made with.
+    pub(super) fn set_terms(&self, terms: Terms) {
+        self.load.set_share(terms.share);
+        self.health.set_config(terms.health);
+    }
+
     pub(super) fn is_announced(&self) -> bool {
         matches!(self.origin, Origin::Announced { .. })
     }
