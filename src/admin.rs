@@ -182,10 +182,7 @@ fn read_tls<T, const PORT: u16>(
         return Ok(None);
     };
     let files = of_admin(config, tls)?;
-    let keeper = Keeper::start(files.clone(), "localhost", clock);
-    keeper
-        .map(Some)
-        .map_err(|error| tls::named(config, &files, &error))
+    tls::read(config, files, "localhost", clock).map(Some)
 }
 
 /// Reads every file that the table names, as a start does, and opens no port.

@@ -246,6 +246,7 @@ where
             let open = self.counts.accept();
             tasks.spawn(async move {
                 tokio::select! {
+                    biased;
                     () = serve_one(&builders, accepted, service, limits) => {}
                     () = cut.cancelled() => {}
                 }
@@ -291,6 +292,9 @@ fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        // One gateway's connection carries many callers: that some leave at once ends nobody else's
+        // reply. What a peer can reset unseen is bounded by its streams.
+        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(MAX_BUFFER_BYTES)
@@ -342,6 +346,7 @@ where
     } = accepted;
     let beginning = Box::pin(Accepted::begin(stream, tls));
     let (protocol, stream) = tokio::select! {
+        biased;
         begun = timeout(limits.head_timeout, beginning) => match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(error)) => return tracing::debug!(%error, "before the first request"),
@@ -361,6 +366,7 @@ where
     let mut connection = std::pin::pin!(serving);
     let idle = activity.idle(&limits);
     let overdue = tokio::select! {
+        biased;
         result = connection.as_mut() => return ended(result),
         overdue = idle => Some(overdue),
         () = activity.until_leave(&leave) => None,
@@ -375,6 +381,7 @@ where
         }
     };
     tokio::select! {
+        biased;
         result = connection => ended(result),
         () = given_up => {}
     }
@@ -426,7 +433,7 @@ impl Activity {
     }
 
     /// Ends once the connection has been without a request for too long, or nothing of its replies
-    /// was taken though something waits. Where others go on, one that nobody reads may wait: who
+    /// was taken though something of each waits. Where others go on, one that nobody reads may wait: who
     /// shares a connection to us is not cut off because of a neighbour.
     async fn idle(&self, limits: &Limits) -> Overdue {
         loop {
@@ -472,6 +479,7 @@ impl Activity {
     async fn until_leave(&self, leave: &CancellationToken) {
         leave.cancelled().await;
         tokio::select! {
+            biased;
             () = self.begun.notified() => {}
             () = sleep_until(self.opened + CLOSE_GRACE) => {}
         }
@@ -494,13 +502,13 @@ impl Activity {
         since
     }
 
-    /// Since when the peer has left a reply untaken, if it has.
+    /// Since when the peer has left every reply untaken, if it has. While one is waited for, as a long
+    /// answer is, nothing shows that the peer is gone, and its neighbours are not cut off.
     fn untaken_since(&self) -> Option<Instant> {
         let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
         let since = untaken.iter().filter_map(Weak::upgrade);
-        let since = since.map(|since| since.load(Ordering::Relaxed));
-        let oldest = since.filter(|since| *since > 0).min()?;
-        Some(self.opened + Duration::from_millis(oldest))
+        let oldest = since.map(|since| since.load(Ordering::Relaxed)).min()?;
+        (oldest > 0).then(|| self.opened + Duration::from_millis(oldest))
     }
 }
 

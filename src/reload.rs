@@ -5,6 +5,7 @@
 //! what no look shows, as a disk that was away; each reason is said once.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -110,18 +111,32 @@ impl Asked {
 
 /// What lay in files, secret or not: nobody learns them from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen([u8; 32]);
+pub(crate) struct Seen(BTreeMap<PathBuf, [u8; 32]>);
 
 impl Seen {
     /// What lies in `files` now, the missing ones among them.
     pub(crate) fn now(files: &[PathBuf]) -> Self {
-        let mut seen = Sha256::new();
-        for file in files {
+        let digest = |file: &PathBuf| {
             let bytes = config::read_secret(file).ok();
-            seen.update([u8::from(bytes.is_some())]);
-            seen.update(Sha256::digest(bytes.as_ref().map_or(&[][..], |it| it)));
-        }
-        Self(seen.finalize().into())
+            let mut digest = Sha256::new();
+            digest.update([u8::from(bytes.is_some())]);
+            digest.update(bytes.as_ref().map_or(&[][..], |it| it));
+            (file.clone(), digest.finalize().into())
+        };
+        Self(files.iter().map(digest).collect())
+    }
+
+    /// The same of these files, as far as they were looked at; others are looked at now.
+    fn narrowed(self, files: &[PathBuf]) -> Self {
+        let (known, new): (Vec<_>, Vec<_>) = files
+            .iter()
+            .cloned()
+            .partition(|file| self.0.contains_key(file));
+        let mut seen = Self::now(&new);
+        let known = known.into_iter();
+        seen.0
+            .extend(known.filter_map(|file| Some((file.clone(), *self.0.get(&file)?))));
+        seen
     }
 }
 
@@ -152,12 +167,13 @@ pub(crate) async fn run(mut keep: impl Keep, mut seen: Seen, mut asked: Asked, e
     let mut refused: Option<String> = None;
     loop {
         let told = tokio::select! {
+            biased;
             () = asked.wait() => true,
             _ = ticks.tick() => false,
         };
         let files = keep.files();
         // Beside the runtime's threads: a disk may hang.
-        let Ok(now) = spawn_blocking(move || Seen::now(&files)).await else {
+        let Ok(mut now) = spawn_blocking(move || Seen::now(&files)).await else {
             continue;
         };
         let is_settled = before.as_ref() == Some(&now);
@@ -172,7 +188,12 @@ pub(crate) async fn run(mut keep: impl Keep, mut seen: Seen, mut asked: Asked, e
                 Some(_) => {}
             }
             refused = reason;
-            seen = now.clone();
+            // What is in force can name other files than what was there.
+            let (looked, files) = (now.clone(), keep.files());
+            if let Ok(narrowed) = spawn_blocking(move || looked.narrowed(&files)).await {
+                seen = narrowed.clone();
+                now = narrowed;
+            }
         }
         before = Some(now);
         if told {

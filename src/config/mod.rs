@@ -186,10 +186,9 @@ fn explained(text: &str, error: &toml::de::Error) -> Box<str> {
     let newlines = text.bytes().take(start).filter(|byte| *byte == b'\n');
     let line = text.lines().nth(newlines.count()).unwrap_or_default();
     let said = TomlError::of(text, error);
-    let has_password = line.contains("://") && line.contains('@');
-    if line.contains("sha256") || has_password {
+    if line.contains("sha256") || may_hold_a_password(line) {
         let key = line.split('=').next().unwrap_or_default().trim();
-        return said.showing(key).to_string().into();
+        return without_password(said.showing(key).to_string());
     }
     let is_list = error
         .message()
@@ -197,7 +196,24 @@ fn explained(text: &str, error: &toml::de::Error) -> Box<str> {
     if is_list && line.starts_with('[') {
         return format!("{said}: write [{}]", line.trim()).into();
     }
-    said.to_string().into()
+    without_password(said.to_string())
+}
+
+fn may_hold_a_password(text: &str) -> bool {
+    text.contains("://") && text.contains('@')
+}
+
+/// The parser's words, which quote the value, without it if it may hold a password.
+fn without_password(words: String) -> Box<str> {
+    let quoted = words.find('"').zip(words.rfind('"'));
+    match quoted.filter(|_| may_hold_a_password(&words)) {
+        Some((from, to)) => {
+            let (before, _) = words.split_at(from);
+            let (_, after) = words.split_at(to);
+            format!("{before}\"…{after}").into()
+        }
+        None => words.into(),
+    }
 }
 
 /// What the system says of a file, in words that tell what to do where that is plain.
@@ -251,7 +267,7 @@ pub fn parse<T: DeserializeOwned>(
         .try_into()
         .map_err(|e: toml::de::Error| ConfigError::Environment {
             variables,
-            message: in_words_of(&e.to_string()).into(),
+            message: without_password(in_words_of(&e.to_string())),
         })?;
     Ok(Loaded {
         value,

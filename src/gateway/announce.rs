@@ -265,6 +265,7 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
     let _ = verdict.send(Ok(()));
     let forget_after = Duration::from_secs(desk.config.forget_after_s.get().into());
     tokio::select! {
+        biased;
         () = Keeper::new(&attester, &shared.nodes, &node).run_on(&verified) => {}
         () = probe::watch(&shared.nodes, &node) => {}
         () = forgotten(&node, forget_after) => {

@@ -67,7 +67,8 @@ impl Shared {
         let mut tried: Vec<Arc<Node>> = Vec::new();
         let mut retries = Vec::new();
         let mut resealed = false;
-        let mut chosen = choose(&nodes, &tried).ok_or(Error::NoNodeAvailable)?;
+        let model = served.on_nodes();
+        let mut chosen = choose(&nodes, &tried, model).ok_or(Error::NoNodeAvailable)?;
         self.admission.tried();
         loop {
             record.tries = record.tries.saturating_add(1);
@@ -91,7 +92,7 @@ impl Shared {
                 request_id = %job.id, node = %chosen.node.url, cause = %failure, "try failed"
             );
             record.try_failed(&chosen.node, &failure);
-            take_note(&chosen.node, &failure);
+            take_note(&chosen.node, Some(model), &failure);
             let (next, is_last) = (failure.next(), record.tries > MAX_FURTHER_TRIES);
             if next == Next::Reseal && resealed {
                 chosen.node.health.bar(BAR);
@@ -107,7 +108,7 @@ impl Shared {
                 }
             }
             tried.push(Arc::clone(&chosen.node));
-            let another = choose(&nodes, &tried);
+            let another = choose(&nodes, &tried, model);
             let leave = another.and_then(|another| Some((another, self.admission.retry()?)));
             let Some((another, permit)) = leave else {
                 return Err(failure.into());
@@ -201,12 +202,12 @@ impl NodeFailure {
     }
 }
 
-/// Remembers for later requests what a failure says of the node.
-pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
-    let full = |retry_after_s: &Option<u32>| {
+/// Remembers for later requests what a failure says of the node, or of its engine for the model where that
+/// is known.
+pub(super) fn take_note(node: &Node, model: Option<&Arc<str>>, failure: &NodeFailure) {
+    let rest = |retry_after_s: &Option<u32>| {
         let asked = retry_after_s.map(|s| Duration::from_secs(s.into()));
-        let time = asked.map_or(AVOID_FULL, |asked| asked.clamp(AVOID_FULL, MAX_AVOID));
-        node.health.avoid(time);
+        asked.map_or(AVOID_FULL, |asked| asked.clamp(AVOID_FULL, MAX_AVOID))
     };
     if let Some(shown) = failure.shows() {
         node.note(shown);
@@ -214,6 +215,9 @@ pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
     let NodeFailure::Exchange(error) = failure else {
         return;
     };
+    if matches!(error, ExchangeError::Send(error) if error.wants_appraisal()) {
+        node.want_appraisal();
+    }
     match error {
         ExchangeError::Send(
             SendError::Connect(_) | SendError::ConnectTimeout | SendError::Proxy(_),
@@ -223,17 +227,18 @@ pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
         // No proof for this request, or one that is carried only, but a hint for the next ones.
         ExchangeError::OhttpKey {
             not_executed: false,
-        }
-        | ExchangeError::Send(SendError::OtherCertificate) => node.want_appraisal(),
-        ExchangeError::Outside { retry_after_s, .. } => full(retry_after_s),
+        } => node.want_appraisal(),
+        ExchangeError::Outside { retry_after_s, .. } => node.health.avoid(rest(retry_after_s)),
         ExchangeError::Problem {
             problem,
             retry_after_s,
         } => match problem {
             Problem::Date | Problem::Credential => node.health.bar(BAR),
-            Problem::Overloaded | Problem::Draining | Problem::EngineUnreachable => {
-                full(retry_after_s);
-            }
+            Problem::Draining => node.health.avoid(rest(retry_after_s)),
+            Problem::Overloaded | Problem::EngineUnreachable => match model {
+                Some(model) => node.health.avoid_for(model, rest(retry_after_s)),
+                None => node.health.avoid(rest(retry_after_s)),
+            },
             _ => {}
         },
         _ => {}

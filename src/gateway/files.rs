@@ -1,6 +1,6 @@
 //! What the files hold that a configuration names.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use super::{
     archive::{self, Archive},
@@ -68,25 +68,40 @@ pub(super) fn read_node(
     labels: &Labels,
     proxy: Option<&Arc<Proxy>>,
 ) -> Result<Arc<Node>, ConfigError> {
-    let credential = match &node.credential_file {
-        Some(file) => {
-            let text = config::read_secret(&config.resolve(file))?;
-            let text = std::str::from_utf8(&text).unwrap_or_default();
-            let read = Credential::from_file_text(text);
-            Some(read.map_err(|e| config.invalid("node.credential_file", e.to_string()))?)
-        }
-        None => None,
-    };
-    let roots = match &node.ca_file {
-        Some(file) => Roots::from_pem_file(&config.resolve(file))
-            .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
-        None => Roots::Public,
-    };
+    let key = "node.credential_file";
+    let credential = node.credential_file.as_ref();
+    let credential = read_credential(config, credential, key, Credential::from_file_text)?;
+    let roots = read_roots(config, node.ca_file.as_ref(), "node.ca_file")?;
     let terms = terms_of(&config.value, node, labels);
     let shown = read_shown(config, node)?;
     let proxy = proxy.filter(|_| node.proxy);
     let node = Node::new(node.url.clone(), credential, roots, terms);
     Ok(Arc::new(node.showing(shown).through(proxy)))
+}
+
+fn read_credential<E: std::fmt::Display>(
+    config: &Loaded<GatewayConfig>,
+    file: Option<&PathBuf>,
+    key: &'static str,
+    of_text: impl FnOnce(&str) -> Result<Credential, E>,
+) -> Result<Option<Credential>, ConfigError> {
+    let Some(file) = file else { return Ok(None) };
+    let text = config::read_secret(&config.resolve(file))?;
+    let text = std::str::from_utf8(&text).unwrap_or_default();
+    let read = of_text(text).map_err(|error| config.invalid(key, error.to_string()));
+    read.map(Some)
+}
+
+fn read_roots(
+    config: &Loaded<GatewayConfig>,
+    file: Option<&PathBuf>,
+    key: &'static str,
+) -> Result<Roots, ConfigError> {
+    let Some(file) = file else {
+        return Ok(Roots::Public);
+    };
+    let read = Roots::from_pem_file(&config.resolve(file));
+    read.map_err(|error| config.invalid(key, error.to_string()))
 }
 
 pub(super) fn read_proxy(
@@ -95,20 +110,10 @@ pub(super) fn read_proxy(
     let Some(proxy) = &config.value.proxy else {
         return Ok(None);
     };
-    let credential = match &proxy.credential_file {
-        Some(file) => {
-            let text = config::read_secret(&config.resolve(file))?;
-            let text = std::str::from_utf8(&text).unwrap_or_default();
-            let read = Credential::basic_from_file_text(text);
-            Some(read.map_err(|e| config.invalid("proxy.credential_file", e.to_string()))?)
-        }
-        None => None,
-    };
-    let roots = match &proxy.ca_file {
-        Some(file) => Roots::from_pem_file(&config.resolve(file))
-            .map_err(|e| config.invalid("proxy.ca_file", e.to_string()))?,
-        None => Roots::Public,
-    };
+    let key = "proxy.credential_file";
+    let credential = proxy.credential_file.as_ref();
+    let credential = read_credential(config, credential, key, Credential::basic_from_file_text)?;
+    let roots = read_roots(config, proxy.ca_file.as_ref(), "proxy.ca_file")?;
     let proxy = Proxy::new(proxy, &roots, credential);
     let proxy = proxy.map_err(|e| config.invalid("proxy.url", e.to_string()))?;
     Ok(Some(Arc::new(proxy)))
@@ -175,8 +180,5 @@ pub(super) fn keep_tls(
         return Ok(None);
     };
     let files = config::tls::of_gateway(config, tls)?;
-    let keeper = tls::Keeper::start(files.clone(), "localhost", clock);
-    keeper
-        .map(Some)
-        .map_err(|error| tls::named(config, &files, &error))
+    tls::read(config, files, "localhost", clock).map(Some)
 }

@@ -2,12 +2,12 @@
 //!
 //! A node that fails again and again is put out for a while, which doubles each time; a probe that
 //! passes lets one request try it, and one that succeeds brings it back. What a node says of itself
-//! counts at once: one that asks to be left alone is avoided, and one that nothing can come of is
-//! barred. That no more than half of a model's nodes are put out is seen to where they all are known
+//! counts at once: one that asks to be left alone is avoided, for one model or for all, and one that
+//! nothing can come of is barred. That no more than half of a model's nodes are put out is seen to where they all are known
 //! ([`super::nodes::Nodes`]).
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -24,6 +24,8 @@ const PARTS: usize = 6;
 const FAILED_PROBES: u32 = 3;
 /// What breaks within this time is one failure, however many requests it takes along.
 const LOST_TOGETHER: Duration = Duration::from_millis(200);
+/// Models of one node that are remembered as full; where there are more, the node is.
+const MAX_FULL: usize = 32;
 /// Rest after a node was to be put out and could not.
 const NOT_OUT_REST: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,8 @@ struct State {
     phase: Phase,
     barred_until: Option<Instant>,
     avoided_until: Option<Instant>,
+    /// Models whose engine takes no more for now.
+    full: Vec<(Arc<str>, Instant)>,
     failures_in_row: u32,
     failed_probes: u32,
     window: Window,
@@ -93,6 +97,7 @@ impl Health {
                 phase: Phase::In,
                 barred_until: None,
                 avoided_until: None,
+                full: Vec::new(),
                 failures_in_row: 0,
                 failed_probes: 0,
                 window: Window::new(seconds(config.window_s), now),
@@ -122,10 +127,40 @@ impl Health {
         self.lock().standing(Instant::now())
     }
 
+    /// The same, for requests of one model.
+    pub(super) fn standing_for(&self, model: &str) -> Standing {
+        let now = Instant::now();
+        let state = self.lock();
+        let mut full = state.full.iter();
+        match state.standing(now) {
+            Standing::Good | Standing::OnTrial
+                if full.any(|(it, until)| **it == *model && now < *until) =>
+            {
+                Standing::Avoided
+            }
+            standing => standing,
+        }
+    }
+
     /// Prefers other nodes for a while.
     pub(super) fn avoid(&self, time: Duration) {
         let mut state = self.lock();
         state.avoided_until = state.avoided_until.max(Instant::now().checked_add(time));
+    }
+
+    /// Prefers other nodes for one model for a while: its engine is full, and those of others are not.
+    pub(super) fn avoid_for(&self, model: &Arc<str>, time: Duration) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.full.retain(|(_, until)| now < *until);
+        let until = now.checked_add(time).unwrap_or(now);
+        if let Some((_, known)) = state.full.iter_mut().find(|(it, _)| it == model) {
+            *known = until.max(*known);
+        } else if state.full.len() < MAX_FULL {
+            state.full.push((Arc::clone(model), until));
+        } else {
+            state.avoided_until = state.avoided_until.max(Some(until));
+        }
     }
 
     /// Gives the node no request for a while.
@@ -139,6 +174,7 @@ impl Health {
         let mut state = self.lock();
         state.barred_until = None;
         state.avoided_until = None;
+        state.full.clear();
         state.failures_in_row = 0;
         state.failed_probes = 0;
         state.times_out = 0;

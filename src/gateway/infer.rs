@@ -95,6 +95,7 @@ impl Shared {
         };
         let asking = self.ask(&job, &served, wish, record);
         let answer = tokio::select! {
+            biased;
             answer = timeout(self.timeouts.total_first_byte, asking) => {
                 answer.map_err(|_| NodeFailure::from(ExchangeError::FirstByteTimeout))??
             }

@@ -137,6 +137,7 @@ impl Locks {
                 continue;
             };
             tokio::select! {
+                biased;
                 () = sleep_until(next) => {}
                 () = self.sooner.notified() => {}
             }

@@ -404,6 +404,7 @@ impl Beside {
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
+        biased;
         () = work => {}
         () = stop.cancelled() => {}
     }
@@ -429,6 +430,7 @@ impl Keepers {
 /// more and its last request has ended.
 async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
     tokio::select! {
+        biased;
         () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
         () = probe::watch(&shared.nodes, &node) => {}
         () = reconfigure::let_go(&node) => {}
@@ -463,6 +465,7 @@ async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }

@@ -79,6 +79,13 @@ pub(super) struct Served {
     pub(super) nodes: Candidates,
 }
 
+impl Served {
+    /// The name that nodes have for it.
+    pub(super) fn on_nodes(&self) -> &Arc<str> {
+        self.node_name.as_ref().unwrap_or(&self.name)
+    }
+}
+
 impl Nodes {
     pub(super) fn new(all: Vec<Arc<Node>>, aliases: BTreeMap<String, String>) -> Self {
         Self {

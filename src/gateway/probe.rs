@@ -40,6 +40,7 @@ pub(super) async fn watch(nodes: &Nodes, node: &Arc<Node>) {
     let mut next = after(seconds(node.health.config().probe_s));
     loop {
         tokio::select! {
+            biased;
             () = node.failing.notified() => nodes.put_out(node),
             () = sleep_until(next) => {
                 let config = node.health.config();

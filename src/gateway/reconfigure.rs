@@ -32,8 +32,10 @@ use crate::{
     sealer::Proxy,
 };
 
-/// Between two looks whether a node that goes has requests.
+/// Between two looks whether a node that goes has requests, or another in its place.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a node whose table or files changed serves as it was until it is verified as it is now.
+const REPLACED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Keeps the configuration as its files are.
 #[derive(Debug)]
@@ -216,7 +218,6 @@ impl Reconfigurer {
         next.shared.nodes.rename(next.config.models);
         next.shared.nodes.add(&next.new);
         next.new.iter().for_each(|node| keepers.keep(node));
-        let patience = next.shared.timeouts.attest;
         self.current.send_replace(Arc::new(next.shared));
         (self.files, self.nodes) = (std::mem::take(&mut self.tried), next.nodes);
         for Named { node, .. } in gone {
@@ -227,12 +228,42 @@ impl Reconfigurer {
             keepers.tasks.spawn(async move {
                 // Another in its place, say with another credential, serves first.
                 if let Some(new) = replaced_by {
-                    let _ = timeout(patience, new.until_verified()).await;
+                    replaced(&shared, &node, &new).await;
                 }
                 shared.nodes.leave(&node);
                 node.gone.cancel();
             });
         }
+    }
+}
+
+/// Waits until another node serves at the same address, or there is none to wait for.
+async fn replaced(shared: &Shared, node: &Arc<Node>, by: &Node) {
+    let another = |it: &&Arc<Node>| {
+        let same = it.url == node.url && it.labels == node.labels;
+        same && !Arc::ptr_eq(it, node)
+    };
+    let waiting = async {
+        loop {
+            tokio::select! {
+                biased;
+                _ = by.until_verified() => return,
+                () = sleep(LOOK) => {
+                    // The configuration may have changed once more.
+                    let all = shared.nodes.all();
+                    let mut others = all.iter().filter(another).peekable();
+                    if others.peek().is_none() || others.any(|it| it.verified().is_some()) {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    if timeout(REPLACED_WITHIN, waiting).await.is_err() {
+        tracing::warn!(
+            node = %node.url,
+            "not verified as it is configured now: what it was before is given up"
+        );
     }
 }
 
@@ -353,10 +384,13 @@ fn files_of(node: &NodeConfig) -> impl Iterator<Item = &PathBuf> {
 
 fn said(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Said {
     // Another proxy is another way to the node, and so is another credential with it.
-    let proxy = config.value.proxy.as_ref().filter(|_| node.proxy);
+    let proxy = config.value.proxy.as_ref();
+    let proxy = proxy.filter(|it| node.proxy && !it.passes_by(&node.url, None));
     let of_proxy = proxy.into_iter().flat_map(ProxyConfig::files);
     let files = files_of(node).chain(of_proxy);
     let files: Vec<_> = files.map(|file| config.resolve(file)).collect();
+    // Which others it passes by is their own matter.
+    let proxy = proxy.map(|it| (&it.url, &it.ca_file, &it.credential_file));
     let text = format!("{node:?} {proxy:?} {:?}", Seen::now(&files));
     Said(Sha256::digest(text).into())
 }

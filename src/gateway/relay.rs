@@ -96,7 +96,7 @@ impl Shared {
         if works && is_work {
             node.note(Shown::Success);
         }
-        checked.inspect_err(|failure| take_note(node, failure))
+        checked.inspect_err(|failure| take_note(node, None, failure))
     }
 
     /// Gives a node's reply on.
@@ -155,7 +155,7 @@ fn checked(node: &Node, response: Response<NodeBody>) -> Result<Response<NodeBod
         if refuses_gateway {
             return Err(refusal);
         }
-        take_note(node, &refusal);
+        take_note(node, None, &refusal);
     }
     Ok(response)
 }

@@ -63,11 +63,11 @@ impl Candidates {
     }
 }
 
-/// A place with one of `nodes` that is not in `tried`.
-pub(super) fn choose(nodes: &[Arc<Node>], tried: &[Arc<Node>]) -> Option<Chosen> {
+/// A place with one of `nodes`, which serve `model`, that is not in `tried`.
+pub(super) fn choose(nodes: &[Arc<Node>], tried: &[Arc<Node>], model: &str) -> Option<Chosen> {
     let may = |node: &Arc<Node>| !tried.iter().any(|it| Arc::ptr_eq(it, node));
     let drawn = draw(nodes.len()).map(|place| nodes.get(place?).filter(|node| may(node)));
-    let standing = drawn.map(|node| Some((node?, node?.standing())));
+    let standing = drawn.map(|node| Some((node?, node?.health.standing_for(model))));
     let better = match standing {
         // It is to be tried by somebody.
         [Some((one, Standing::OnTrial)), _] | [_, Some((one, Standing::OnTrial))] => Some(one),
@@ -80,7 +80,7 @@ pub(super) fn choose(nodes: &[Arc<Node>], tried: &[Arc<Node>]) -> Option<Chosen>
     };
     better
         .and_then(Chosen::in_turn)
-        .or_else(|| first_of_many(nodes, may))
+        .or_else(|| first_of_many(nodes, model, may))
 }
 
 /// Two different places, if there are two.
@@ -98,12 +98,16 @@ fn draw(count: usize) -> [Option<usize>; 2] {
 
 /// The first that may be asked from some place on; one that is better left alone only where there is
 /// no other.
-fn first_of_many(nodes: &[Arc<Node>], may: impl Fn(&Arc<Node>) -> bool) -> Option<Chosen> {
+fn first_of_many(
+    nodes: &[Arc<Node>],
+    model: &str,
+    may: impl Fn(&Arc<Node>) -> bool,
+) -> Option<Chosen> {
     let start = draw(nodes.len()).first().copied().flatten()?;
     let from_there = nodes.iter().cycle().skip(start).take(nodes.len());
     let (mut avoided, mut out) = (None, None);
     for node in from_there.take(MAX_PROBES).filter(|node| may(node)) {
-        match node.standing() {
+        match node.health.standing_for(model) {
             Standing::Good | Standing::OnTrial => {
                 if let Some(chosen) = Chosen::in_turn(node) {
                     return Some(chosen);
@@ -123,6 +127,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// The model that is asked for.
+    const M: &str = "m";
     use crate::{
         config::gateway::HealthConfig,
         gateway::{health::Shown, load::Share, node::Terms},
@@ -146,10 +153,10 @@ mod tests {
         let nodes = nodes(2, Terms::default());
         let busy = Chosen::new(&nodes[0]);
         for _ in 0..64 {
-            assert_eq!(place(&nodes, choose(&nodes, &[])), Some(1));
+            assert_eq!(place(&nodes, choose(&nodes, &[], M)), Some(1));
         }
-        assert_eq!(place(&nodes, choose(&nodes, &nodes[1..])), Some(0));
-        assert!(choose(&nodes, &nodes).is_none());
+        assert_eq!(place(&nodes, choose(&nodes, &nodes[1..], M)), Some(0));
+        assert!(choose(&nodes, &nodes, M).is_none());
         drop(busy);
         assert_eq!(nodes.iter().map(|node| node.in_flight()).sum::<u32>(), 0);
     }
@@ -157,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn nodes_share_by_what_they_hold() {
         let nodes = nodes(8, Terms::default());
-        let held: Vec<_> = (0..800).map(|_| choose(&nodes, &[]).unwrap()).collect();
+        let held: Vec<_> = (0..800).map(|_| choose(&nodes, &[], M).unwrap()).collect();
         let (least, most) = (
             nodes.iter().map(|node| node.in_flight()).min().unwrap(),
             nodes.iter().map(|node| node.in_flight()).max().unwrap(),
@@ -169,7 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_to_leave_alone_comes_last_and_a_barred_one_never() {
         let nodes = nodes(4, Terms::default());
-        let chosen = |tried: &[Arc<Node>]| place(&nodes, choose(&nodes, tried));
+        let chosen = |tried: &[Arc<Node>]| place(&nodes, choose(&nodes, tried, M));
         nodes[0].health.avoid(Duration::from_secs(1));
         nodes[1].health.bar(Duration::from_secs(2));
         nodes[3].health.put_out();
@@ -200,12 +207,12 @@ mod tests {
             ..Terms::default()
         };
         let nodes = [nodes(1, Terms::default()), nodes(1, dear)].concat();
-        let held: Vec<_> = (0..10).map(|_| choose(&nodes, &[]).unwrap()).collect();
+        let held: Vec<_> = (0..10).map(|_| choose(&nodes, &[], M).unwrap()).collect();
         let counts = [nodes[0].in_flight(), nodes[1].in_flight()];
         assert!(counts == [8, 2] || counts == [7, 3], "{counts:?}");
-        let more: Vec<_> = (0..100).map(|_| choose(&nodes, &[]).unwrap()).collect();
+        let more: Vec<_> = (0..100).map(|_| choose(&nodes, &[], M).unwrap()).collect();
         assert_eq!(nodes[1].in_flight(), 3);
-        assert!(choose(&nodes[1..], &[]).is_none(), "it is full");
+        assert!(choose(&nodes[1..], &[], M).is_none(), "it is full");
         drop((held, more));
     }
 
@@ -215,10 +222,10 @@ mod tests {
         let out = nodes[0].health.put_out();
         tokio::time::advance(out).await;
         assert!(!nodes[0].health.probed(true));
-        let mut trial = choose(&nodes, &[]).unwrap();
+        let mut trial = choose(&nodes, &[], M).unwrap();
         assert!(Arc::ptr_eq(&trial.node, &nodes[0]), "at once");
         for _ in 0..16 {
-            assert_eq!(place(&nodes, choose(&nodes, &[])), Some(1));
+            assert_eq!(place(&nodes, choose(&nodes, &[], M)), Some(1));
         }
         trial.began();
         assert_eq!(nodes[0].standing(), Standing::Good);
@@ -227,12 +234,38 @@ mod tests {
         let out = nodes[0].health.put_out();
         tokio::time::advance(out).await;
         nodes[0].health.probed(true);
-        drop(choose(&nodes, &[]));
+        drop(choose(&nodes, &[], M));
         assert_eq!(nodes[0].standing(), Standing::OnTrial, "it showed nothing");
-        let trial = choose(&nodes, &[]);
+        let trial = choose(&nodes, &[], M);
         nodes[0].note(Shown::Failure);
         drop(trial);
         assert_eq!(nodes[0].standing(), Standing::Out);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_engine_keeps_its_own_model_away_alone() {
+        let nodes = nodes(2, Terms::default());
+        let chosen = |model: &str| place(&nodes, choose(&nodes, &[], model));
+        nodes[0]
+            .health
+            .avoid_for(&"m".into(), Duration::from_secs(2));
+        nodes[0]
+            .health
+            .avoid_for(&"m".into(), Duration::from_secs(1));
+        let busy: Vec<_> = (0..8).map(|_| Chosen::new(&nodes[1])).collect();
+        for _ in 0..32 {
+            assert_eq!((chosen("m"), chosen("other")), (Some(1), Some(0)));
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(chosen("m"), Some(0), "it may have room again");
+        drop(busy);
+        for model in 0..100 {
+            let model = format!("m{model}").into();
+            nodes[0].health.avoid_for(&model, Duration::from_secs(1));
+        }
+        assert_eq!(nodes[0].standing(), Standing::Avoided, "so many are all");
+        nodes[0].health.begin_anew();
+        assert_eq!(nodes[0].health.standing_for("m0"), Standing::Good);
     }
 
     #[tokio::test]

@@ -122,16 +122,21 @@ async fn a_peer_that_leaves_one_reply_unread_is_closed() {
         ..LIMITS
     };
     let cases = [
-        (1, false, false),
-        (usize::MAX, false, true),
+        (1, None, false),
+        (usize::MAX, None, true),
         // A neighbour that is read shows that the peer is there.
-        (usize::MAX, true, false),
+        (usize::MAX, Some("/read"), false),
+        // One that waits for its answer is not cut off with it.
+        (usize::MAX, Some("/wait"), false),
     ];
-    for (frames, reads_another, closes) in cases {
+    for (frames, neighbour, closes) in cases {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = service_fn(move |_: Request<Incoming>| {
-            std::future::ready(Ok::<_, Infallible>(Response::new(Frames(frames))))
+        let service = service_fn(move |request: Request<Incoming>| async move {
+            if request.uri().path() == "/wait" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Frames(frames)))
         });
         let server = serve_connections(listener, service, patient, CancellationToken::new());
         tokio::spawn(server);
@@ -143,19 +148,88 @@ async fn a_peer_that_leaves_one_reply_unread_is_closed() {
                 .await
                 .unwrap();
         let connection = tokio::spawn(connection);
-        let request = || {
-            let request = Request::get(format!("http://{address}/"));
+        let request = |path: &str| {
+            let request = Request::get(format!("http://{address}{path}"));
             request.body(Full::<Bytes>::default()).unwrap()
         };
-        let _unread = sender.send_request(request()).await.unwrap();
-        if reads_another {
-            let mut another = sender.send_request(request()).await.unwrap();
-            tokio::spawn(async move { while another.frame().await.is_some() {} });
-        }
+        let _unread = sender.send_request(request("/")).await.unwrap();
+        let another = neighbour.map(|path| sender.send_request(request(path)));
+        let _another = another.map(|another| {
+            tokio::spawn(async move {
+                let mut another = another.await.unwrap();
+                while another.frame().await.is_some() {}
+            })
+        });
         let patience = Duration::from_secs(if closes { 5 } else { 1 });
         let closed = timeout(patience, connection).await.is_ok();
-        assert_eq!(closed, closes, "{frames} {reads_another}");
+        assert_eq!(closed, closes, "{frames} {neighbour:?}");
     }
+}
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
+    [&head[..], payload].concat()
+}
+
+/// What arrives until a stream has begun to be answered; its end, if the connection ends before.
+async fn answered(peer: &mut TcpStream, stream: u8) -> bool {
+    loop {
+        let mut head = [0; 9];
+        if peer.read_exact(&mut head).await.is_err() {
+            return false;
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        peer.read_exact(&mut payload).await.unwrap();
+        if (head[3], head[8]) == (HEADERS, stream) {
+            return true;
+        }
+    }
+}
+
+const HEADERS: u8 = 1;
+
+#[tokio::test]
+async fn callers_who_leave_together_end_nobody_elses_reply() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let service = service_fn(move |_: Request<Incoming>| {
+        let mut gone = gone.clone();
+        async move {
+            let _ = gone.wait_for(|go| *go).await;
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
+        }
+    });
+    let patient = Limits {
+        head_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(60),
+        ..LIMITS
+    };
+    tokio::spawn(serve_connections(
+        listener,
+        service,
+        patient,
+        CancellationToken::new(),
+    ));
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    // `GET http://a/` by HPACK's static table; the end of the head and of the stream.
+    let request = [0x82, 0x86, 0x84, 0x41, 1, b'a'];
+    let mut begins = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    begins.extend(frame(4, 0, 0, &[]));
+    begins.extend(frame(HEADERS, 5, 1, &request));
+    // All in one write: they are reset before anybody has taken them in.
+    for stream in (3..203).step_by(2) {
+        begins.extend(frame(HEADERS, 5, stream, &request));
+        begins.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
+    }
+    peer.write_all(&begins).await.unwrap();
+    go.send_replace(true);
+    let answered = timeout(Duration::from_secs(10), answered(&mut peer, 1));
+    assert!(answered.await.unwrap());
 }
 
 #[tokio::test]

@@ -300,6 +300,7 @@ impl Node {
             stop.cancel();
         };
         tokio::select! {
+            biased;
             _ = join(served, drained) => {}
             () = upkeep(&state) => {}
             () = watch::watch(&state.models) => {}
@@ -329,10 +330,7 @@ fn read_tls(config: &Loaded<NodeConfig>, clock: Clock) -> Result<Option<tls::Kee
         return Ok(None);
     };
     let files = config::tls::of_node(config, tls)?;
-    let keeper = tls::Keeper::start(files.clone(), config.value.node_id.as_str(), clock);
-    keeper
-        .map(Some)
-        .map_err(|error| tls::named(config, &files, &error))
+    tls::read(config, files, config.value.node_id.as_str(), clock).map(Some)
 }
 
 /// What has to be known of files that [`check_files`] found nothing wrong with.

@@ -5,6 +5,8 @@
 //! nobody reads holds up no other, and holds no more than its own.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -30,7 +32,7 @@ use super::{
 };
 
 /// Most requests at once on one connection: as many as servers usually take, if not fewer.
-const MAX_STREAMS: usize = 100;
+pub(super) const MAX_STREAMS: usize = 100;
 /// Bytes that a node may send ahead for one reply, and for all on a connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
@@ -55,6 +57,8 @@ pub(super) struct Multiplexed {
 #[derive(Clone, Debug)]
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// Requests at once that the other end takes, as far as it has said so.
+    most: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
     /// When the last of its requests ended.
     idle_since: Arc<Mutex<Instant>>,
@@ -145,13 +149,25 @@ impl Connection {
             .max_local_error_reset_streams(None)
             .handshake(io)
             .await?;
+        let most = Arc::new(AtomicUsize::new(MAX_STREAMS));
+        let seen = Arc::clone(&most);
         tokio::spawn(async move {
-            if let Err(error) = driver.await {
+            let mut driver = pin!(driver);
+            // It is driven on with each request, too.
+            let driving = poll_fn(|cx| {
+                let polled = driver.as_mut().poll(cx);
+                if polled.is_pending() {
+                    seen.store(driver.current_max_send_streams(), Ordering::Relaxed);
+                }
+                polled
+            });
+            if let Err(error) = driving.await {
                 tracing::debug!(%error, "connection to a node ended");
             }
         });
         Ok(Self {
             sender,
+            most,
             requests: Arc::default(),
             idle_since: Arc::new(Mutex::new(Instant::now())),
         })
@@ -166,8 +182,10 @@ impl Connection {
     }
 
     fn place(&self, reused: bool) -> Option<Place> {
-        // More could wait within the connection, where nobody sees to them.
-        let one_more = |now: usize| (now < MAX_STREAMS).then_some(now.saturating_add(1));
+        // More could wait within the connection, where nobody sees to them; so could those that the
+        // other end does not take at once.
+        let most = MAX_STREAMS.min(self.most.load(Ordering::Relaxed));
+        let one_more = |now: usize| (now < most).then_some(now.saturating_add(1));
         let order = Ordering::Relaxed;
         self.requests.fetch_update(order, order, one_more).ok()?;
         Some(Place {
@@ -271,6 +289,27 @@ mod tests {
         assert_eq!(all.lock().len(), 0);
     }
 
+    #[tokio::test]
+    async fn what_the_other_end_does_not_take_at_once_does_not_wait_in_the_connection() {
+        let all = Multiplexed::default();
+        let (near, far) = duplex(64 * 1024);
+        let mut builder = h2::server::Builder::new();
+        let serving = builder.max_concurrent_streams(3).handshake::<_, Bytes>(far);
+        let (place, server) = tokio::join!(all.open(TokioIo::new(near)), serving);
+        let (mut place, mut server) = (place.unwrap(), server.unwrap());
+        tokio::spawn(async move {
+            while let Some(asked) = server.accept().await {
+                let (_, mut respond) = asked.unwrap();
+                respond.send_response(Response::new(()), true).unwrap();
+            }
+        });
+        for _ in 0..2 {
+            place.send(request()).await.unwrap();
+        }
+        let more: Vec<_> = std::iter::from_fn(|| all.place()).collect();
+        assert_eq!(more.len(), 2, "beside the one that is there");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_end_that_is_gone_without_a_word_is_found() {
         let all = Multiplexed::default();
@@ -328,7 +367,7 @@ mod tests {
             let (_, mut first) = server.accept().await.unwrap().unwrap();
             let mut body = first.send_response(head(), false).unwrap();
             tokio::spawn(async move {
-                let reason = std::future::poll_fn(|cx| body.poll_reset(cx)).await;
+                let reason = poll_fn(|cx| body.poll_reset(cx)).await;
                 reset.send(reason.unwrap()).unwrap();
             });
             let (_, mut second) = server.accept().await.unwrap().unwrap();

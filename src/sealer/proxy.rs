@@ -10,6 +10,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,7 +23,10 @@ use http_body_util::Empty;
 use hyper::{client::conn::http1, upgrade};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
@@ -211,6 +215,8 @@ pub(super) struct Dial {
 pub(super) struct Through {
     pub(super) proxy: Arc<Proxy>,
     pub(super) addresses: Option<Arc<[SocketAddr]>>,
+    /// For all of them.
+    pub(super) patience: Duration,
 }
 
 impl Through {
@@ -223,10 +229,20 @@ impl Through {
             return self.proxy.open(straight, &authority(node)).await;
         };
         let mut failed = None;
+        // One that the proxy does not reach leaves time for the others.
+        let share = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for address in addresses {
-            match self.proxy.open(straight, &address.to_string()).await {
-                Err(error @ ProxyError::Refused { .. }) => failed = Some(error),
-                opened => return opened,
+            let address = address.to_string();
+            let opening = self.proxy.open(straight, &address);
+            match timeout(self.patience / share, opening).await {
+                Ok(Err(error @ ProxyError::Refused { .. })) => failed = Some(error),
+                Ok(opened) => return opened,
+                Err(slow) => {
+                    failed = Some(ProxyError::Connect {
+                        proxy: self.proxy.name(),
+                        source: format!("{address}: {slow}").into(),
+                    });
+                }
             }
         }
         // A node with addresses has one at least; without, its name would be one that nobody checked.

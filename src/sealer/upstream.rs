@@ -7,7 +7,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -31,7 +34,7 @@ use tower_service::Service as _;
 
 use super::{
     dial::{Dialer, Route},
-    multiplexed::{Multiplexed, Place},
+    multiplexed::{MAX_STREAMS, Multiplexed, Place},
     prior::{NotHttp2, Protocol, Spoken},
     proxy::{Dial, ProxyError, Through},
     tls::is_other_key,
@@ -91,18 +94,59 @@ pub(crate) struct Channel {
     max_idle: usize,
     /// What is spoken without TLS; HTTP/1.1 if nobody is to find out.
     spoken: Option<Arc<Spoken>>,
-    /// Held by whoever opens a connection that others can share.
-    opening: tokio::sync::Mutex<()>,
+    opening: Opening,
     /// Connections that carry one request at a time, and wait for the next; the latest last.
     idle: Mutex<Vec<Idle>>,
     /// Those that carry many.
     multiplexed: Multiplexed,
 }
 
+/// The turns of those who open a connection that others can share: as many at once as there are
+/// connections to fill.
+#[derive(Debug, Default)]
+struct Opening {
+    turns: [tokio::sync::Mutex<()>; MAX_OPENING],
+    waiting: AtomicUsize,
+}
+
+/// Most connections that are opened at once to be shared.
+const MAX_OPENING: usize = 4;
+
+impl Opening {
+    async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waits = Waits(&self.waiting);
+        let turn = self.turns.get(before / MAX_STREAMS % MAX_OPENING)?;
+        let turn = turn.lock().await;
+        drop(waits);
+        Some(turn)
+    }
+}
+
+/// Counts as waiting until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug)]
 struct Idle {
     link: Link,
     since: Instant,
+}
+
+impl SendError {
+    /// Whether the node is not what its last appraisal found.
+    pub(crate) fn wants_appraisal(&self) -> bool {
+        match self {
+            Self::OtherCertificate => true,
+            Self::Connect(error) => error.is::<NotHttp2>(),
+            _ => false,
+        }
+    }
 }
 
 impl Channel {
@@ -120,6 +164,7 @@ impl Channel {
         let through = route.proxy.map(|proxy| Through {
             proxy: Arc::clone(proxy),
             addresses: route.addresses.cloned(),
+            patience: connect_timeout,
         });
         // What is dialled then is the proxy.
         let addresses = route.addresses.filter(|_| through.is_none());
@@ -150,7 +195,7 @@ impl Channel {
             connect_timeout,
             max_idle,
             spoken: route.spoken.filter(|_| !url.is_https()).cloned(),
-            opening: tokio::sync::Mutex::default(),
+            opening: Opening::default(),
             idle: Mutex::default(),
             multiplexed: Multiplexed::default(),
         })
@@ -191,7 +236,8 @@ impl Channel {
         self: &Arc<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<NodeBody>, SendError> {
-        let way = self.connect(Instant::now() + self.connect_timeout).await?;
+        // Of HTTP/2 whatever connection there is now will do: the one that broke is not among them.
+        let way = self.way().await?;
         self.send_over(way, request).await
     }
 
@@ -222,7 +268,7 @@ impl Channel {
         if self.known() != Some(Protocol::Http2) {
             return self.connect(deadline).await;
         }
-        let turn = timeout_at(deadline, self.opening.lock()).await;
+        let turn = timeout_at(deadline, self.opening.turn()).await;
         let _turn = turn.map_err(|_| SendError::ConnectTimeout)?;
         match self.multiplexed.place() {
             Some(place) => Ok(Way::Many(place)),
@@ -264,6 +310,8 @@ impl Channel {
                 spoken.set(Some(Protocol::Http1));
                 Ok(None)
             }
+            // Nothing was sent, which would not be sure of the next connection any more.
+            Err(ended) if known.is_some() => Err(ended.into()),
             // It may be gone, or be something that ends what it does not understand.
             Err(NotHttp2::Ended) => Ok(None),
         }

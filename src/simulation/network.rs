@@ -285,6 +285,7 @@ fn wire(mut fate: Fate, down: CancellationToken) -> (Pipe, Pipe) {
             tokio::join!(there.carry(near_out, far_in), back.carry(far_out, near_in));
         };
         tokio::select! {
+            biased;
             () = both => {}
             () = cut.cancelled() => {}
             () = down.cancelled() => is_reset.store(true, Ordering::Relaxed),

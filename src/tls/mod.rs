@@ -29,9 +29,12 @@ use tokio_rustls::TlsAcceptor;
 use x509_cert::{Certificate, der::Decode as _};
 use zeroize::Zeroize as _;
 
-use crate::config::{
-    self, ConfigError, Loaded,
-    tls::{ClientAuth, ClientFiles, PairFiles, TlsFiles},
+use crate::{
+    clock::Clock,
+    config::{
+        self, ConfigError, Loaded,
+        tls::{ClientAuth, ClientFiles, PairFiles, TlsFiles},
+    },
 };
 
 mod keep;
@@ -221,8 +224,22 @@ pub(crate) fn warning(files: &TlsFiles, now: SystemTime) -> Option<String> {
     Some(format!("{}.certificate_file: {warning}", files.table))
 }
 
+/// Reads the files that a configuration names, for a listener that is known as `name` where there are none.
+///
+/// # Errors
+/// [`ConfigError`] names the key whose file cannot be used.
+pub(crate) fn read<T>(
+    config: &Loaded<T>,
+    files: TlsFiles,
+    name: &str,
+    clock: Clock,
+) -> Result<Keeper, ConfigError> {
+    let started = Keeper::start(files.clone(), name, clock);
+    started.map_err(|error| named(config, &files, &error))
+}
+
 /// An error of TLS as one of the configuration's keys.
-pub(crate) fn named<T>(config: &Loaded<T>, files: &TlsFiles, error: &TlsError) -> ConfigError {
+fn named<T>(config: &Loaded<T>, files: &TlsFiles, error: &TlsError) -> ConfigError {
     let pair = files.pair.as_ref();
     let member = match error {
         TlsError::Read(

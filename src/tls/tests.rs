@@ -27,7 +27,7 @@ fn a_key_made_at_start_is_another_each_time_and_in_its_life() {
     let pair = || Pair::generate("node-a").unwrap().serve(None).unwrap();
     let (one, other) = (pair(), pair());
     assert_ne!(one.spki_sha256, other.spki_sha256);
-    let now = crate::clock::Clock::system().now();
+    let now = Clock::system().now();
     assert_eq!(one.warning(now), None);
     assert_eq!(one.config.alpn_protocols, ALPN.map(<[u8]>::to_vec));
 }

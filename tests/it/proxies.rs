@@ -305,19 +305,91 @@ async fn check_config_looks_at_the_proxy_and_its_files() {
             "url = \"http://sealgate:pass-7c1e@proxy.test:3128\"".to_owned(),
             "holds no user and password",
         ),
+        (
+            "url = [\"http://sealgate:pass-7c1e@proxy.test:3128\"]".to_owned(),
+            "expected a string",
+        ),
     ];
     for (table, said) in cases {
-        let config = files.gateway(&[A], &format!("[proxy]\n{table}\n"));
-        let output = sealgate().arg("check-config").arg(config).output();
-        let output = output.await.unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8(text).unwrap();
-        assert_eq!(
-            output.status.success(),
-            said == "nothing wrong",
-            "{table}: {text}"
-        );
-        assert!(text.contains(said), "{table}: {text}");
-        assert!(!text.contains("pass-7c1e"), "{table}: {text}");
+        let config = config(&files, &[A], "", &format!("[proxy]\n{table}\n"));
+        checked(&config, None, said).await;
     }
+    // Where it does not belong, and so where the parser shows the value.
+    let wrong = "http://sealgate:pass-7c1e@proxy.test:3128";
+    let top = config(&files, &[A], &format!("proxy = \"{wrong}\"\n"), "");
+    checked(&top, None, "expected").await;
+    let of_node = config(
+        &files,
+        &[],
+        "",
+        &format!("[[node]]\nurl = \"{A}\"\nproxy = \"{wrong}\"\n"),
+    );
+    checked(&of_node, None, "expected").await;
+    let variable = config(&files, &[A], "", "");
+    checked(&variable, Some(wrong), "SEALGATE_PROXY").await;
+}
+
+/// Has a configuration checked, perhaps under a variable, and looks at what is said of it.
+async fn checked(config: &Path, variable: Option<&str>, said: &str) {
+    let mut command = sealgate();
+    if let Some(value) = variable {
+        command.env("SEALGATE_PROXY", value);
+    }
+    let output = command.arg("check-config").arg(config).output();
+    let output = output.await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    let passes = said == "nothing wrong";
+    assert_eq!(output.status.success(), passes, "{said}: {text}");
+    assert!(text.contains(said), "{said}: {text}");
+    assert!(!text.contains("pass-7c1e"), "{said}: {text}");
+}
+
+/// Another authority's proxy learns neither the credential nor whom it should lead to.
+#[tokio::test]
+async fn a_proxy_that_is_another_is_asked_for_nothing() {
+    let files = Files::new();
+    let node = node(&files, "node-a", "").await;
+    let identity = Authority::new().issue();
+    let forward = Forward::start(&[(A, &node.1.url)], None, Some(&identity)).await;
+    files.write("login", LOGIN);
+    files.write("proxy-ca.pem", &Authority::new().pem);
+    let table = proxy(
+        &forward,
+        "ca_file = \"proxy-ca.pem\"\ncredential_file = \"login\"",
+    );
+    let more = format!("{table}[timeouts]\nattest_ms = 1000\n");
+    let config = config(&files, &[A], "", &more);
+    let setup = finish(files, node, &config).await;
+    let said = format!("the proxy {}: connect", forward.url);
+    setup.gateway.logged(&said, 1).await;
+    let (status, error) = error_of(setup.complete(json!({"prompt": prompt("x")})).await).await;
+    let seen = (status, error["code"].as_str().unwrap());
+    assert_eq!(seen, (503, "no_attested_node"));
+    assert_eq!(forward.targets(), [""; 0], "{}", setup.gateway.log());
+    keeps_the_secret(&setup.gateway);
+}
+
+/// A change that leads nowhere takes no node out that is reached as it was.
+#[tokio::test]
+async fn a_proxy_that_refuses_after_a_change_takes_nothing_away() {
+    let files = Files::new();
+    let node = node(&files, "node-a", "").await;
+    let forward = Forward::start(&[(A, &node.1.url)], Some(WANTED), None).await;
+    let login = files.write("login", LOGIN);
+    let table = proxy(&forward, "credential_file = \"login\"");
+    let more = format!("{table}[timeouts]\nattest_ms = 100\n");
+    let config = config(&files, &[A], "reload_s = 1\n", &more);
+    let setup = finish(files, node, &config).await;
+    setup.gateway.logged("node verified", 1).await;
+    std::fs::write(&login, "sealgate:pass-7c1e wrong").unwrap();
+    // Seen to fail more than once: longer than an appraisal may take.
+    setup.gateway.logged("answered 407", 2).await;
+    let reply = setup.complete(json!({"prompt": prompt("x")})).await;
+    assert_eq!(reply.status(), 200, "{}", setup.gateway.log());
+    std::fs::write(&login, LOGIN).unwrap();
+    setup.gateway.logged("node verified", 2).await;
+    let reply = setup.complete(json!({"prompt": prompt("y")})).await;
+    assert_eq!(reply.status(), 200, "{}", setup.gateway.log());
+    keeps_the_secret(&setup.gateway);
 }

@@ -81,7 +81,7 @@ impl Shared {
         let nodes = served.nodes.within(wish);
         let mut tried = Vec::new();
         while tried.len() < MAX_TRIED
-            && let Some(node) = choose(&nodes, &tried)
+            && let Some(node) = choose(&nodes, &tried, served.on_nodes())
         {
             let now = self.clock.now();
             if let Ok(verified) = self.verified(&node.node).await {

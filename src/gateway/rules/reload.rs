@@ -73,6 +73,7 @@ impl Reloader {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = asked.wait() => {
                     if let Some(attempt) = self.attempt().await {
                         self.take(attempt);
