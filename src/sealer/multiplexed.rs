@@ -41,6 +41,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that a connection waits for its next request: shorter than a node keeps one.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(20);
+/// Most bytes of one frame: a body of 64 KiB in one costs less than in four.
+const MAX_FRAME: u32 = 64 * 1024;
 /// Most bytes of a reply's head.
 const MAX_HEAD: u32 = 32 * 1024;
 
@@ -143,6 +145,7 @@ impl Connection {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
+            .max_frame_size(MAX_FRAME)
             // Callers who leave are no fault of the node, however many: what it sends for them
             // meanwhile is dropped, and ends nobody else's reply.
             .max_concurrent_reset_streams(MAX_STREAMS * 2)
