@@ -204,6 +204,8 @@ pub struct ListedNode<'a> {
     pub tee: &'a str,
     /// Who vouches for it.
     pub root: &'a str,
+    /// What can be sealed to it with, the better ones first.
+    pub suites: Vec<&'static str>,
     /// The statement's digest in hex.
     pub statement: &'a str,
     /// When its evidence was judged, in Unix seconds.
@@ -424,6 +426,7 @@ mod tests {
             models,
             tee: "sev-snp",
             root: "amd",
+            suites: vec!["x-wing"],
             statement: "ab",
             verified_at: 1,
             expires_at: 2,
@@ -468,6 +471,7 @@ mod tests {
             models: vec!["m"],
             tee: "sev-snp",
             root: "software root",
+            suites: vec!["x-wing", "x25519"],
             statement: "ab",
             verified_at: 1,
             expires_at: 2,
@@ -476,7 +480,7 @@ mod tests {
             NodeList::new(vec![node]).to_json(),
             "{\"object\":\"list\",\"data\":[{\"id\":\"node-1\",\"object\":\"node\",\
              \"node_small_id\":7,\"origin\":\"configured\",\"models\":[\"m\"],\"tee\":\"sev-snp\",\
-             \"root\":\"software root\",\"statement\":\"ab\",\"verified_at\":1,\"expires_at\":2}]}"
+             \"root\":\"software root\",\"suites\":[\"x-wing\",\"x25519\"],\"statement\":\"ab\",\"verified_at\":1,\"expires_at\":2}]}"
         );
     }
 }
