@@ -76,6 +76,9 @@ pub enum VerifyError {
     /// The node passes, and does not serve the model.
     #[error("the node does not serve the model")]
     ModelNotServed,
+    /// The node passes, and has no key that a post-quantum seal needs.
+    #[error("the node has no post-quantum key")]
+    NotPostQuantum,
     /// The node names its certificate, and the address is plain http.
     #[error("the node names its TLS certificate, and the address is no https")]
     TlsRequired,
@@ -131,6 +134,8 @@ pub(super) struct Rules {
 pub(super) struct Settings {
     pub(super) clock: Clock,
     pub(super) padding: Padding,
+    /// Whether nothing is sealed but to a post-quantum key.
+    pub(super) require_pq: bool,
     pub(super) attest: Duration,
     pub(super) first_byte: Duration,
     pub(super) idle: Duration,
@@ -240,6 +245,9 @@ impl Client {
         let judged: Result<VerifiedNode, VerifyError> =
             judging.await.map_err(|_| VerifyError::Panicked)?;
         let node = judged?;
+        if self.settings.require_pq && node.post_quantum_key(came).is_err() {
+            return Err(VerifyError::NotPostQuantum);
+        }
         let left = node.expires_at().duration_since(came).unwrap_or_default();
         Ok(Judged {
             last: at.checked_add(left).unwrap_or(at),
