@@ -27,6 +27,7 @@ mod layers;
 mod metrics;
 mod node;
 mod policy;
+mod post_quantum;
 mod reload;
 mod service;
 mod shutdown;
