@@ -366,6 +366,15 @@ async fn a_client_can_require_it_and_takes_it_where_it_is() {
         "{refused:?}"
     );
     assert!(mixed.other_engine.received().is_empty());
+
+    // Of all nodes, the one that has it is found.
+    let url = &mixed.setup.gateway.url;
+    let any = Client::at_gateway(url, parsed(&policy(&measurement()))).api_key(KEY);
+    let any = any.require_pq().build().unwrap();
+    for _ in 0..4 {
+        let channel = any.verify("tiny").await.unwrap();
+        assert_eq!(channel.node().node_id(), "node-a");
+    }
 }
 
 /// The evidence vouches for the list: its digest is over the statement, whose keys are these.
