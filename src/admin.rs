@@ -5,7 +5,14 @@
 //! it; without one, only a request that names this machine is answered, since a page in a browser
 //! can point a name of its own at a loopback address.
 
-use std::{borrow::Cow, convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    fmt, io,
+    net::{self, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -18,18 +25,23 @@ use http::{
 };
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
-use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     config::{
         ConfigError, Loaded,
         admin::{AdminConfig, TokenDigest},
         gateway::is_loopback_host,
+        tls::of_admin,
     },
-    listener::{Limits, serve_connections},
+    listener::{Limits, Listener, serve_connections},
+    net::Acceptor,
     openai::{Code, ErrorObject},
+    reload::{Asked, Reload},
     telemetry::metrics::{Accepts, Exposition},
+    tls::{self, Keeper},
 };
 
 /// A few scrapers and a person; what is slow or idle goes soon.
@@ -45,9 +57,12 @@ const LIMITS: Limits = Limits {
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Admin {
-    listener: TcpListener,
+    listener: Acceptor,
     address: SocketAddr,
     token: Option<TokenDigest>,
+    tls: Option<Keeper>,
+    /// What has to be said of where it listens.
+    warning: Option<&'static str>,
 }
 
 /// What it shows of its role.
@@ -76,24 +91,46 @@ pub(crate) enum AdminError {
 }
 
 impl Admin {
-    /// Listens, if a role's configuration has the table for it.
+    /// Listens, if a role's configuration has the table for it; on `socket`, if there is one, in place
+    /// of the address there.
     ///
     /// # Errors
-    /// [`AdminError`] if the token cannot be read, or the address cannot be listened on.
+    /// [`AdminError`] if a file cannot be used, the address cannot be listened on or is open to
+    /// everybody, or there is a socket and no table.
     pub(crate) async fn open<T, const PORT: u16>(
+        socket: Option<net::TcpListener>,
         config: &Loaded<T>,
         table: Option<&AdminConfig<PORT>>,
+        clock: Clock,
     ) -> Result<Option<Self>, AdminError> {
-        let Some(table) = table else { return Ok(None) };
+        let Some(table) = table else {
+            return match socket {
+                Some(_) => Err(config.invalid("admin", NO_TABLE).into()),
+                None => Ok(None),
+            };
+        };
         let token = table.token(config)?;
-        let address = table.listen;
-        let listen = |source| AdminError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let tls = read_tls(config, table, clock)?;
+        let asked = table.listen;
+        let listen = |source| AdminError::Listen {
+            address: asked,
+            source,
+        };
+        let listener = Acceptor::bind(socket, asked).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        table.check_address(config, address)?;
         Ok(Some(Self {
-            address: listener.local_addr().map_err(listen)?,
+            warning: table.warning(address),
             listener,
+            address,
             token,
+            tls,
         }))
+    }
+
+    /// Whether it is asked by TLS.
+    pub(crate) fn is_https(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// The address that it listens on.
@@ -102,7 +139,17 @@ impl Admin {
     }
 
     /// Answers until `stop`.
-    async fn serve(self, pages: Pages, stop: CancellationToken) {
+    async fn serve(self, pages: Pages, reloading: Option<Reloading>, stop: CancellationToken) {
+        if let Some(warning) = self.warning {
+            tracing::warn!("{warning}");
+        }
+        let listener = Listener::on(self.listener, self.tls.as_ref().map(Keeper::tls));
+        let keeping = async {
+            match (self.tls, reloading) {
+                (Some(keeper), Some((asked, every))) => keeper.run(asked, every, |_| {}).await,
+                _ => std::future::pending().await,
+            }
+        };
         let asked = Arc::new((pages, self.token));
         let service = service_fn(move |request: Request<Incoming>| {
             let asked = Arc::clone(&asked);
@@ -113,15 +160,77 @@ impl Admin {
                 Ok::<_, Infallible>(answered.unwrap_or_else(|_| refusal(Code::Internal)))
             }
         });
-        serve_connections(self.listener, service, LIMITS, stop).await;
+        tokio::select! {
+            () = serve_connections(listener, service, LIMITS, stop) => {}
+            () = keeping => {}
+        }
     }
 }
 
-/// Has the listener answer from now on, if there is one. To wait for what is returned, or to drop it,
-/// ends that.
-pub(crate) fn serve_beside(admin: Option<(Admin, Pages)>) -> impl Future<Output = ()> {
+const NO_TABLE: &str = "the service manager passes a socket for it: add the table, or take \
+                        FileDescriptorName=admin out of the socket's unit";
+
+/// Who says when to look at files again, and how often that is done otherwise.
+type Reloading = (Asked, Duration);
+
+fn read_tls<T, const PORT: u16>(
+    config: &Loaded<T>,
+    table: &AdminConfig<PORT>,
+    clock: Clock,
+) -> Result<Option<Keeper>, ConfigError> {
+    let Some(tls) = &table.tls else {
+        return Ok(None);
+    };
+    let files = of_admin(config, tls)?;
+    let keeper = Keeper::start(files.clone(), "localhost", clock);
+    keeper
+        .map(Some)
+        .map_err(|error| tls::named(config, &files, &error))
+}
+
+/// Reads every file that the table names, as a start does, and opens no port.
+///
+/// # Errors
+/// [`ConfigError`] names what cannot be used.
+pub(crate) fn check_files<T, const PORT: u16>(
+    config: &Loaded<T>,
+    table: Option<&AdminConfig<PORT>>,
+) -> Result<(), ConfigError> {
+    if let Some(table) = table {
+        table.token(config)?;
+        read_tls(config, table, Clock::system())?;
+    }
+    Ok(())
+}
+
+/// What has to be known of a table and its files that [`check_files`] found nothing wrong with.
+pub(crate) fn warnings<T, const PORT: u16>(
+    config: &Loaded<T>,
+    table: Option<&AdminConfig<PORT>>,
+) -> Vec<String> {
+    let Some(table) = table else {
+        return Vec::new();
+    };
+    let files = table.tls.as_ref().map(|tls| of_admin(config, tls));
+    let now = Clock::system().now();
+    let of_files = files.and_then(|files| tls::warning(&files.ok()?, now));
+    let of_address = table.warning(table.listen).map(str::to_owned);
+    of_files.into_iter().chain(of_address).collect()
+}
+
+/// Has the listener answer from now on, if there is one, and look at the files of its TLS `every` so
+/// often. To wait for what is returned, or to drop it, ends that.
+pub(crate) fn serve_beside(
+    admin: Option<(Admin, Pages)>,
+    reload: &Reload,
+    every: Duration,
+) -> impl Future<Output = ()> + use<> {
     let stop = CancellationToken::new();
-    let serving = admin.map(|(admin, pages)| tokio::spawn(admin.serve(pages, stop.clone())));
+    let serving = admin.map(|(admin, pages)| {
+        // Whoever is asked must answer: who has no files is not.
+        let reloading = admin.is_https().then(|| (reload.asked(), every));
+        tokio::spawn(admin.serve(pages, reloading, stop.clone()))
+    });
     let stopping = stop.drop_guard();
     async move {
         drop(stopping);

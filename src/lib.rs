@@ -19,6 +19,7 @@ pub mod listener;
 mod net;
 pub mod node;
 pub mod openai;
+mod pace;
 pub mod reload;
 pub mod seal;
 mod sealer;

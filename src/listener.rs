@@ -47,9 +47,10 @@ use crate::{
 
 mod counts;
 mod protocol;
+mod sockets;
 mod write_timeout;
 
-pub use self::counts::ConnectionCounts;
+pub use self::{counts::ConnectionCounts, sockets::Sockets};
 use self::{
     protocol::{Begun, Protocol},
     write_timeout::WriteTimeout,

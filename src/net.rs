@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::Uri;
+use hyper::upgrade::Upgraded;
 use hyper_util::{
     client::legacy::connect::{Connected, Connection, HttpConnector},
     rt::TokioIo,
@@ -40,6 +41,8 @@ pub(crate) struct Connector<R> {
 pub(crate) enum Stream {
     /// One of the system's.
     Tcp(TcpStream),
+    /// One through a proxy.
+    Tunnel(TokioIo<Upgraded>),
     /// One of a simulated network's.
     #[cfg(test)]
     Simulated(Pipe),
@@ -155,6 +158,7 @@ impl Connection for Stream {
     fn connected(&self) -> Connected {
         match self {
             Self::Tcp(tcp) => tcp.connected(),
+            Self::Tunnel(_) => Connected::new(),
             #[cfg(test)]
             Self::Simulated(_) => Connected::new(),
         }
@@ -169,6 +173,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_read(cx, buf),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_read(cx, buf),
         }
@@ -183,6 +188,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_write(cx, buf),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_write(cx, buf),
         }
@@ -195,6 +201,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_write_vectored(cx, bufs),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_write_vectored(cx, bufs),
         }
@@ -203,6 +210,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Tunnel(tunnel) => tunnel.is_write_vectored(),
             #[cfg(test)]
             Self::Simulated(_) => false,
         }
@@ -211,6 +219,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_flush(cx),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_flush(cx),
         }
@@ -219,6 +228,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tunnel(tunnel) => Pin::new(tunnel).poll_shutdown(cx),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }

@@ -1,7 +1,8 @@
 //! Reading files again while a role serves: when told to, or when they changed.
 //!
 //! A change is taken once two looks in a row saw the same: half a file can be a file too, so who
-//! writes it is waited for.
+//! writes it is waited for. What was refused is tried again at each look, since it may have been for
+//! what no look shows, as a disk that was away; each reason is said once.
 
 use std::{
     path::PathBuf,
@@ -126,11 +127,20 @@ impl Seen {
 
 /// What keeps a set of files in force.
 pub(crate) trait Keep: Send + 'static {
-    /// The files to look at now.
+    /// What they are, for the log.
+    fn kind(&self) -> &'static str;
+
+    /// The files to look at now: those of what is in force, and of what was refused last.
     fn files(&self) -> Vec<PathBuf>;
 
-    /// Reads them, and puts in force what can be; says in the log what came of it.
-    fn take(&mut self) -> impl Future<Output = ()> + Send;
+    /// Reads them, and puts in force what can be.
+    ///
+    /// # Errors
+    /// Why nothing is changed.
+    fn take(&mut self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Says why nothing was changed.
+    fn refused(&mut self, reason: &str);
 }
 
 /// Looks at files every so often, and has them taken when they changed or when told to; never ends.
@@ -138,7 +148,8 @@ pub(crate) trait Keep: Send + 'static {
 pub(crate) async fn run(mut keep: impl Keep, mut seen: Seen, mut asked: Asked, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut changed: Option<Seen> = None;
+    let mut before: Option<Seen> = None;
+    let mut refused: Option<String> = None;
     loop {
         let told = tokio::select! {
             () = asked.wait() => true,
@@ -149,12 +160,21 @@ pub(crate) async fn run(mut keep: impl Keep, mut seen: Seen, mut asked: Asked, e
         let Ok(now) = spawn_blocking(move || Seen::now(&files)).await else {
             continue;
         };
-        if told || (now != seen && changed.as_ref() == Some(&now)) {
-            keep.take().await;
-            (seen, changed) = (now, None);
-        } else {
-            changed = (now != seen).then_some(now);
+        let is_settled = before.as_ref() == Some(&now);
+        if told || (is_settled && (now != seen || refused.is_some())) {
+            let reason = keep.take().await.err();
+            match &reason {
+                None => note(keep.kind(), Outcome::Taken),
+                Some(reason) if told || refused.as_ref() != Some(reason) => {
+                    keep.refused(reason);
+                    note(keep.kind(), Outcome::Refused);
+                }
+                Some(_) => {}
+            }
+            refused = reason;
+            seen = now.clone();
         }
+        before = Some(now);
         if told {
             asked.done();
         }
@@ -174,10 +194,76 @@ mod tests {
             vec![self.0.clone()]
         }
 
-        async fn take(&mut self) {
-            let text = std::fs::read_to_string(&self.0).unwrap_or_default();
-            self.1.send(text).await.unwrap();
+        fn kind(&self) -> &'static str {
+            "test"
         }
+
+        async fn take(&mut self) -> Result<(), String> {
+            let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+            match text.strip_prefix("bad: ") {
+                Some(reason) => Err(reason.to_owned()),
+                None => {
+                    self.1.send(text).await.unwrap();
+                    Ok(())
+                }
+            }
+        }
+
+        fn refused(&mut self, reason: &str) {
+            self.1.try_send(format!("refused: {reason}")).unwrap();
+        }
+    }
+
+    /// What is good once it was tried so many times, without a change of any file.
+    struct Later {
+        bad: Vec<&'static str>,
+        said: mpsc::Sender<String>,
+    }
+
+    impl Keep for Later {
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+
+        fn files(&self) -> Vec<PathBuf> {
+            Vec::new()
+        }
+
+        async fn take(&mut self) -> Result<(), String> {
+            match self.bad.pop() {
+                Some(reason) => Err(reason.to_owned()),
+                None => {
+                    self.said.send("taken".to_owned()).await.unwrap();
+                    Ok(())
+                }
+            }
+        }
+
+        fn refused(&mut self, reason: &str) {
+            self.said.try_send(reason.to_owned()).unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_refused_is_tried_again_and_each_reason_said_once() {
+        let (said, mut heard) = mpsc::channel(8);
+        let reload = Reload::default();
+        let keep = Later {
+            bad: vec!["b", "b", "a", "a", "a"],
+            said,
+        };
+        let seen = Seen::now(&[]);
+        let running = tokio::spawn(run(keep, seen, reload.asked(), Duration::from_secs(5)));
+        reload.now().await;
+        for expected in ["a", "b", "taken"] {
+            assert_eq!(heard.recv().await.unwrap(), expected);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(
+            heard.try_recv().is_err(),
+            "what is in force is not read again"
+        );
+        running.abort();
     }
 
     #[tokio::test(start_paused = true)]
@@ -196,6 +282,12 @@ mod tests {
         assert_eq!(taken.recv().await.unwrap(), "two");
         std::fs::remove_file(&file).unwrap();
         assert_eq!(taken.recv().await.unwrap(), "", "a file that is gone");
+        std::fs::write(&file, "bad: half").unwrap();
+        assert_eq!(taken.recv().await.unwrap(), "refused: half");
+        reload.now().await;
+        assert_eq!(taken.try_recv().unwrap(), "refused: half", "told");
+        std::fs::write(&file, "three").unwrap();
+        assert_eq!(taken.recv().await.unwrap(), "three");
         running.abort();
         let _ = running.await;
         reload.now().await;

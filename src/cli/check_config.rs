@@ -81,7 +81,7 @@ fn check(path: &Path, syntax_only: bool) -> Result<Checked, Box<dyn std::error::
             let mut notes = Vec::new();
             if !syntax_only {
                 crate::gateway::check_files(&config).map_err(|error| named(&config, &error))?;
-                notes.extend(crate::gateway::warning(&config));
+                notes.extend(crate::gateway::warnings(&config));
                 notes.extend(of_policy(&input::policy(
                     &config.resolve(&config.value.policy),
                 )?));
@@ -94,7 +94,7 @@ fn check(path: &Path, syntax_only: bool) -> Result<Checked, Box<dyn std::error::
             let mut notes = Vec::new();
             if !syntax_only {
                 crate::node::check_files(&config)?;
-                notes.extend(crate::node::warning(&config));
+                notes.extend(crate::node::warnings(&config));
             }
             let is_software = matches!(config.value.evidence, EvidenceConfig::SoftwareRoot { .. });
             let note = format!("evidence.source: {SOFTWARE_ROOT}");
@@ -135,8 +135,11 @@ fn of_policy(policy: &Policy) -> Vec<String> {
 pub(super) fn named(config: &Loaded<GatewayConfig>, error: &StartError) -> String {
     let value = &config.value;
     let admin_token = value.admin.as_ref().and_then(|it| it.token_file.as_ref());
+    let proxy = value.proxy.as_ref();
+    let login = proxy.and_then(|it| it.credential_file.as_ref());
     let files = [
         ("admin.token_file", admin_token),
+        ("proxy.credential_file", login),
         ("policy", Some(&value.policy)),
         ("keys_file", value.keys_file.as_ref()),
     ];

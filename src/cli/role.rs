@@ -5,11 +5,7 @@ use std::{error::Error, io, net::SocketAddr, path::Path, process::ExitCode, time
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    check_config, hardening,
-    service::{self, PUBLIC, Sockets},
-    terminal,
-};
+use super::{check_config, hardening, service, terminal};
 use crate::{
     clock::Clock,
     config::{self, Loaded, gateway::GatewayConfig, node::NodeConfig},
@@ -26,22 +22,19 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves the gateway that `path` configures until a signal ends it.
 pub(super) fn gateway(path: &Path) -> ExitCode {
-    let sockets = Sockets::from_environment();
+    let sockets = service::sockets();
     with_runtime(async {
         // Before anything that takes time: unhandled, the signal ends the process.
         let hangup = signal(SignalKind::hangup())?;
         let config: Loaded<GatewayConfig> = config::load(path)?;
         lock_memory_if(config.value.lock_memory)?;
-        let mut sockets = sockets?;
-        let public = sockets.take(PUBLIC);
-        sockets.finish()?;
         let read = Clone::clone(&config);
-        let gateway = Gateway::bind_to(public, config, Clock::system()).await;
+        let gateway = Gateway::bind_to(sockets?, config, Clock::system()).await;
         let gateway = gateway.map_err(|error| check_config::named(&read, &error))?;
         reload_on_signal(hangup, gateway.reload());
         let shutdown = shutdown_on_signal()?;
         ready("gateway", gateway.is_https(), gateway.address());
-        administered("gateway", gateway.admin_address());
+        administered("gateway", gateway.admin_is_https(), gateway.admin_address());
         gateway.serve(shutdown).await;
         Ok(())
     })
@@ -49,19 +42,16 @@ pub(super) fn gateway(path: &Path) -> ExitCode {
 
 /// Serves the node that `path` configures until a signal ends it.
 pub(super) fn node(path: &Path) -> ExitCode {
-    let sockets = Sockets::from_environment();
+    let sockets = service::sockets();
     with_runtime(async {
         let hangup = signal(SignalKind::hangup())?;
         let config: Loaded<NodeConfig> = config::load(path)?;
         lock_memory_if(config.value.lock_memory)?;
-        let mut sockets = sockets?;
-        let public = sockets.take(PUBLIC);
-        sockets.finish()?;
-        let node = Node::bind_to(public, config, Clock::system()).await?;
+        let node = Node::bind_to(sockets?, config, Clock::system()).await?;
         reload_on_signal(hangup, node.reload());
         let shutdown = shutdown_on_signal()?;
         ready("node", node.is_https(), node.address());
-        administered("node", node.admin_address());
+        administered("node", node.admin_is_https(), node.admin_address());
         node.serve(shutdown).await;
         Ok(())
     })
@@ -78,7 +68,7 @@ fn lock_memory_if(wanted: bool) -> Result<(), hardening::HardeningError> {
 /// The line that tells a script or a person that the port is open, and which; a service manager is
 /// told, too.
 fn ready(role: &str, is_https: bool, address: SocketAddr) {
-    let scheme = if is_https { "https" } else { "http" };
+    let scheme = scheme(is_https);
     terminal::say(format_args!(
         "sealgate {role} listening on {scheme}://{address}"
     ));
@@ -86,12 +76,17 @@ fn ready(role: &str, is_https: bool, address: SocketAddr) {
 }
 
 /// The same of the admin listener, if there is one.
-fn administered(role: &str, address: Option<SocketAddr>) {
+fn administered(role: &str, is_https: bool, address: Option<SocketAddr>) {
     if let Some(address) = address {
+        let scheme = scheme(is_https);
         terminal::say(format_args!(
-            "sealgate {role} admin listening on http://{address}"
+            "sealgate {role} admin listening on {scheme}://{address}"
         ));
     }
+}
+
+fn scheme(is_https: bool) -> &'static str {
+    if is_https { "https" } else { "http" }
 }
 
 /// Runs a role to its end. This is `main`'s level: errors of all steps meet here and are shown.

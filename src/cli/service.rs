@@ -1,17 +1,19 @@
 //! The service manager: sockets that it opened, and what it wants to know (sd_listen_fds(3),
 //! sd_notify(3)). Without one nothing of this happens.
 
-use std::{env, net::TcpListener};
+use std::env;
 
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::reload::Reload;
+use crate::{listener::Sockets, reload::Reload};
 
 /// The name of the socket that callers, or gateways, connect to (`FileDescriptorName=`).
-pub(super) const PUBLIC: &str = "public";
+const PUBLIC: &str = "public";
+/// The name of the one for whoever operates the role.
+const ADMIN: &str = "admin";
 /// Most sockets that are looked at.
 const MAX_SOCKETS: usize = 16;
 
@@ -21,9 +23,12 @@ pub(super) enum SocketError {
     /// More than any role listens on.
     #[error("the service manager passes {0} sockets: {MAX_SOCKETS} at most are looked at")]
     Many(usize),
-    /// Two have the same name.
-    #[error("the service manager passes two sockets named {0:?}")]
-    Twice(String),
+    /// Two are for the same listener.
+    #[error(
+        "the service manager passes two sockets for the {0} listener: FileDescriptorName= tells \
+         {PUBLIC} and {ADMIN} apart"
+    )]
+    Twice(&'static str),
     /// It is no socket of TCP that listens.
     #[error("the socket {name:?} of the service manager: {message}")]
     Unusable {
@@ -32,68 +37,53 @@ pub(super) enum SocketError {
         /// What is wrong.
         message: String,
     },
-    /// A socket that this role does not know what to do with.
+    /// It is for no listener.
     #[error(
-        "the service manager passes a socket named {0:?}: FileDescriptorName= is one that this \
-         role listens on"
+        "the service manager passes a socket named {0:?}: FileDescriptorName= is {PUBLIC} or \
+         {ADMIN}"
     )]
     Unknown(String),
 }
 
-/// The sockets that the service manager opened, by their names.
-#[derive(Debug, Default)]
-pub(super) struct Sockets(Vec<(String, TcpListener)>);
-
-impl Sockets {
-    /// Takes those that are meant for this process. A single one without a name that says more is
-    /// the public one.
-    ///
-    /// Once, and before any thread: it takes the variables out of the environment.
-    pub(super) fn from_environment() -> Result<Self, SocketError> {
-        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let mut passed = ListenFd::from_env();
-        if passed.len() > MAX_SOCKETS {
-            return Err(SocketError::Many(passed.len()));
-        }
-        let mut names = names.split(':');
-        let mut sockets = Vec::new();
-        for index in 0..passed.len() {
-            let given = names.next().unwrap_or_default();
-            let unnamed = passed.len() == 1 && (given.is_empty() || given.ends_with(".socket"));
-            let name = if unnamed { PUBLIC } else { given }.to_owned();
-            let unusable = |message: String| SocketError::Unusable {
-                name: name.clone(),
-                message,
-            };
-            let taken = passed.take_tcp_listener(index);
-            let Some(socket) = taken.map_err(|error| unusable(error.to_string()))? else {
-                continue;
-            };
-            if !socket_acceptconn(&socket).unwrap_or(false) {
-                return Err(unusable(
-                    "it does not listen: Accept= must be no".to_owned(),
-                ));
-            }
-            if sockets.iter().any(|(known, _)| *known == name) {
-                return Err(SocketError::Twice(name));
-            }
-            sockets.push((name, socket));
-        }
-        Ok(Self(sockets))
+/// Takes the sockets that are meant for this process. One without a name that says more is the public
+/// one.
+///
+/// Once, and before any thread: it takes the variables out of the environment.
+pub(super) fn sockets() -> Result<Sockets, SocketError> {
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut passed = ListenFd::from_env();
+    if passed.len() > MAX_SOCKETS {
+        return Err(SocketError::Many(passed.len()));
     }
-
-    /// The socket of this name.
-    pub(super) fn take(&mut self, name: &str) -> Option<TcpListener> {
-        let at = self.0.iter().position(|(known, _)| known == name)?;
-        Some(self.0.swap_remove(at).1)
-    }
-
-    /// Says that the role has taken all that it listens on.
-    pub(super) fn finish(self) -> Result<(), SocketError> {
-        match self.0.into_iter().next() {
-            Some((name, _)) => Err(SocketError::Unknown(name)),
-            None => Ok(()),
+    let mut names = names.split(':');
+    let mut sockets = Sockets::default();
+    for index in 0..passed.len() {
+        let name = names.next().unwrap_or_default();
+        let taken = passed.take_tcp_listener(index);
+        let taken = taken.map_err(|error| unusable(name, error.to_string()))?;
+        let Some(socket) = taken else { continue };
+        if !socket_acceptconn(&socket).unwrap_or(false) {
+            let message = "it does not listen: Accept= must be no".to_owned();
+            return Err(unusable(name, message));
         }
+        let (what, place) = match name {
+            ADMIN => (ADMIN, &mut sockets.admin),
+            // The name of the unit is what systemd gives where none is set.
+            PUBLIC | "" => (PUBLIC, &mut sockets.public),
+            unit if unit.ends_with(".socket") => (PUBLIC, &mut sockets.public),
+            other => return Err(SocketError::Unknown(other.to_owned())),
+        };
+        if place.replace(socket).is_some() {
+            return Err(SocketError::Twice(what));
+        }
+    }
+    Ok(sockets)
+}
+
+fn unusable(name: &str, message: String) -> SocketError {
+    SocketError::Unusable {
+        name: name.to_owned(),
+        message,
     }
 }
 

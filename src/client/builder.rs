@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     config::gateway::{InvalidNodeUrl, NodeUrl},
     seal::Padding,
-    sealer::{self, Channel, Credential, InvalidCredential, Roots, TlsError},
+    sealer::{self, Channel, Credential, InvalidCredential, Roots, Route, TlsError},
 };
 
 /// Idle connections that are kept.
@@ -178,14 +178,14 @@ impl ClientBuilder {
             None => Roots::Public,
         };
         let to_name = sealer::to_name(&roots, None)?;
-        let channel = Channel::new(&url, None, to_name, self.connect, MAX_IDLE)?;
+        let channel = Channel::new(&url, Route::default(), to_name, self.connect, MAX_IDLE)?;
         let place = match self.at {
             At::Gateway => Place::Gateway,
             // Evidence proves itself, whoever brings it.
             At::Node => Place::Node {
                 asked: Arc::new(Channel::new(
                     &url,
-                    None,
+                    Route::default(),
                     sealer::to_anybody(None)?,
                     self.connect,
                     0,

@@ -26,7 +26,7 @@ use crate::{
     config::gateway::NodeUrl,
     openai::nodes::{MalformedList, SaidNode, serving},
     seal::Padding,
-    sealer::{self, Channel as Upstream, Credential, NodeBody, OHTTP, SendError, TlsError},
+    sealer::{self, Channel as Upstream, Credential, NodeBody, OHTTP, Route, SendError, TlsError},
 };
 
 /// Longest answer that is read (docs/wire.md, "What a node says of itself").
@@ -270,7 +270,13 @@ impl Client {
             return Err(VerifyError::TlsRequired);
         }
         let tls = sealer::to_key(*pin, None)?;
-        let way = Upstream::new(&self.url, None, tls, self.connect, self.max_idle)?;
+        let way = Upstream::new(
+            &self.url,
+            Route::default(),
+            tls,
+            self.connect,
+            self.max_idle,
+        )?;
         Ok(Arc::new(way))
     }
 

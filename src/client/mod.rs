@@ -72,5 +72,7 @@ pub use crate::{
     config::gateway::InvalidNodeUrl,
     openai::{Endpoint, RequestError, Usage},
     seal::Padding,
-    sealer::{ExchangeError, Incomplete, InvalidCredential, Problem, SendError, TlsError},
+    sealer::{
+        ExchangeError, Incomplete, InvalidCredential, Problem, ProxyError, SendError, TlsError,
+    },
 };

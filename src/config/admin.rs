@@ -7,7 +7,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::{ConfigError, Loaded, read_text};
+use super::{
+    ConfigError, Loaded, read_text,
+    tls::{self, TlsConfig},
+};
 
 /// Shortest and longest token: one that can be guessed protects nothing.
 const MIN_TOKEN: usize = 16;
@@ -24,6 +27,9 @@ pub struct AdminConfig<const PORT: u16> {
     /// can connect, which must be on loopback.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// TLS there; left out, the token and what is told cross the network in clear.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
 }
 
 /// SHA-256 of an admin token.
@@ -49,16 +55,42 @@ impl<const PORT: u16> AdminConfig<PORT> {
     /// # Errors
     /// [`ConfigError::Invalid`] names the key.
     pub(super) fn check<T>(&self, config: &Loaded<T>, main: SocketAddr) -> Result<(), ConfigError> {
-        if self.token_file.is_none() && !self.listen.ip().is_loopback() {
-            let message = "an admin listener that is not on loopback needs a token: put one in a \
-                           file and name it here";
-            return Err(config.invalid("admin.token_file", message));
+        self.check_address(config, self.listen)?;
+        if let Some(tls) = &self.tls {
+            tls::of_admin(config, tls)?;
         }
         if self.listen == main && main.port() != 0 {
             let message = "this is `listen`, where callers connect: choose another port";
             return Err(config.invalid("admin.listen", message));
         }
         Ok(())
+    }
+
+    /// Checks that whoever can connect to `address` may, or shows a token.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] if everybody could.
+    pub fn check_address<T>(
+        &self,
+        config: &Loaded<T>,
+        address: SocketAddr,
+    ) -> Result<(), ConfigError> {
+        if self.token_file.is_none() && !address.ip().is_loopback() {
+            let message = "an admin listener that is not on loopback needs a token: put one in a \
+                           file and name it here";
+            return Err(config.invalid("admin.token_file", message));
+        }
+        Ok(())
+    }
+
+    /// What has to be known of a listener at `address`.
+    #[must_use]
+    pub fn warning(&self, address: SocketAddr) -> Option<&'static str> {
+        let is_open = self.tls.is_none() && !address.ip().is_loopback();
+        is_open.then_some(
+            "admin.tls: without it the token crosses the network in clear: give certificate_file \
+             and key_file there, or listen on loopback",
+        )
     }
 
     /// Reads the token, if there is one.
@@ -105,6 +137,10 @@ mod tests {
             ("listen = \"0.0.0.0:9\"\ntoken_file = \"t\"", None),
             ("listen = \"127.0.0.1:0\"", None),
             ("listen = \"0.0.0.0:9\"", Some("admin.token_file")),
+            (
+                "[tls]\ncertificate_file = \"c\"\nkey_file = \"k\"\nclient_auth = \"optional\"",
+                Some("admin.tls.client_ca_file"),
+            ),
             ("listen = \"127.0.0.1:8080\"", Some("admin.listen")),
         ];
         for (text, key) in cases {
@@ -114,6 +150,17 @@ mod tests {
                 None => assert!(checked.is_ok(), "{text}"),
                 Some(key) => assert!(checked.unwrap_err().to_string().contains(key), "{text}"),
             }
+        }
+        let tls = "[tls]\ncertificate_file = \"c\"\nkey_file = \"k\"";
+        let beyond = SocketAddr::from(([192, 0, 2, 1], 9));
+        for (text, address, warned) in [
+            ("", main, false),
+            ("", beyond, true),
+            (tls, main, false),
+            (tls, beyond, false),
+        ] {
+            let warning = loaded(text, "/".as_ref()).value.warning(address);
+            assert_eq!(warning.is_some(), warned, "{text} {address}");
         }
         let default = loaded("", "/".as_ref()).value.listen;
         assert_eq!(default.to_string(), "127.0.0.1:8081");

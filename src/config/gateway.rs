@@ -24,11 +24,13 @@ use crate::seal::Padding;
 
 mod announce;
 mod locks;
+mod proxy;
 mod selection;
 
 pub use self::{
     announce::{Allowed, AnnounceConfig, InvalidAllowed},
     locks::LocksConfig,
+    proxy::{InvalidProxyUrl, ProxyConfig, ProxyUrl},
     selection::{HealthConfig, Label, MAX_LABELS, Ratio, SelectionConfig, WarmUp, seconds},
 };
 
@@ -66,6 +68,9 @@ pub struct GatewayConfig {
     /// The nodes.
     #[serde(rename = "node")]
     pub nodes: Vec<NodeConfig>,
+    /// The proxy that leads to them; left out, they are reached straight.
+    #[serde(default)]
+    pub proxy: Option<ProxyConfig>,
     /// Other names for models: the caller's name to the node's.
     #[serde(default)]
     pub models: BTreeMap<String, String>,
@@ -183,6 +188,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
             config.invalid(key, "give client_certificate_file and client_key_file")
         })?;
     }
+    proxy::check(config)?;
     announce::check(config)?;
     cors::check(config)?;
     archive::check(config)
@@ -238,6 +244,9 @@ pub struct NodeConfig {
     /// PEM file with that certificate's key.
     #[serde(default)]
     pub client_key_file: Option<PathBuf>,
+    /// Whether it is reached through the proxy, if there is one and `no_proxy` does not name it.
+    #[serde(default = "yes")]
+    pub proxy: bool,
     /// The region it is in, in the operator's words; evidence says nothing of it.
     #[serde(default)]
     pub region: Option<Label>,
@@ -363,9 +372,13 @@ pub struct Limits {
     pub body_bytes: NonZeroU32,
     /// Bytes of all requests' bodies at once.
     pub bodies_bytes: NonZeroU32,
+    /// Bytes of a request's body that must come in each second, see `timeouts.slow_body_ms`; 0 for
+    /// none.
+    pub min_body_bytes_per_s: u32,
     /// Bytes of a reply that is given on whole.
     pub reply_bytes: NonZeroUsize,
-    /// Idle connections kept to each node.
+    /// Idle connections of HTTP/1.1 kept to each node; with 0, each request to a node without TLS has a
+    /// connection of its own, in HTTP/1.1.
     pub idle_connections_per_node: usize,
 }
 
@@ -378,6 +391,7 @@ impl Default for Limits {
             in_flight_per_node: NonZeroU32::MIN.saturating_add(2047),
             body_bytes: NonZeroU32::MIN.saturating_add((8 << 20) - 1),
             bodies_bytes: NonZeroU32::MIN.saturating_add((512 << 20) - 1),
+            min_body_bytes_per_s: 1024,
             reply_bytes: NonZeroUsize::MIN.saturating_add((64 << 20) - 1),
             idle_connections_per_node: 256,
         }
@@ -394,6 +408,8 @@ pub struct Timeouts {
     pub idle_connection_ms: NonZeroU64,
     /// For a request's body.
     pub body_ms: NonZeroU64,
+    /// That a request's body may fall behind `limits.min_body_bytes_per_s`.
+    pub slow_body_ms: NonZeroU64,
     /// For the caller to read what is written.
     pub write_ms: NonZeroU64,
     /// For a connection to a node.
@@ -421,6 +437,7 @@ impl Default for Timeouts {
             head_ms: in_ms(30),
             idle_connection_ms: in_ms(90),
             body_ms: in_ms(60),
+            slow_body_ms: in_ms(10),
             write_ms: in_ms(60),
             connect_ms: in_ms(5),
             attest_ms: in_ms(10),

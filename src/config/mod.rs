@@ -179,14 +179,15 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
     Ok(bytes)
 }
 
-/// What the parser says. A line that holds a digest is named and not shown: somebody may have
-/// written the secret itself where its digest belongs.
+/// What the parser says. A line that holds a digest is named and not shown, since somebody may have
+/// written the secret itself where its digest belongs; nor is one with a user and a password.
 fn explained(text: &str, error: &toml::de::Error) -> Box<str> {
     let start = error.span().map_or(0, |span| span.start);
     let newlines = text.bytes().take(start).filter(|byte| *byte == b'\n');
     let line = text.lines().nth(newlines.count()).unwrap_or_default();
     let said = TomlError::of(text, error);
-    if line.contains("sha256") {
+    let has_password = line.contains("://") && line.contains('@');
+    if line.contains("sha256") || has_password {
         let key = line.split('=').next().unwrap_or_default().trim();
         return said.showing(key).to_string().into();
     }

@@ -1,4 +1,5 @@
-//! `[tls]`: what a listener shows of itself, and whether callers must show certificates.
+//! `[tls]` and `[admin.tls]`: what a listener shows of itself, and whether callers must show
+//! certificates.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Loaded};
 
-/// `[tls]` of a gateway.
+/// `[tls]` of a gateway, and `[admin.tls]` of either role.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
@@ -55,6 +56,8 @@ pub enum ClientAuth {
 /// The files of a listener's TLS.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
+    /// The table of the configuration that names them.
+    pub table: &'static str,
     /// Certificate and key; `None` has a key made at start.
     pub pair: Option<PairFiles>,
     /// Whose certificates callers must have.
@@ -79,17 +82,39 @@ pub struct ClientFiles {
     pub auth: ClientAuth,
 }
 
+/// The table for whoever connects to do what the role is for.
+const PUBLIC: &str = "tls";
+/// The one for whoever operates it.
+const ADMIN: &str = "admin.tls";
+
 /// The files that a gateway's `[tls]` names.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] names the key that breaks a rule.
 pub fn of_gateway<T>(config: &Loaded<T>, tls: &TlsConfig) -> Result<TlsFiles, ConfigError> {
+    of(config, PUBLIC, tls)
+}
+
+/// The files that `[admin.tls]` of either role names.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] names the key that breaks a rule.
+pub fn of_admin<T>(config: &Loaded<T>, tls: &TlsConfig) -> Result<TlsFiles, ConfigError> {
+    of(config, ADMIN, tls)
+}
+
+fn of<T>(
+    config: &Loaded<T>,
+    table: &'static str,
+    tls: &TlsConfig,
+) -> Result<TlsFiles, ConfigError> {
     Ok(TlsFiles {
+        table,
         pair: Some(PairFiles {
             certificate: config.resolve(&tls.certificate_file),
             key: config.resolve(&tls.key_file),
         }),
-        clients: clients(config, tls.client_ca_file.as_ref(), tls.client_auth)?,
+        clients: clients(config, table, tls.client_ca_file.as_ref(), tls.client_auth)?,
     })
 }
 
@@ -108,8 +133,9 @@ pub fn of_node<T>(config: &Loaded<T>, tls: &NodeTlsConfig) -> Result<TlsFiles, C
         (None, Some(_)) => return Err(config.invalid("tls.certificate_file", PAIR)),
     };
     Ok(TlsFiles {
+        table: PUBLIC,
         pair,
-        clients: clients(config, tls.client_ca_file.as_ref(), tls.client_auth)?,
+        clients: clients(config, PUBLIC, tls.client_ca_file.as_ref(), tls.client_auth)?,
     })
 }
 
@@ -117,6 +143,7 @@ const PAIR: &str = "give certificate_file and key_file, or neither";
 
 fn clients<T>(
     config: &Loaded<T>,
+    table: &str,
     ca: Option<&PathBuf>,
     auth: Option<ClientAuth>,
 ) -> Result<Option<ClientFiles>, ConfigError> {
@@ -128,7 +155,7 @@ fn clients<T>(
         (None, None) => Ok(None),
         (None, Some(_)) => {
             let message = "certificates of callers are held against the roots in client_ca_file";
-            Err(config.invalid("tls.client_ca_file", message))
+            Err(config.invalid(&format!("{table}.client_ca_file"), message))
         }
     }
 }

@@ -224,6 +224,19 @@ impl Admission {
 }
 
 impl BodyRoom {
+    /// Whether there is room now for a body of `bytes`; none is taken.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] if the bodies of all requests leave none.
+    pub(super) fn fits(&self, bytes: usize) -> Result<(), Error> {
+        let all = self.bodies.taken().checked_add(bytes.div_ceil(BODY_UNIT));
+        if all.is_none_or(|all| all > self.bodies.most) {
+            self.counts.bodies.inc();
+            return Err(Error::Overloaded);
+        }
+        Ok(())
+    }
+
     /// Takes room up to a body of `bytes`.
     ///
     /// # Errors
@@ -294,10 +307,12 @@ mod tests {
         one.grow_to(1).unwrap();
         one.grow_to(2 * BODY_UNIT).unwrap();
         one.grow_to(BODY_UNIT).unwrap();
+        two.fits(2 * BODY_UNIT).unwrap();
         two.grow_to(2 * BODY_UNIT).unwrap();
         assert!(two.grow_to(2 * BODY_UNIT + 1).is_err());
+        assert!(admission.body_room().fits(1).is_err());
         assert_eq!(admission.bodies_bytes(), 4 * BODY_UNIT);
-        assert_eq!(admission.shed(), [("places", 0), ("key", 0), ("bodies", 1)]);
+        assert_eq!(admission.shed(), [("places", 0), ("key", 0), ("bodies", 2)]);
         drop((one, two));
         assert_eq!(admission.bodies.taken(), 0);
     }

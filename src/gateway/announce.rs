@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -30,7 +30,10 @@ use super::{
     nodes::{Nodes, NotJoined},
     probe, until,
 };
-use crate::config::gateway::{AnnounceConfig, NodeUrl};
+use crate::{
+    config::gateway::{AnnounceConfig, NodeUrl},
+    sealer::Proxy,
+};
 
 mod ranges;
 
@@ -52,7 +55,9 @@ pub(super) struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
 pub(super) struct Desk {
     pub(super) config: AnnounceConfig,
     /// How those that join take part.
-    terms: Terms,
+    terms: Mutex<Terms>,
+    /// The proxy that leads to those that announce themselves from now on.
+    proxy: Mutex<Option<Arc<Proxy>>>,
     resolver: Resolver,
     pub(super) turns: Semaphore,
     orders: mpsc::Sender<Order>,
@@ -92,11 +97,12 @@ impl fmt::Debug for Resolver {
 }
 
 impl Desk {
-    pub(super) fn new(config: AnnounceConfig, terms: Terms) -> Self {
+    pub(super) fn new(config: AnnounceConfig, terms: Terms, proxy: Option<Arc<Proxy>>) -> Self {
         let (orders, waiting) = mpsc::channel(MAX_AT_ONCE);
         Self {
             config,
-            terms,
+            terms: Mutex::new(terms),
+            proxy: Mutex::new(proxy),
             resolver: Resolver::system(),
             turns: Semaphore::new(MAX_AT_ONCE),
             orders,
@@ -174,12 +180,33 @@ impl Desk {
     /// # Errors
     /// [`Error::Announcement`], or [`Error::Draining`] where nobody looks any more.
     pub(super) async fn join(&self, url: NodeUrl, addresses: Vec<SocketAddr>) -> Result<(), Error> {
-        let node = Arc::new(Node::announced(url, addresses, self.terms));
+        let proxy = self.proxy().clone();
+        let node = Node::announced(url, addresses, self.terms()).through(proxy.as_ref());
+        let node = Arc::new(node);
         let (verdict, said) = oneshot::channel();
         let order = Order { node, verdict };
         self.orders.send(order).await.map_err(|_| Error::Draining)?;
         said.await.map_err(|_| Error::Draining)??;
         Ok(())
+    }
+
+    /// Has those that announce themselves from now on reached through `proxy`; those that have joined stay
+    /// reached as they are.
+    pub(super) fn reach_through(&self, proxy: Option<Arc<Proxy>>) {
+        *self.proxy() = proxy;
+    }
+
+    fn proxy(&self) -> MutexGuard<'_, Option<Arc<Proxy>>> {
+        self.proxy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn terms(&self) -> Terms {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that join from now on take part on these terms.
+    pub(super) fn set_terms(&self, terms: Terms) {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
     }
 
     /// What was handed in, for the one who looks into it.
@@ -224,6 +251,8 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
         nodes: &shared.nodes,
         node: &node,
     };
+    // They may have changed while it was appraised.
+    node.set_terms(desk.terms());
     tracing::info!(
         node = %node.url,
         node_id = &*verified.id,
@@ -237,7 +266,7 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
     let forget_after = Duration::from_secs(desk.config.forget_after_s.get().into());
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run_on(&verified) => {}
-        () = probe::watch(&shared.nodes, &node, &shared.health) => {}
+        () = probe::watch(&shared.nodes, &node) => {}
         () = forgotten(&node, forget_after) => {
             tracing::warn!(node = %node.url, "announced node forgotten: it is not verified any more");
         }

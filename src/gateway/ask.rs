@@ -225,7 +225,9 @@ pub(super) fn take_note(node: &Node, failure: &NodeFailure) {
         return;
     };
     match error {
-        ExchangeError::Send(SendError::Connect(_) | SendError::ConnectTimeout) => {
+        ExchangeError::Send(
+            SendError::Connect(_) | SendError::ConnectTimeout | SendError::Proxy(_),
+        ) => {
             node.health.avoid(AVOID_UNREACHABLE);
         }
         // No proof for this request, or one that is carried only, but a hint for the next ones.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    sealer::{self, Channel, NodeBody, SendError, TlsError},
+    sealer::{self, Channel, NodeBody, Route, SendError, Spoken, TlsError},
 };
 
 /// Longest answer that is read (docs/wire.md, "What a node says of itself").
@@ -354,11 +354,19 @@ impl Attester {
         };
         Ok(Channel::new(
             &node.url,
-            node.pinned(),
+            self.route(node, &node.spoken),
             tls,
             self.settings.connect_timeout,
             self.settings.max_idle,
         )?)
+    }
+
+    /// Where no connection is kept, each request has one of its own.
+    fn route<'a>(&self, node: &'a Node, spoken: &'a Arc<Spoken>) -> Route<'a> {
+        Route {
+            spoken: (self.settings.max_idle > 0).then_some(spoken),
+            ..node.route()
+        }
     }
 
     /// Asks over a connection of its own, which needs no authentication: an answer that somebody
@@ -366,17 +374,20 @@ impl Attester {
     async fn fetch(&self, node: &Node, nonce: &Nonce) -> Result<Bytes, AttestError> {
         // Waited for within the time that an attempt has: it fails when others take too long.
         let _one_of_few = self.fetches.acquire().await;
+        // What it speaks is found out anew each time: something else may stand before it since.
+        let spoken = Arc::<Spoken>::default();
         let channel = Channel::new(
             &node.url,
-            node.pinned(),
+            self.route(node, &spoken),
             sealer::to_anybody(node.shown.as_ref())?,
-            self.settings.connect_timeout,
+            self.settings.connect_timeout.min(self.settings.timeout),
             0,
         )?;
         let request = Request::get(format!("/v1/attestation?nonce={nonce}"))
             .header(ACCEPT, "application/json")
             .body(Full::default())?;
         let response = Arc::new(channel).send(request).await?;
+        node.spoken.set(spoken.get());
         if response.status() != StatusCode::OK {
             return Err(AttestError::Status(response.status()));
         }

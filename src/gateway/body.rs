@@ -14,7 +14,7 @@ use http::{
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     admit::{Admission, BodyRoom},
@@ -23,9 +23,13 @@ use super::{
     stream::EventStream,
     whole::WholeReply,
 };
-use crate::{seal::REQUEST_MEDIA_TYPE, sealer::is_media_type};
+use crate::{
+    pace::{LeastRate, Pace},
+    seal::REQUEST_MEDIA_TYPE,
+    sealer::is_media_type,
+};
 
-/// Bytes that a body of unknown length is given room for at a time.
+/// Bytes that a body is given room for at least.
 const ROOM_STEP: usize = 64 * 1024;
 /// What is read of a refused request's body, so that its sender gets to read the refusal, and how
 /// long that may take.
@@ -74,19 +78,28 @@ fn check_size(body: &Incoming, max: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads a request's body of at most `max` bytes.
+/// How slowly a body may come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For all of it.
+    pub(super) within: Duration,
+    pub(super) rate: LeastRate,
+}
+
+/// Reads a request's body of at most `max` bytes. What is held grows with what has come, whatever
+/// length was said, so that a slow one holds little.
 ///
 /// # Errors
 /// [`Error::TooLarge`], [`Error::Overloaded`] without room for it, [`Error::BodyTimeout`],
-/// [`Error::BodyBroken`].
+/// [`Error::BodyTooSlow`], [`Error::BodyBroken`].
 pub(super) async fn read(
     body: &mut Incoming,
     max: usize,
-    within: Duration,
+    patience: Patience,
     admission: &Admission,
 ) -> Result<(Bytes, BodyRoom), Error> {
-    let reading = read_all(body, max, admission.body_room());
-    timeout(within, reading)
+    let reading = read_all(body, max, patience.rate, admission.body_room());
+    timeout(patience.within, reading)
         .await
         .unwrap_or(Err(Error::BodyTimeout))
 }
@@ -94,21 +107,18 @@ pub(super) async fn read(
 async fn read_all(
     body: &mut Incoming,
     max: usize,
+    rate: LeastRate,
     mut room: BodyRoom,
 ) -> Result<(Bytes, BodyRoom), Error> {
-    let expected = body
-        .size_hint()
-        .exact()
-        .and_then(|exact| usize::try_from(exact).ok());
-    if let Some(expected) = expected {
-        room.grow_to(expected)?;
+    let said = body.size_hint().exact();
+    let most = said.map_or(max, |said| usize::try_from(said).unwrap_or(max).min(max));
+    if said.is_some() {
+        room.fits(most)?;
     }
+    let mut pace = Pace::begin(rate, Instant::now());
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(Error::BodyBroken)?.into_data() else {
-            continue;
-        };
+    while let Some(data) = next_data(body, &mut pace).await? {
         let len = first
             .len()
             .saturating_add(all.len())
@@ -116,21 +126,40 @@ async fn read_all(
         if len > max {
             return Err(Error::TooLarge { max });
         }
-        if expected.is_none() {
-            room.grow_to(len.next_multiple_of(ROOM_STEP).min(max))?;
-        }
         if all.is_empty() && first.is_empty() {
+            room.grow_to(len)?;
             first = data;
-        } else {
-            if all.is_empty() {
-                all.reserve(expected.unwrap_or(len));
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
-            all.extend_from_slice(&data);
+            continue;
         }
+        if all.capacity() < len {
+            let capacity = len.saturating_mul(2).max(ROOM_STEP).min(most).max(len);
+            room.grow_to(capacity)?;
+            all.reserve(capacity.saturating_sub(all.len()));
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
     }
     let whole = if all.is_empty() { first } else { all.freeze() };
     Ok((whole, room))
+}
+
+/// The next bytes of a body, as long as it keeps up.
+async fn next_data(body: &mut Incoming, pace: &mut Pace) -> Result<Option<Bytes>, Error> {
+    loop {
+        let frame = match pace.too_slow_at() {
+            Some(at) => timeout_at(at, body.frame()).await,
+            None => Ok(body.frame().await),
+        };
+        let Some(frame) = frame.map_err(|_| Error::BodyTooSlow)? else {
+            return Ok(None);
+        };
+        if let Ok(data) = frame.map_err(Error::BodyBroken)?.into_data() {
+            pace.came(data.len(), Instant::now());
+            return Ok(Some(data));
+        }
+    }
 }
 
 /// Reads on after a refusal, within bounds: closing a connection while the other side still writes

@@ -5,7 +5,7 @@
 
 use http::{
     HeaderValue, Response,
-    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{attest::AttestError, body::ReplyBody};
@@ -52,6 +52,8 @@ pub(super) enum Error {
     TooLarge { max: usize },
     #[error("the body did not arrive in time")]
     BodyTimeout,
+    #[error("the body came too slowly")]
+    BodyTooSlow,
     #[error("the body broke off: {0}")]
     BodyBroken(hyper::Error),
     #[error("the body: {0}")]
@@ -150,7 +152,7 @@ impl Error {
             Self::Draining => Code::Draining,
             Self::MediaType | Self::SealedMediaType => Code::UnsupportedMediaType,
             Self::TooLarge { .. } => Code::RequestTooLarge,
-            Self::BodyTimeout => Code::RequestTimeout,
+            Self::BodyTimeout | Self::BodyTooSlow => Code::RequestTimeout,
             Self::BodyBroken(_) => Code::InvalidRequest,
             Self::Request(error) => error.as_code(),
             Self::ModelNotAllowed => Code::ModelNotAllowed,
@@ -191,9 +193,15 @@ impl Error {
         object
     }
 
+    /// Whether the rest of the body may come before the refusal goes out. Not one that was too slow.
+    pub(super) fn lets_the_body_come(&self) -> bool {
+        !matches!(self, Self::BodyTimeout | Self::BodyTooSlow)
+    }
+
     /// The reply; `x-request-id` is set where all replies get it.
     pub(super) fn into_response(self) -> Response<ReplyBody> {
         let code = self.code();
+        let closes = !self.lets_the_body_come();
         let body = self.object().to_json();
         let mut response = Response::new(ReplyBody::from(body));
         *response.status_mut() = code.status();
@@ -208,6 +216,9 @@ impl Error {
                 RETRY_AFTER,
                 self.retry_after_s().min(MAX_RETRY_AFTER_S).into(),
             );
+        }
+        if closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match &self {
             Self::MethodNotAllowed { allow } => {
@@ -284,6 +295,7 @@ fn code_of(error: &ExchangeError) -> Code {
         ExchangeError::Send(
             SendError::Connect(_)
             | SendError::ConnectTimeout
+            | SendError::Proxy(_)
             | SendError::OtherCertificate
             | SendError::NotSent(_),
         )

@@ -16,7 +16,7 @@ use crate::{
         self, ConfigError, Loaded,
         gateway::{Auth, GatewayConfig, KeysFile, MAX_LABELS, NodeConfig},
     },
-    sealer::{Credential, Roots, Shown, TlsError},
+    sealer::{Credential, Proxy, Roots, Shown, TlsError},
     tls,
 };
 
@@ -66,6 +66,7 @@ pub(super) fn read_node(
     config: &Loaded<GatewayConfig>,
     node: &NodeConfig,
     labels: &Labels,
+    proxy: Option<&Arc<Proxy>>,
 ) -> Result<Arc<Node>, ConfigError> {
     let credential = match &node.credential_file {
         Some(file) => {
@@ -81,15 +82,36 @@ pub(super) fn read_node(
             .map_err(|e| config.invalid("node.ca_file", e.to_string()))?,
         None => Roots::Public,
     };
-    let value = &config.value;
-    let price = node.price.get().powf(value.selection.price_weight.get());
-    // Neither free nor out of reach, whatever was written.
-    let bias = (price / node.weight.get()).clamp(1e-6, 1e6);
-    let labels = labels.bits(node.region.as_ref(), &node.tags);
-    let terms = terms(value, bias, node.max_in_flight, labels);
+    let terms = terms_of(&config.value, node, labels);
     let shown = read_shown(config, node)?;
+    let proxy = proxy.filter(|_| node.proxy);
     let node = Node::new(node.url.clone(), credential, roots, terms);
-    Ok(Arc::new(node.showing(shown)))
+    Ok(Arc::new(node.showing(shown).through(proxy)))
+}
+
+pub(super) fn read_proxy(
+    config: &Loaded<GatewayConfig>,
+) -> Result<Option<Arc<Proxy>>, ConfigError> {
+    let Some(proxy) = &config.value.proxy else {
+        return Ok(None);
+    };
+    let credential = match &proxy.credential_file {
+        Some(file) => {
+            let text = config::read_secret(&config.resolve(file))?;
+            let text = std::str::from_utf8(&text).unwrap_or_default();
+            let read = Credential::basic_from_file_text(text);
+            Some(read.map_err(|e| config.invalid("proxy.credential_file", e.to_string()))?)
+        }
+        None => None,
+    };
+    let roots = match &proxy.ca_file {
+        Some(file) => Roots::from_pem_file(&config.resolve(file))
+            .map_err(|e| config.invalid("proxy.ca_file", e.to_string()))?,
+        None => Roots::Public,
+    };
+    let proxy = Proxy::new(proxy, &roots, credential);
+    let proxy = proxy.map_err(|e| config.invalid("proxy.url", e.to_string()))?;
+    Ok(Some(Arc::new(proxy)))
 }
 
 pub(super) fn too_many_labels(config: &Loaded<GatewayConfig>) -> ConfigError {
@@ -99,7 +121,21 @@ pub(super) fn too_many_labels(config: &Loaded<GatewayConfig>) -> ConfigError {
     config.invalid("node.tags", message)
 }
 
-pub(super) fn terms(
+/// How a node of the configuration takes part.
+pub(super) fn terms_of(config: &GatewayConfig, node: &NodeConfig, labels: &Labels) -> Terms {
+    let price = node.price.get().powf(config.selection.price_weight.get());
+    // Neither free nor out of reach, whatever was written.
+    let bias = (price / node.weight.get()).clamp(1e-6, 1e6);
+    let labels = labels.bits(node.region.as_ref(), &node.tags);
+    terms(config, bias, node.max_in_flight, labels)
+}
+
+/// The same of one that announces itself.
+pub(super) fn terms_of_announced(config: &GatewayConfig) -> Terms {
+    terms(config, 1.0, None, 0)
+}
+
+fn terms(
     config: &GatewayConfig,
     bias: f64,
     max_in_flight: Option<NonZeroU32>,

@@ -125,6 +125,10 @@ impl Shared {
             Route::Keys(node) => self.keys(node, parts).await,
             Route::Lock => self.lock(parts, &mut body).await,
         };
+        let comes = answered
+            .as_ref()
+            .err()
+            .is_none_or(Error::lets_the_body_come);
         let error = answered.as_ref().err().map(Error::code);
         let response = answered.unwrap_or_else(|error| {
             let (status, code) = (error.code().status().as_u16(), error.code().code());
@@ -132,7 +136,9 @@ impl Shared {
             error.into_response()
         });
         self.metrics.answered(path, response.status(), error);
-        body::discard(&parts.headers, body).await;
+        if comes {
+            body::discard(&parts.headers, body).await;
+        }
         response
     }
 

@@ -56,12 +56,12 @@ pub(super) enum Shown {
 /// What is known of one node.
 #[derive(Debug)]
 pub(super) struct Health {
-    config: HealthConfig,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    config: HealthConfig,
     phase: Phase,
     barred_until: Option<Instant>,
     avoided_until: Option<Instant>,
@@ -89,6 +89,7 @@ impl Health {
         let now = Instant::now();
         Self {
             state: Mutex::new(State {
+                config,
                 phase: Phase::In,
                 barred_until: None,
                 avoided_until: None,
@@ -100,8 +101,21 @@ impl Health {
                 back_since: now,
                 settled_until: now,
             }),
-            config,
         }
+    }
+
+    /// How the node is judged now.
+    pub(super) fn config(&self) -> HealthConfig {
+        self.lock().config
+    }
+
+    /// Judges it so from now on; a node that is out stays out as long as was said.
+    pub(super) fn set_config(&self, config: HealthConfig) {
+        let mut state = self.lock();
+        if state.config.window_s != config.window_s {
+            state.window = Window::new(seconds(config.window_s), Instant::now());
+        }
+        state.config = config;
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -128,7 +142,7 @@ impl Health {
         state.failures_in_row = 0;
         state.failed_probes = 0;
         state.times_out = 0;
-        state.window = Window::new(seconds(self.config.window_s), Instant::now());
+        state.window = Window::new(seconds(state.config.window_s), Instant::now());
         if state.phase != Phase::In {
             state.phase = Phase::OnTrial { taken: false };
         }
@@ -162,7 +176,7 @@ impl Health {
         let mut state = self.lock();
         let on_trial = matches!(state.phase, Phase::OnTrial { .. });
         if on_trial {
-            state.come_back(seconds(self.config.window_s));
+            state.come_back();
         }
         on_trial
     }
@@ -193,10 +207,10 @@ impl Health {
             Phase::Out { .. } => false,
             // It counts as out already.
             Phase::OnTrial { .. } => {
-                state.put_out(&self.config, now);
+                state.put_out(now);
                 false
             }
-            Phase::In => now >= state.settled_until && state.is_failing(&self.config, now),
+            Phase::In => now >= state.settled_until && state.is_failing(now),
         }
     }
 
@@ -215,7 +229,7 @@ impl Health {
         match state.phase {
             Phase::Out { until } if now < until => false,
             Phase::Out { .. } | Phase::OnTrial { .. } => {
-                state.put_out(&self.config, now);
+                state.put_out(now);
                 false
             }
             Phase::In => now >= state.settled_until && state.failed_probes >= FAILED_PROBES,
@@ -232,7 +246,7 @@ impl Health {
 
     /// Puts the node out, and says for how long.
     pub(super) fn put_out(&self) -> Duration {
-        self.lock().put_out(&self.config, Instant::now())
+        self.lock().put_out(Instant::now())
     }
 
     /// Leaves the node in, since too many others are out.
@@ -257,8 +271,8 @@ impl State {
         }
     }
 
-    fn put_out(&mut self, config: &HealthConfig, now: Instant) -> Duration {
-        let (first, longest) = (seconds(config.out_s), seconds(config.max_out_s));
+    fn put_out(&mut self, now: Instant) -> Duration {
+        let (first, longest) = (seconds(self.config.out_s), seconds(self.config.max_out_s));
         let was_in = now.saturating_duration_since(self.back_since);
         if self.phase == Phase::In && was_in > longest {
             self.times_out = 0;
@@ -275,16 +289,17 @@ impl State {
         time
     }
 
-    fn come_back(&mut self, window: Duration) {
+    fn come_back(&mut self) {
         let now = Instant::now();
         self.phase = Phase::In;
         self.back_since = now;
         self.failures_in_row = 0;
         self.failed_probes = 0;
-        self.window = Window::new(window, now);
+        self.window = Window::new(seconds(self.config.window_s), now);
     }
 
-    fn is_failing(&mut self, config: &HealthConfig, now: Instant) -> bool {
+    fn is_failing(&mut self, now: Instant) -> bool {
+        let config = self.config;
         let (good, bad) = self.window.counted(now);
         let all = good.saturating_add(bad);
         let percent = u64::from(good).saturating_mul(100);

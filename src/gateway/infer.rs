@@ -48,7 +48,9 @@ impl Shared {
             Err(error) => {
                 record.refused(&error);
                 drop(record);
-                body::discard(&parts.headers, body).await;
+                if error.lets_the_body_come() {
+                    body::discard(&parts.headers, body).await;
+                }
                 error.into_response()
             }
         }

@@ -19,7 +19,7 @@ pub(super) const REGION: HeaderName = HeaderName::from_static("sealgate-region")
 pub(super) const TAGS: HeaderName = HeaderName::from_static("sealgate-tags");
 
 /// Most names in one field.
-const MAX_NAMES: usize = 16;
+pub(super) const MAX_NAMES: usize = 16;
 
 /// All that the configuration has, each with its bit.
 #[derive(Clone, Debug, Default)]

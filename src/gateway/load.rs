@@ -35,16 +35,28 @@ pub(super) struct Share {
     pub(super) warm_up: Duration,
 }
 
+impl Share {
+    /// The part of it that a node gets at this age.
+    fn warmth(&self, age: Duration) -> f64 {
+        if age >= self.warm_up {
+            return 1.0;
+        }
+        COLD + (1.0 - COLD) * age.as_secs_f64() / self.warm_up.as_secs_f64()
+    }
+}
+
 /// How busy one node is.
 #[derive(Debug)]
 pub(super) struct Load {
-    share: Share,
     in_flight: AtomicU32,
+    /// `Share::max_in_flight`, where it is read without waiting.
+    most: AtomicU32,
     measured: Mutex<Measured>,
 }
 
 #[derive(Debug)]
 struct Measured {
+    share: Share,
     /// The average, in seconds, and when it was that.
     latency: Option<(f64, Instant)>,
     /// Since when it is new; nothing once it is like the others.
@@ -72,13 +84,20 @@ impl Cost {
 impl Load {
     pub(super) fn new(share: Share) -> Self {
         Self {
-            share,
             in_flight: AtomicU32::new(0),
+            most: AtomicU32::new(share.max_in_flight),
             measured: Mutex::new(Measured {
+                share,
                 latency: None,
                 cold_since: Some(Instant::now()),
             }),
         }
+    }
+
+    /// Has another share from now on; what it holds and what was measured counts on.
+    pub(super) fn set_share(&self, share: Share) {
+        self.most.store(share.max_in_flight, Ordering::Relaxed);
+        self.lock().share = share;
     }
 
     /// Requests that it holds.
@@ -88,7 +107,7 @@ impl Load {
 
     /// Counts one more, if there is room for it; [`Load::leave`] is then due once.
     pub(super) fn enter(&self) -> bool {
-        let most = self.share.max_in_flight;
+        let most = self.most.load(Ordering::Relaxed);
         let one_more = |now: u32| (now < most).then_some(now.saturating_add(1));
         self.in_flight
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
@@ -128,28 +147,21 @@ impl Load {
     /// What one more request costs now.
     pub(super) fn cost(&self) -> Cost {
         let now = Instant::now();
-        let (latency, cold_since) = {
+        let (share, latency, cold_since) = {
             let measured = self.lock();
-            (measured.latency, measured.cold_since)
+            (measured.share, measured.latency, measured.cold_since)
         };
         let age = cold_since.map(|since| now.saturating_duration_since(since));
-        let warmth = age.map_or(1.0, |age| self.warmth(age));
+        let warmth = age.map_or(1.0, |age| share.warmth(age));
         let latency = latency.and_then(|(average, at)| {
             let age = now.saturating_duration_since(at);
             let sunk = average * weight_after(age);
             (age < FORGOTTEN).then_some(sunk.max(FLOOR.as_secs_f64()))
         });
         Cost {
-            busy: (f64::from(self.in_flight()) + 1.0) * self.share.bias / warmth,
+            busy: (f64::from(self.in_flight()) + 1.0) * share.bias / warmth,
             latency,
         }
-    }
-
-    fn warmth(&self, age: Duration) -> f64 {
-        if age >= self.share.warm_up {
-            return 1.0;
-        }
-        COLD + (1.0 - COLD) * age.as_secs_f64() / self.share.warm_up.as_secs_f64()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Measured> {
@@ -203,6 +215,23 @@ mod tests {
         assert!(two.cost().is_below(one.cost()), "long ago");
         one.leave();
         assert_eq!(one.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_share_holds_at_once_and_what_is_held_counts_on() {
+        let (node, other) = (load(), load());
+        assert!(node.enter() && node.enter());
+        node.set_share(Share {
+            bias: 8.0,
+            max_in_flight: 2,
+            ..Share::default()
+        });
+        assert!(!node.enter(), "as many as it may hold now");
+        assert_eq!(node.in_flight(), 2);
+        node.leave();
+        node.leave();
+        assert!(other.cost().is_below(node.cost()), "it is dearer now");
+        assert!(node.enter());
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,14 +59,7 @@ pub(crate) mod tests;
 mod trust;
 mod whole;
 
-use std::{
-    convert::Infallible,
-    io,
-    net::{self, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
@@ -88,14 +81,14 @@ use self::{
     shared::Shared,
 };
 use crate::{
-    admin::{Admin, AdminError, Pages, serve_beside},
+    admin::{self, Admin, AdminError, Pages, serve_beside},
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
         bundle::BundleFolderError,
         gateway::{GatewayConfig, millis},
     },
-    listener::{self, ConnectionCounts, Listener, serve_counted},
+    listener::{self, ConnectionCounts, Listener, Sockets, serve_counted},
     net::Acceptor,
     reload::Reload,
     telemetry::metrics::Exposition,
@@ -182,23 +175,23 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] names what cannot be used.
     pub async fn bind(config: Loaded<GatewayConfig>, clock: Clock) -> Result<Self, StartError> {
-        Self::bind_to(None, config, clock).await
+        Self::bind_to(Sockets::default(), config, clock).await
     }
 
-    /// The same on a socket that listens already, in place of `listen`.
+    /// The same on sockets that listen already, in place of the addresses in the configuration.
     ///
     /// # Errors
     /// As for [`Gateway::bind`].
     pub async fn bind_to(
-        socket: Option<net::TcpListener>,
+        sockets: Sockets,
         config: Loaded<GatewayConfig>,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        Self::bind_with(socket, config, clock, attestation::self_test).await
+        Self::bind_with(sockets, config, clock, attestation::self_test).await
     }
 
     async fn bind_with(
-        socket: Option<net::TcpListener>,
+        sockets: Sockets,
         config: Loaded<GatewayConfig>,
         clock: Clock,
         self_test: self_test::Test,
@@ -230,10 +223,12 @@ impl Gateway {
             address: asked,
             source,
         };
-        let listener = Acceptor::bind(socket, asked).await.map_err(listen)?;
+        let listener = Acceptor::bind(sockets.public, asked)
+            .await
+            .map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         config::gateway::check_address(&config, address)?;
-        let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
+        let admin = Admin::open(sockets.admin, &config, config.value.admin.as_ref(), clock).await?;
         Ok(Self {
             address,
             listener,
@@ -273,6 +268,12 @@ impl Gateway {
         self.admin.as_ref().map(Admin::address)
     }
 
+    /// Whether its admin listener, if there is one, is asked by TLS.
+    #[must_use]
+    pub fn admin_is_https(&self) -> bool {
+        self.admin.as_ref().is_some_and(Admin::is_https)
+    }
+
     /// Whether callers connect by TLS.
     #[must_use]
     pub fn is_https(&self) -> bool {
@@ -308,10 +309,12 @@ impl Gateway {
         } = self;
         let stop = CancellationToken::new();
         let connections = Arc::<ConnectionCounts>::default();
-        let administered = serve_beside(admin.map(|admin| {
-            let (scraped, asked) = (Arc::clone(&shared), Arc::clone(&shared));
+        let reconfigurer = prepared.keep(&shared);
+        let current = reconfigurer.current();
+        let admin = admin.map(|admin| {
+            let asked = Arc::clone(&shared);
             let scrape = Scrape {
-                shared: scraped,
+                current: current.clone(),
                 connections: Arc::clone(&connections),
                 connection_limit: limits.connections,
                 archive,
@@ -321,15 +324,14 @@ impl Gateway {
                 unready: Box::new(move || asked.unready()),
             };
             (admin, pages)
-        }));
+        });
+        let administered = serve_beside(admin, &beside.reload, beside.reload_every);
         let tasks = TaskTracker::new();
         let listener = Listener::on(listener, tls.as_ref().map(tls::Keeper::tls));
         if let Some(keeper) = tls {
             let keeping = keeper.run(beside.reload.asked(), beside.reload_every, |_| {});
             tasks.spawn(until(stop.clone(), keeping));
         }
-        let reconfigurer = prepared.keep(&shared);
-        let current = reconfigurer.current();
         let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
         let closing = CancellationToken::new();
@@ -428,7 +430,7 @@ impl Keepers {
 async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
     tokio::select! {
         () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
-        () = probe::watch(&shared.nodes, &node, &shared.health) => {}
+        () = probe::watch(&shared.nodes, &node) => {}
         () = reconfigure::let_go(&node) => {}
         () = shared.halted.cancelled() => {}
     }
@@ -442,17 +444,18 @@ pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
     let rules = Reloader::start(sources(config))?.rules();
     keep_tls(config, Clock::system())?;
     Shared::read(config, Clock::system(), rules)?;
-    if let Some(admin) = &config.value.admin {
-        admin.token(config)?;
-    }
+    admin::check_files(config, config.value.admin.as_ref())?;
     Ok(())
 }
 
 /// What has to be known of files that [`check_files`] found nothing wrong with.
 #[must_use]
-pub fn warning(config: &Loaded<GatewayConfig>) -> Option<String> {
-    let files = config::tls::of_gateway(config, config.value.tls.as_ref()?).ok()?;
-    tls::warning(&files, Clock::system().now())
+pub fn warnings(config: &Loaded<GatewayConfig>) -> Vec<String> {
+    let tls = config.value.tls.as_ref();
+    let files = tls.and_then(|tls| config::tls::of_gateway(config, tls).ok());
+    let public = files.and_then(|files| tls::warning(&files, Clock::system().now()));
+    let of_admin = admin::warnings(config, config.value.admin.as_ref());
+    public.into_iter().chain(of_admin).collect()
 }
 
 async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     clock::unix_seconds,
     config::gateway::{HealthConfig, NodeUrl},
-    sealer::{self, Channel, Credential, Roots},
+    sealer::{self, Channel, Credential, Proxy, Roots, Route, Spoken},
 };
 
 /// Shortest time between two appraisals that a request asks for.
@@ -48,6 +48,10 @@ pub(super) struct Node {
     /// The certificate that is shown to it where it asks for one.
     pub(super) shown: Option<sealer::Shown>,
     pub(super) origin: Origin,
+    /// The proxy that leads to it, if one does.
+    proxy: Option<Arc<Proxy>>,
+    /// What it speaks without TLS, as its last appraisal found out.
+    pub(super) spoken: Arc<Spoken>,
     /// What the configuration says that it is (`labels`).
     pub(super) labels: u64,
     pub(super) load: Load,
@@ -212,6 +216,16 @@ impl Node {
         Self { shown, ..self }
     }
 
+    /// The same, reached through a proxy unless that passes it by.
+    pub(super) fn through(self, proxy: Option<&Arc<Proxy>>) -> Self {
+        let addresses = self.pinned().map(|pinned| &**pinned);
+        let proxy = proxy.filter(|proxy| !proxy.passes_by(&self.url, addresses));
+        Self {
+            proxy: proxy.cloned(),
+            ..self
+        }
+    }
+
     /// A node that announced itself, and may be at these addresses.
     pub(super) fn announced(url: NodeUrl, addresses: Vec<SocketAddr>, terms: Terms) -> Self {
         let origin = Origin::Announced {
@@ -233,6 +247,8 @@ impl Node {
             credential,
             roots,
             shown: None,
+            proxy: None,
+            spoken: Arc::default(),
             origin,
             labels: terms.labels,
             load: Load::new(terms.share),
@@ -248,12 +264,27 @@ impl Node {
         }
     }
 
+    /// Takes part on other terms from now on; its labels are what it was made with.
+    pub(super) fn set_terms(&self, terms: Terms) {
+        self.load.set_share(terms.share);
+        self.health.set_config(terms.health);
+    }
+
     pub(super) fn is_announced(&self) -> bool {
         matches!(self.origin, Origin::Announced { .. })
     }
 
+    /// How it is reached.
+    pub(super) fn route(&self) -> Route<'_> {
+        Route {
+            addresses: self.pinned(),
+            proxy: self.proxy.as_ref(),
+            spoken: None,
+        }
+    }
+
     /// The addresses that connections are held to.
-    pub(super) fn pinned(&self) -> Option<&Arc<[SocketAddr]>> {
+    fn pinned(&self) -> Option<&Arc<[SocketAddr]>> {
         match &self.origin {
             Origin::Configured => None,
             Origin::Announced { addresses, .. } => Some(addresses),

@@ -35,15 +35,16 @@ enum Probed {
     Failed,
 }
 
-/// Watches `node`; never ends.
-pub(super) async fn watch(nodes: &Nodes, node: &Arc<Node>, config: &HealthConfig) {
-    let mut next = after(seconds(config.probe_s));
+/// Watches `node` as it is to be watched at each time; never ends.
+pub(super) async fn watch(nodes: &Nodes, node: &Arc<Node>) {
+    let mut next = after(seconds(node.health.config().probe_s));
     loop {
         tokio::select! {
             () = node.failing.notified() => nodes.put_out(node),
             () = sleep_until(next) => {
+                let config = node.health.config();
                 if let Some(verified) = node.verified() {
-                    take_in(probe(&verified, config).await, nodes, node, config);
+                    take_in(probe(&verified, &config).await, nodes, node, &config);
                 }
                 next = after(seconds(config.probe_s));
             }
@@ -128,8 +129,7 @@ mod tests {
         let node = Arc::new(Node::new(url, None, Roots::Public, Terms::default()));
         let nodes = Nodes::new(vec![Arc::clone(&node)], BTreeMap::new());
         node.health.put_out();
-        let config = HealthConfig::default();
-        let watching = watch(&nodes, &node, &config);
+        let watching = watch(&nodes, &node);
         // Time goes on only while nobody has anything to do.
         assert!(timeout(LONGEST, watching).await.is_err());
         assert_eq!(node.standing(), Standing::Out);

@@ -18,17 +18,18 @@ use tokio::{
 use super::{
     Keepers,
     cors::Cors,
-    files::{read_callers, read_node, too_many_labels},
+    files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
     metrics::Reloaded,
-    node::Node,
+    node::{Node, Terms},
     shared::{Shared, Timeouts, as_usize, limits_of, timeouts_of},
 };
 use crate::{
     config::{
         self, ConfigError, Loaded,
-        gateway::{GatewayConfig, NodeConfig, NodeUrl},
+        gateway::{GatewayConfig, NodeConfig, NodeUrl, ProxyConfig},
     },
-    reload::{self, Asked, Keep, Outcome, Seen},
+    reload::{self, Asked, Keep, Seen},
+    sealer::Proxy,
 };
 
 /// Between two looks whether a node that goes has requests.
@@ -43,6 +44,8 @@ pub(super) struct Reconfigurer {
     /// What only a start changes, as it was at the start.
     fixed: Vec<(&'static str, String)>,
     files: Vec<PathBuf>,
+    /// Those that the configuration names that was refused last.
+    tried: Vec<PathBuf>,
     seen: Seen,
     current: watch::Sender<Arc<Shared>>,
     nodes: Vec<Named>,
@@ -62,10 +65,28 @@ struct Said([u8; 32]);
 struct Next {
     config: GatewayConfig,
     shared: Shared,
-    files: Vec<PathBuf>,
+    proxy: Option<Arc<Proxy>>,
     nodes: Vec<Named>,
     /// Those of them that were not there before.
     new: Vec<Arc<Node>>,
+    /// How those that were there take part.
+    terms: Vec<(Arc<Node>, Terms)>,
+}
+
+impl Next {
+    /// Has the nodes that stay, and those that announced themselves, take part as they are to now.
+    fn set_terms(&self) {
+        for (node, terms) in &self.terms {
+            node.set_terms(*terms);
+        }
+        let announced = terms_of_announced(&self.config);
+        if let Some(desk) = &self.shared.desk {
+            desk.set_terms(announced);
+        }
+        let all = self.shared.nodes.all();
+        let known = all.iter().filter(|node| node.is_announced());
+        known.for_each(|node| node.set_terms(announced));
+    }
 }
 
 /// What lies in the files of a configuration now.
@@ -119,6 +140,7 @@ impl Prepared {
             address: self.address,
             fixed: self.fixed,
             files: self.files,
+            tried: Vec::new(),
             seen: self.seen,
             current: watch::Sender::new(Arc::clone(shared)),
         }
@@ -141,17 +163,24 @@ impl Reconfigurer {
         reload::run(reconfiguring, seen, asked, every).await;
     }
 
-    fn read(&self) -> impl FnOnce() -> Result<Next, ConfigError> + Send + 'static {
+    /// Reads the configuration, and says which files it named, if it is one.
+    fn read(&self) -> impl FnOnce() -> (Vec<PathBuf>, Result<Next, ConfigError>) + Send + 'static {
         let (path, nodes) = (self.path.clone(), self.nodes.clone());
         let before = Arc::clone(&self.current.borrow());
         let auth = fixed_value(&self.fixed, "auth");
         move || {
-            let config: Loaded<GatewayConfig> = config::load(&path)?;
-            config::gateway::check(&config)?;
-            if format!("{:?}", config.value.auth) != auth {
-                return Err(config.invalid("auth", "who may ask is changed by a restart alone"));
-            }
-            next(&config, &before, &nodes)
+            let config: Loaded<GatewayConfig> = match config::load(&path) {
+                Ok(config) => config,
+                Err(error) => return (Vec::new(), Err(error)),
+            };
+            let next = || {
+                config::gateway::check(&config)?;
+                if format!("{:?}", config.value.auth) != auth {
+                    return Err(config.invalid("auth", "who may ask is changed by a restart alone"));
+                }
+                next(&config, &before, &nodes)
+            };
+            (files(&config), next())
         }
     }
 
@@ -180,12 +209,16 @@ impl Reconfigurer {
                 "changed, and in force after a restart alone"
             );
         }
+        next.set_terms();
+        if let Some(desk) = &next.shared.desk {
+            desk.reach_through(next.proxy);
+        }
         next.shared.nodes.rename(next.config.models);
         next.shared.nodes.add(&next.new);
         next.new.iter().for_each(|node| keepers.keep(node));
         let patience = next.shared.timeouts.attest;
         self.current.send_replace(Arc::new(next.shared));
-        (self.files, self.nodes) = (next.files, next.nodes);
+        (self.files, self.nodes) = (std::mem::take(&mut self.tried), next.nodes);
         for Named { node, .. } in gone {
             let replaced_by = next.new.iter().find(|new| new.url == node.url).cloned();
             // One whose region or tags are others now is not what is asked for any more.
@@ -209,31 +242,37 @@ struct Reconfiguring {
 }
 
 impl Keep for Reconfiguring {
-    fn files(&self) -> Vec<PathBuf> {
-        self.reconfigurer.files.clone()
+    fn kind(&self) -> &'static str {
+        "config"
     }
 
-    async fn take(&mut self) {
-        let reloads = Arc::clone(&self.keepers.shared.metrics.reloads);
-        match spawn_blocking(self.reconfigurer.read()).await {
-            Ok(Ok(next)) => {
-                self.reconfigurer.take(next, &self.keepers);
-                reloads.applied(Reloaded::Config);
-                return reload::note("config", Outcome::Taken);
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "configuration not taken: the one before stays in force");
-            }
-            Err(_) => {
-                tracing::error!(
-                    "reading the configuration panicked: the one before stays in force"
-                );
-            }
-        }
+    fn files(&self) -> Vec<PathBuf> {
+        let Reconfigurer { files, tried, .. } = &self.reconfigurer;
+        files.iter().chain(tried).cloned().collect()
+    }
+
+    async fn take(&mut self) -> Result<(), String> {
+        let read = spawn_blocking(self.reconfigurer.read()).await;
+        let (tried, next) = read.map_err(|_| PANICKED.to_owned())?;
+        self.reconfigurer.tried = tried;
+        let next = next.map_err(|error| error.to_string())?;
+        self.reconfigurer.take(next, &self.keepers);
+        let reloads = &self.keepers.shared.metrics.reloads;
+        reloads.applied(Reloaded::Config);
+        Ok(())
+    }
+
+    fn refused(&mut self, error: &str) {
+        tracing::error!(
+            error,
+            "configuration not taken: the one before stays in force"
+        );
+        let reloads = &self.keepers.shared.metrics.reloads;
         reloads.refused(Reloaded::Config);
-        reload::note("config", Outcome::Refused);
     }
 }
+
+const PANICKED: &str = "reading panicked";
 
 /// Reads all that requests are served by, and nothing of it is in force yet.
 fn next(
@@ -244,16 +283,21 @@ fn next(
     let value = &config.value;
     let labels = before.labels.with(&value.nodes);
     let labels = labels.ok_or_else(|| too_many_labels(config))?;
-    let (mut nodes, mut new) = (Vec::new(), Vec::new());
+    let proxy = read_proxy(config)?;
+    let (mut nodes, mut new, mut terms) = (Vec::new(), Vec::new(), Vec::new());
     for node in &value.nodes {
         let said = said(config, node);
+        let wanted = terms_of(value, node, &labels);
         let same = known
             .iter()
             .find(|it| it.node.url == node.url && it.said == said);
         let node = match same {
-            Some(same) => Arc::clone(&same.node),
+            Some(same) => {
+                terms.push((Arc::clone(&same.node), wanted));
+                Arc::clone(&same.node)
+            }
             None => {
-                let node = read_node(config, node, &labels)?;
+                let node = read_node(config, node, &labels, proxy.as_ref())?;
                 new.push(Arc::clone(&node));
                 node
             }
@@ -278,17 +322,22 @@ fn next(
     Ok(Next {
         config: value.clone(),
         shared,
-        files: files(config),
+        proxy,
         nodes,
         new,
+        terms,
     })
 }
 
 /// The configuration, and the files that it names and that are taken with it.
 fn files(config: &Loaded<GatewayConfig>) -> Vec<PathBuf> {
     let keys = config.value.keys_file.iter();
+    let of_proxy = config.value.proxy.iter().flat_map(ProxyConfig::files);
     let of_nodes = config.value.nodes.iter().flat_map(files_of);
-    let named = keys.chain(of_nodes).map(|file| config.resolve(file));
+    let named = keys
+        .chain(of_proxy)
+        .chain(of_nodes)
+        .map(|file| config.resolve(file));
     std::iter::once(config.path.clone()).chain(named).collect()
 }
 
@@ -303,8 +352,12 @@ fn files_of(node: &NodeConfig) -> impl Iterator<Item = &PathBuf> {
 }
 
 fn said(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Said {
-    let files: Vec<_> = files_of(node).map(|file| config.resolve(file)).collect();
-    let text = format!("{node:?} {:?}", Seen::now(&files));
+    // Another proxy is another way to the node, and so is another credential with it.
+    let proxy = config.value.proxy.as_ref().filter(|_| node.proxy);
+    let of_proxy = proxy.into_iter().flat_map(ProxyConfig::files);
+    let files = files_of(node).chain(of_proxy);
+    let files: Vec<_> = files.map(|file| config.resolve(file)).collect();
+    let text = format!("{node:?} {proxy:?} {:?}", Seen::now(&files));
     Said(Sha256::digest(text).into())
 }
 
@@ -327,12 +380,6 @@ fn fixed(config: &GatewayConfig, address: SocketAddr) -> Vec<(&'static str, Stri
         ("archive", format!("{:?}", config.archive)),
         ("announce", format!("{:?}", config.announce)),
         ("locks", format!("{:?}", config.locks)),
-        ("selection", format!("{:?}", config.selection)),
-        ("health", format!("{:?}", config.health)),
-        (
-            "limits.in_flight_per_node",
-            limits.in_flight_per_node.to_string(),
-        ),
         ("limits.connections", limits.connections.to_string()),
         (
             "limits.idle_connections_per_node",

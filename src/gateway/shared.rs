@@ -10,9 +10,10 @@ use super::{
     admit::Admission,
     announce::Desk,
     authenticate::Callers,
+    body::Patience,
     cors::Cors,
     farewell::Phase,
-    files::{read_callers, read_node, terms, too_many_labels},
+    files::{read_callers, read_node, read_proxy, terms_of_announced, too_many_labels},
     labels::Labels,
     locks::Locks,
     metrics::Metrics,
@@ -24,8 +25,9 @@ use crate::{
     clock::Clock,
     config::{
         ConfigError, Loaded,
-        gateway::{Auth, GatewayConfig, HealthConfig, millis},
+        gateway::{Auth, GatewayConfig, millis},
     },
+    pace::LeastRate,
     seal::Padding,
 };
 
@@ -40,7 +42,6 @@ pub(super) struct Shared {
     pub(super) nodes: Arc<Nodes>,
     /// Regions and tags of the configured ones.
     pub(super) labels: Arc<Labels>,
-    pub(super) health: HealthConfig,
     /// Where nodes announce themselves, if they may.
     pub(super) desk: Option<Arc<Desk>>,
     pub(super) locks: Arc<Locks>,
@@ -70,7 +71,7 @@ pub(super) struct Limits {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    pub(super) body: Duration,
+    pub(super) body: Patience,
     pub(super) connect: Duration,
     pub(super) attest: Duration,
     pub(super) first_byte: Duration,
@@ -91,12 +92,13 @@ impl Shared {
         let labels = labels
             .with(&value.nodes)
             .ok_or_else(|| too_many_labels(config))?;
+        let proxy = read_proxy(config)?;
         let nodes = value.nodes.iter();
-        let nodes = nodes.map(|node| read_node(config, node, &labels));
+        let nodes = nodes.map(|node| read_node(config, node, &labels, proxy.as_ref()));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
         nodes.iter().for_each(|node| node.load.skip_warm_up());
-        let announced = terms(value, 1.0, None, 0);
-        let desk = |announce| Arc::new(Desk::new(announce, announced));
+        let announced = terms_of_announced(value);
+        let desk = |announce| Arc::new(Desk::new(announce, announced, proxy));
         Ok(Shared {
             clock,
             metrics: Arc::new(Metrics::new(clock)),
@@ -104,7 +106,6 @@ impl Shared {
             admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
             nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
             labels: Arc::new(labels),
-            health: value.health,
             desk: value.announce.clone().map(desk),
             locks: Arc::new(Locks::new(value.locks)),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
@@ -132,7 +133,13 @@ pub(super) fn limits_of(config: &GatewayConfig) -> Limits {
 pub(super) fn timeouts_of(config: &GatewayConfig) -> Timeouts {
     let timeouts = &config.timeouts;
     Timeouts {
-        body: millis(timeouts.body_ms),
+        body: Patience {
+            within: millis(timeouts.body_ms),
+            rate: LeastRate {
+                bytes_per_s: config.limits.min_body_bytes_per_s,
+                behind: millis(timeouts.slow_body_ms),
+            },
+        },
         connect: millis(timeouts.connect_ms),
         attest: millis(timeouts.attest_ms),
         first_byte: millis(timeouts.first_byte_ms),

@@ -39,6 +39,7 @@ async fn start_with(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandl
 #[tokio::test]
 async fn a_handshake_has_the_time_of_a_head_and_holds_up_no_other() {
     let files = TlsFiles {
+        table: "tls",
         pair: None,
         clients: None,
     };

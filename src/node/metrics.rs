@@ -119,7 +119,7 @@ const ENGINE_QUEUE_LIMIT: Family<2> =
 const ENGINE_HEALTHY: Family<2> = Family::gauge(
     "engine_healthy",
     ENGINE,
-    "1 while the engine answers questions about its health.",
+    "1 while the engine answers questions about its health; not there with `watch = false`.",
 );
 const ENGINE_RUNNING: Family<2> = Family::gauge(
     "engine_told_requests_running",
@@ -283,7 +283,13 @@ fn engines(state: &State, page: &mut Page<'_>) -> fmt::Result {
     each(page, &ENGINE_LIMIT, |it| it.places.limit())?;
     each(page, &ENGINE_QUEUE, |it| it.places.waiting())?;
     each(page, &ENGINE_QUEUE_LIMIT, |it| it.places.queue())?;
-    each(page, &ENGINE_HEALTHY, |it| it.health.is_well().into())?;
+    page.family(&ENGINE_HEALTHY, |series| {
+        // Of an engine that nobody asks it is not known.
+        let mut watched = engines.iter().filter(|(_, it)| it.watch.is_some());
+        watched.try_for_each(|(place, it)| {
+            series.number([place, it.address()], it.health.is_well().into())
+        })
+    })?;
     let told = |page: &mut Page<'_>, family, of: fn(Load) -> Option<u64>| {
         page.family(family, |series| {
             engines.iter().try_for_each(|(place, it)| {

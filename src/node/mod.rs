@@ -5,13 +5,7 @@
 //! engine, `reply` seals. Keys live in memory only and die with the process; no prompt, reply or
 //! key reaches a log or an error.
 
-use std::{
-    convert::Infallible,
-    fmt, io,
-    net::{self, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join;
 use http::Request;
@@ -28,13 +22,13 @@ use self::{
     time::SteadyClock,
 };
 use crate::{
-    admin::{Admin, AdminError, Pages, serve_beside},
+    admin::{self, Admin, AdminError, Pages, serve_beside},
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
         node::{self as node_config, EngineUrl, NodeConfig},
     },
-    listener::{self, ConnectionCounts, Listener, serve_counted},
+    listener::{self, ConnectionCounts, Listener, Sockets, serve_counted},
     net::Acceptor,
     reload::Reload,
     telemetry::metrics::Exposition,
@@ -87,7 +81,7 @@ const UPKEEP: Duration = Duration::from_secs(30);
 /// The same while an engine has not said what it serves, and the longest such rest.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
-/// Rest between two looks at the files of `[tls]`.
+/// Rest between two looks at the files of `[tls]`, and of `[admin.tls]`.
 const TLS_LOOK: Duration = Duration::from_secs(5);
 /// Time for streams that were cut to send their last chunk.
 const CUT_GRACE: Duration = Duration::from_secs(5);
@@ -179,15 +173,15 @@ impl Node {
     /// # Errors
     /// [`StartError`] says which part of the configuration or the machine is at fault.
     pub async fn bind(config: Loaded<NodeConfig>, clock: Clock) -> Result<Self, StartError> {
-        Self::bind_to(None, config, clock).await
+        Self::bind_to(Sockets::default(), config, clock).await
     }
 
-    /// The same on a socket that listens already, in place of `listen`.
+    /// The same on sockets that listen already, in place of the addresses in the configuration.
     ///
     /// # Errors
     /// As for [`Node::bind`].
     pub async fn bind_to(
-        socket: Option<net::TcpListener>,
+        sockets: Sockets,
         config: Loaded<NodeConfig>,
         clock: Clock,
     ) -> Result<Self, StartError> {
@@ -198,15 +192,18 @@ impl Node {
         let alive = CancellationToken::new();
         let models = Models::new(engines(&config, clock, &alive).await?);
         models.refresh().await;
-        let clock = SteadyClock::new(clock);
+        let (clock, system) = (SteadyClock::new(clock), clock);
         let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
         let now = clock.unix_now();
         let identity = Identity::generate(&config.value, models.names(), ends_at, now)?;
         let address = config.value.listen;
         let listen = |source| StartError::Listen { address, source };
-        let listener = Acceptor::bind(socket, address).await.map_err(listen)?;
+        let listener = Acceptor::bind(sockets.public, address)
+            .await
+            .map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let admin = Admin::open(&config, config.value.admin.as_ref()).await?;
+        let admin =
+            Admin::open(sockets.admin, &config, config.value.admin.as_ref(), system).await?;
         let config = config.value;
         let state = State {
             metrics: Arc::default(),
@@ -234,6 +231,12 @@ impl Node {
             reload: Reload::default(),
             alive: alive.drop_guard(),
         })
+    }
+
+    /// Whether its admin listener, if there is one, is asked by TLS.
+    #[must_use]
+    pub fn admin_is_https(&self) -> bool {
+        self.admin.as_ref().is_some_and(Admin::is_https)
     }
 
     /// Whether gateways connect by TLS.
@@ -282,14 +285,15 @@ impl Node {
         });
         let (limits, connections) = (limits(&state.config), Arc::clone(&state.connections));
         let served = serve_counted(listener, service, limits, stop.clone(), connections);
-        let administered = serve_beside(admin.map(|admin| {
+        let admin = admin.map(|admin| {
             let asked = Arc::clone(&state);
             let pages = Pages {
                 metrics: Exposition::new("sealgate_node", metrics::Scrape(Arc::clone(&state))),
                 unready: Box::new(move || routes::unready(&asked)),
             };
             (admin, pages)
-        }));
+        });
+        let administered = serve_beside(admin, &reload, TLS_LOOK);
         let drained = async {
             shutdown.cancelled().await;
             drain(&state).await;
@@ -333,9 +337,12 @@ fn read_tls(config: &Loaded<NodeConfig>, clock: Clock) -> Result<Option<tls::Kee
 
 /// What has to be known of files that [`check_files`] found nothing wrong with.
 #[must_use]
-pub fn warning(config: &Loaded<NodeConfig>) -> Option<String> {
-    let files = config::tls::of_node(config, config.value.tls.as_ref()?).ok()?;
-    tls::warning(&files, Clock::system().now())
+pub fn warnings(config: &Loaded<NodeConfig>) -> Vec<String> {
+    let tls = config.value.tls.as_ref();
+    let files = tls.and_then(|tls| config::tls::of_node(config, tls).ok());
+    let public = files.and_then(|files| tls::warning(&files, Clock::system().now()));
+    let of_admin = admin::warnings(config, config.value.admin.as_ref());
+    public.into_iter().chain(of_admin).collect()
 }
 
 /// Reads every file that the configuration names, as a start does, and opens no port.
@@ -346,9 +353,7 @@ pub fn check_files(config: &Loaded<NodeConfig>) -> Result<(), StartError> {
     node_config::check(config)?;
     read_tls(config, Clock::system())?;
     Sources::open(config)?;
-    if let Some(admin) = &config.value.admin {
-        admin.token(config)?;
-    }
+    admin::check_files(config, config.value.admin.as_ref())?;
     for engine in &config.value.engines {
         if let EngineUrl::Http(base) = &engine.url {
             Engine::new(base.clone(), engine, config)?;

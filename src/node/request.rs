@@ -30,10 +30,11 @@ use super::{
 };
 use crate::{
     clock::unix_seconds,
-    config::node::{CredentialDigest, NodeConfig, TimeoutsConfig},
+    config::node::{CredentialDigest, NodeConfig},
     ids::RequestId,
     listener::Peer,
     openai::Endpoint,
+    pace::{LeastRate, Pace},
     seal::{
         Fields, FormError, OpenErrorKind, OpenedRequest, Padding, REQUEST_MEDIA_TYPE, ReplySealer,
         RequestLimits, RequestOpener,
@@ -108,8 +109,8 @@ pub(super) async fn receive(
 ) -> Result<Received, Outside> {
     let mut opener = RequestOpener::new(limits(&state.config));
     let mut buffered = Buffered::none(&state.buffered);
-    let deadline = Instant::now() + state.config.timeouts.body_ms.duration();
-    while let Some(data) = next_data(body, deadline, &state.config.timeouts).await? {
+    let mut coming = Coming::new(body, &state.config);
+    while let Some(data) = coming.next().await? {
         record.came(data.len());
         buffered.grow(data.len())?;
         state
@@ -143,24 +144,47 @@ pub(super) async fn discard(mut body: Incoming) {
     let _ = timeout(DISCARD_TIME, rest).await;
 }
 
-/// The next bytes of a body; `None` at its end.
-///
-/// # Errors
-/// [`Outside`] if they do not come, or not in time.
-pub(super) async fn next_data(
-    body: &mut Incoming,
+/// A body that comes, and how slowly it may.
+pub(super) struct Coming<'a> {
+    body: &'a mut Incoming,
     deadline: Instant,
-    timeouts: &TimeoutsConfig,
-) -> Result<Option<Bytes>, Outside> {
-    loop {
-        let idle = Instant::now() + timeouts.body_idle_ms.duration();
-        match timeout_at(deadline.min(idle), body.frame()).await {
-            Err(_) => return Err(Outside::Timeout),
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(_))) => return Err(Outside::Malformed),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
+    idle: Duration,
+    pace: Pace,
+}
+
+impl<'a> Coming<'a> {
+    /// One that begins now.
+    pub(super) fn new(body: &'a mut Incoming, config: &NodeConfig) -> Self {
+        let (now, timeouts) = (Instant::now(), &config.timeouts);
+        let rate = LeastRate {
+            bytes_per_s: config.limits.min_body_bytes_per_s,
+            behind: timeouts.slow_body_ms.duration(),
+        };
+        Self {
+            body,
+            deadline: now + timeouts.body_ms.duration(),
+            idle: timeouts.body_idle_ms.duration(),
+            pace: Pace::begin(rate, now),
+        }
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Outside`] if they do not come, or not in time.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Outside> {
+        loop {
+            let idle = Instant::now() + self.idle;
+            let soonest = self.pace.too_slow_at().map_or(idle, |at| at.min(idle));
+            match timeout_at(self.deadline.min(soonest), self.body.frame()).await {
+                Err(_) => return Err(Outside::Timeout),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(_))) => return Err(Outside::Malformed),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.pace.came(data.len(), Instant::now());
+                        return Ok(Some(data));
+                    }
                 }
             }
         }

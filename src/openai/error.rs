@@ -190,7 +190,7 @@ impl Code {
             Self::MethodNotAllowed => row(S::METHOD_NOT_ALLOWED, "method_not_allowed",
                 INVALID_REQUEST, "This path does not take this method."),
             Self::RequestTimeout => row(S::REQUEST_TIMEOUT, "request_timeout", INVALID_REQUEST,
-                "The request did not arrive in time."),
+                "The request came too slowly. Send its whole body at once, or a shorter one."),
             Self::LengthRequired => row(S::LENGTH_REQUIRED, "request_too_large", INVALID_REQUEST,
                 "The request does not say how long its body is."),
             Self::RequestTooLarge => row(S::PAYLOAD_TOO_LARGE, "request_too_large",

@@ -12,6 +12,19 @@ use futures_util::future::BoxFuture;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tower_service::Service;
 
+use super::{prior::Spoken, proxy::Proxy};
+
+/// How a node is reached, where not straight and by its name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Route<'a> {
+    /// The addresses that connections are held to.
+    pub(crate) addresses: Option<&'a Arc<[SocketAddr]>>,
+    /// The proxy that leads there.
+    pub(crate) proxy: Option<&'a Arc<Proxy>>,
+    /// What it speaks without TLS, to be found out or found out before; HTTP/1.1 if left out.
+    pub(crate) spoken: Option<&'a Arc<Spoken>>,
+}
+
 /// Answers for a connection what its host's name means.
 #[derive(Clone, Debug)]
 pub(crate) enum Dialer {

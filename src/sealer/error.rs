@@ -133,7 +133,10 @@ impl ExchangeError {
                 Next::Reseal
             }
             Self::Send(
-                SendError::Connect(_) | SendError::ConnectTimeout | SendError::NotSent(_),
+                SendError::Connect(_)
+                | SendError::ConnectTimeout
+                | SendError::Proxy(_)
+                | SendError::NotSent(_),
             )
             | Self::Ineligible(_)
             | Self::Seal(SealError::KeyExpired)
@@ -169,6 +172,7 @@ impl ExchangeError {
         match self {
             Self::Send(SendError::Connect(_)) => "connect",
             Self::Send(SendError::ConnectTimeout) => "connect_timeout",
+            Self::Send(SendError::Proxy(_)) => "proxy",
             Self::Send(SendError::OtherCertificate) => "other_certificate",
             Self::Send(SendError::NotSent(_)) => "not_sent",
             Self::Send(SendError::Broken { .. }) => "broken_before_reply",

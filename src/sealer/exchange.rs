@@ -219,25 +219,25 @@ async fn checked(
     response: Response<NodeBody>,
     is_believed: bool,
 ) -> Result<NodeBody, ExchangeError> {
-    let status = response.status();
+    let (head, body) = response.into_parts();
+    let status = head.status;
     let is_type = |expected: &str| {
-        response
-            .headers()
+        head.headers
             .get(CONTENT_TYPE)
             .is_some_and(|value| is_media_type(value.as_bytes(), expected.as_bytes()))
     };
     if status == StatusCode::OK && is_type(RESPONSE_MEDIA_TYPE) {
-        return Ok(response.into_body());
+        return Ok(body);
     }
     if status.is_success() {
         return Err(ExchangeError::NotSealed { status });
     }
-    let retry_after = response.headers().get(RETRY_AFTER);
+    let retry_after = head.headers.get(RETRY_AFTER);
     let retry_after_s = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
     let is_problem = is_type(problem::MEDIA_TYPE);
     let not_executed = is_believed && REFUSALS.contains(&status);
     if status == StatusCode::BAD_REQUEST && is_problem {
-        let reading = read_outside(response.into_body());
+        let reading = read_outside(body);
         let body = timeout(OUTSIDE_TIME, reading).await.unwrap_or_default();
         if problem::is_ohttp_key(&body) {
             return Err(ExchangeError::OhttpKey { not_executed });

@@ -4,7 +4,7 @@
 //! `exchange` seals a request, sends it through `upstream` and opens the reply as far as it must be
 //! known before anything is given on; `reading` gives an event stream on as it opens. `problem` reads
 //! a node's refusals, and `error` says what may follow them. `tls` and `dial` say whom a connection
-//! must end at.
+//! must end at, `proxy` leads there, and `prior` finds out what is spoken without TLS.
 //!
 //! Whom to seal to is decided elsewhere: an exchange takes a key that verification made usable.
 
@@ -13,15 +13,20 @@ mod dial;
 mod error;
 mod exchange;
 mod multiplexed;
+mod prior;
 mod problem;
+mod proxy;
 mod reading;
 mod tls;
 mod upstream;
 
 pub(crate) use self::{
     credential::Credential,
+    dial::Route,
     error::Next,
     exchange::{Ask, Bounds, OHTTP, Reply, Unread, Way, WholeContent, exchange},
+    prior::Spoken,
+    proxy::Proxy,
     reading::{Gathered, Progress, Reading},
     tls::{Roots, Shown, to_anybody, to_key, to_name},
     upstream::{Channel, NodeBody},
@@ -30,6 +35,7 @@ pub use self::{
     credential::InvalidCredential,
     error::{ExchangeError, Incomplete},
     problem::Problem,
+    proxy::ProxyError,
     tls::TlsError,
     upstream::SendError,
 };

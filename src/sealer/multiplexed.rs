@@ -24,7 +24,10 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
-use super::upstream::SendError;
+use super::{
+    prior::{NotHttp2, Proving},
+    upstream::SendError,
+};
 
 /// Most requests at once on one connection: as many as servers usually take, if not fewer.
 const MAX_STREAMS: usize = 100;
@@ -83,6 +86,51 @@ impl Multiplexed {
     where
         T: Read + Write + Unpin + Send + 'static,
     {
+        Ok(self.take_in(Connection::begin(io).await?))
+    }
+
+    /// The same where nobody has agreed on HTTP/2: once the other end has shown that it speaks it.
+    ///
+    /// # Errors
+    /// [`NotHttp2`]: nothing was sent.
+    pub(super) async fn open_proved<T>(&self, io: T) -> Result<Place, NotHttp2>
+    where
+        T: Read + Write + Unpin + Send + 'static,
+    {
+        let (io, proof) = Proving::new(io);
+        let connection = Connection::begin(io).await;
+        let connection = connection.map_err(|_| NotHttp2::Ended)?;
+        proof.given().await?;
+        Ok(self.take_in(connection))
+    }
+
+    fn take_in(&self, connection: Connection) -> Place {
+        connection.requests.fetch_add(1, Ordering::Relaxed);
+        self.lock().push(connection.clone());
+        Place {
+            connection,
+            reused: false,
+        }
+    }
+
+    /// Lets connections go that are closed, or have waited too long.
+    pub(super) fn sweep(&self) {
+        let stays = |it: &mut Connection| !it.sender.is_closed() && !it.is_old();
+        self.lock().retain_mut(stays);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        let connections = self.connections.lock();
+        connections.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Begins to speak HTTP/2.
+    async fn begin<T>(io: T) -> Result<Self, hyper::Error>
+    where
+        T: Read + Write + Unpin + Send + 'static,
+    {
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -102,32 +150,13 @@ impl Multiplexed {
                 tracing::debug!(%error, "connection to a node ended");
             }
         });
-        let connection = Connection {
+        Ok(Self {
             sender,
             requests: Arc::default(),
             idle_since: Arc::new(Mutex::new(Instant::now())),
-        };
-        connection.requests.fetch_add(1, Ordering::Relaxed);
-        self.lock().push(connection.clone());
-        Ok(Place {
-            connection,
-            reused: false,
         })
     }
 
-    /// Lets connections go that are closed, or have waited too long.
-    pub(super) fn sweep(&self) {
-        let stays = |it: &mut Connection| !it.sender.is_closed() && !it.is_old();
-        self.lock().retain_mut(stays);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        let connections = self.connections.lock();
-        connections.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Connection {
     fn is_old(&self) -> bool {
         let since = *self
             .idle_since

@@ -40,6 +40,9 @@ pub enum TlsError {
     /// A text that holds no key, or another certificate's.
     #[error("no PEM key of the certificate's")]
     Key,
+    /// A host that no certificate can be of.
+    #[error("the host is no name that a certificate could have")]
+    Name,
 }
 
 /// The roots that vouch for a node whose evidence binds no certificate.

@@ -1,11 +1,11 @@
-//! Connections to one node: HTTP/2 where TLS agrees on it, HTTP/1.1 otherwise; pooled, no redirects.
+//! Connections to one node: HTTP/2 where TLS agrees on it, or a node without TLS shows that it speaks it;
+//! HTTP/1.1 otherwise. Pooled, no redirects.
 //!
 //! A connection of HTTP/1.1 is driven by whoever uses it: no task of its own, no channel between. So a burst
 //! of chunks costs no wake per chunk, what the caller does not read is not read here, and dropping
 //! a reply closes its connection at once, which is how a node learns that the asker is gone.
 
 use std::{
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -26,12 +26,14 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::ClientConfig;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service as _;
 
 use super::{
-    dial::Dialer,
+    dial::{Dialer, Route},
     multiplexed::{Multiplexed, Place},
+    prior::{NotHttp2, Protocol, Spoken},
+    proxy::{Dial, ProxyError, Through},
     tls::is_other_key,
 };
 use crate::{
@@ -47,6 +49,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 2;
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 type Connection = http1::Connection<MaybeHttpsStream<TokioIo<Stream>>, Full<Bytes>>;
 
 /// Why a request got no response.
@@ -54,10 +58,13 @@ type Connection = http1::Connection<MaybeHttpsStream<TokioIo<Stream>>, Full<Byte
 pub enum SendError {
     /// No connection: nothing was sent.
     #[error("connect: {0}")]
-    Connect(Box<dyn std::error::Error + Send + Sync>),
+    Connect(BoxError),
     /// No connection in time: nothing was sent.
     #[error("connect: timed out")]
     ConnectTimeout,
+    /// The proxy led nowhere: nothing was sent.
+    #[error(transparent)]
+    Proxy(ProxyError),
     /// The connection ended at another certificate than the evidence names: nothing was sent.
     #[error("connect: another certificate than the evidence names")]
     OtherCertificate,
@@ -77,11 +84,15 @@ pub enum SendError {
 /// The way to one node, with its idle connections.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    connector: HttpsConnector<Connector<Dialer>>,
+    connector: HttpsConnector<Dial>,
     target: Uri,
     host: HeaderValue,
     connect_timeout: Duration,
     max_idle: usize,
+    /// What is spoken without TLS; HTTP/1.1 if nobody is to find out.
+    spoken: Option<Arc<Spoken>>,
+    /// Held by whoever opens a connection that others can share.
+    opening: tokio::sync::Mutex<()>,
     /// Connections that carry one request at a time, and wait for the next; the latest last.
     idle: Mutex<Vec<Idle>>,
     /// Those that carry many.
@@ -95,18 +106,23 @@ struct Idle {
 }
 
 impl Channel {
-    /// The way to `url`, or only to `addresses` of it if they are given; `tls` says whom an `https`
-    /// connection must end at.
+    /// The way to `url` by `route`; `tls` says whom an `https` connection must end at.
     ///
     /// # Errors
     /// If the address makes no URI, which a [`NodeUrl`] always does.
     pub(crate) fn new(
         url: &NodeUrl,
-        addresses: Option<&Arc<[SocketAddr]>>,
+        route: Route<'_>,
         tls: ClientConfig,
         connect_timeout: Duration,
         max_idle: usize,
     ) -> Result<Self, http::Error> {
+        let through = route.proxy.map(|proxy| Through {
+            proxy: Arc::clone(proxy),
+            addresses: route.addresses.cloned(),
+        });
+        // What is dialled then is the proxy.
+        let addresses = route.addresses.filter(|_| through.is_none());
         let mut http = HttpConnector::new_with_resolver(Dialer::new(addresses));
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -118,7 +134,10 @@ impl Channel {
             .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Connector::new(http));
+            .wrap_connector(Dial {
+                straight: Connector::new(http),
+                through,
+            });
         let target = Uri::builder()
             .scheme(if url.is_https() { "https" } else { "http" })
             .authority(url.authority().clone())
@@ -130,6 +149,8 @@ impl Channel {
             host: HeaderValue::from_str(url.authority().as_str())?,
             connect_timeout,
             max_idle,
+            spoken: route.spoken.filter(|_| !url.is_https()).cloned(),
+            opening: tokio::sync::Mutex::default(),
             idle: Mutex::default(),
             multiplexed: Multiplexed::default(),
         })
@@ -150,7 +171,8 @@ impl Channel {
             } else if let Some(link) = self.take_idle() {
                 self.exchange(link, request, true).await
             } else {
-                return self.send_afresh(request).await;
+                let way = self.way().await?;
+                return self.send_over(way, request).await;
             };
             match sent {
                 Ok(response) => return Ok(response),
@@ -169,7 +191,16 @@ impl Channel {
         self: &Arc<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<NodeBody>, SendError> {
-        let sent = match self.connect().await? {
+        let way = self.connect(Instant::now() + self.connect_timeout).await?;
+        self.send_over(way, request).await
+    }
+
+    async fn send_over(
+        self: &Arc<Self>,
+        way: Way,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<NodeBody>, SendError> {
+        let sent = match way {
             Way::One(link) => self.exchange(link, request, false).await,
             Way::Many(place) => self.exchange_beside(place, request).await,
         };
@@ -184,22 +215,81 @@ impl Channel {
         self.multiplexed.sweep();
     }
 
-    async fn connect(&self) -> Result<Way, SendError> {
+    /// A connection for one more request. One that somebody opens just now is waited for, where it can
+    /// carry both.
+    async fn way(&self) -> Result<Way, SendError> {
+        let deadline = Instant::now() + self.connect_timeout;
+        if self.known() != Some(Protocol::Http2) {
+            return self.connect(deadline).await;
+        }
+        let turn = timeout_at(deadline, self.opening.lock()).await;
+        let _turn = turn.map_err(|_| SendError::ConnectTimeout)?;
+        match self.multiplexed.place() {
+            Some(place) => Ok(Way::Many(place)),
+            None => self.connect(deadline).await,
+        }
+    }
+
+    /// What a node without TLS is known to speak.
+    fn known(&self) -> Option<Protocol> {
+        self.spoken.as_ref().and_then(|spoken| spoken.get())
+    }
+
+    /// A place on a connection of HTTP/2 to a node without TLS, unless it speaks HTTP/1.1. Nothing is
+    /// asked before that is known, so a second connection makes no second request.
+    async fn find_out(&self) -> Result<Option<Place>, BoxError> {
+        let Some(spoken) = &self.spoken else {
+            return Ok(None);
+        };
+        let known = spoken.get();
+        if known == Some(Protocol::Http1) {
+            return Ok(None);
+        }
+        let io = self.connector.clone().call(self.target.clone()).await?;
+        let opening = self.multiplexed.open_proved(io);
+        let opened = match known {
+            Some(_) => opening.await,
+            // What says nothing may still answer to HTTP/1.1; one that spoke HTTP/2 hangs.
+            None => match timeout(self.connect_timeout / 2, opening).await {
+                Ok(opened) => opened,
+                Err(_) => return Ok(None),
+            },
+        };
+        match opened {
+            Ok(place) => {
+                spoken.set(Some(Protocol::Http2));
+                Ok(Some(place))
+            }
+            Err(NotHttp2::Otherwise) => {
+                spoken.set(Some(Protocol::Http1));
+                Ok(None)
+            }
+            // It may be gone, or be something that ends what it does not understand.
+            Err(NotHttp2::Ended) => Ok(None),
+        }
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Way, SendError> {
         let connecting = async {
+            if let Some(place) = self.find_out().await? {
+                return Ok(Way::Many(place));
+            }
             let io = self.connector.clone().call(self.target.clone()).await?;
-            // By what TLS agreed on: a node without TLS is asked over HTTP/1.1.
             if io.connected().is_negotiated_h2() {
                 return Ok(Way::Many(self.multiplexed.open(io).await?));
             }
             let (sender, connection) = http1::handshake(io).await?;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Way::One(Link {
+            Ok::<_, BoxError>(Way::One(Link {
                 sender,
                 connection: Some(Box::pin(connection)),
             }))
         };
-        match timeout(self.connect_timeout, connecting).await {
+        match timeout_at(deadline, connecting).await {
             Ok(Err(error)) if is_other_key(&*error) => Err(SendError::OtherCertificate),
-            Ok(linked) => linked.map_err(SendError::Connect),
+            Ok(linked) => linked.map_err(|error| match error.downcast() {
+                Ok(proxy) => SendError::Proxy(*proxy),
+                Err(error) => SendError::Connect(error),
+            }),
             Err(_) => Err(SendError::ConnectTimeout),
         }
     }
@@ -219,12 +309,17 @@ impl Channel {
         })
         .await;
         match answered {
-            Ok(response) => Ok(response.map(|incoming| NodeBody {
-                incoming,
-                link: Some(link),
-                _place: None,
-                channel: Arc::clone(self),
-            })),
+            Ok(response) => {
+                if let Some(spoken) = self.spoken.as_ref().filter(|it| it.get().is_none()) {
+                    spoken.set(Some(Protocol::Http1));
+                }
+                Ok(response.map(|incoming| NodeBody {
+                    incoming,
+                    link: Some(link),
+                    _place: None,
+                    channel: Arc::clone(self),
+                }))
+            }
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) => Err((
                     SendError::NotSent(failed.into_error()),

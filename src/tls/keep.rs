@@ -9,7 +9,7 @@ use super::{Source, Tls, TlsError};
 use crate::{
     clock::Clock,
     config::tls::TlsFiles,
-    reload::{self, Asked, Keep, Outcome, Seen},
+    reload::{self, Asked, Keep, Seen},
 };
 
 /// Serves what the files hold, and takes what they hold later.
@@ -63,7 +63,7 @@ impl Keeper {
         every: Duration,
         vouch: impl Fn([u8; 32]) + Send + 'static,
     ) {
-        say(self.warning);
+        say(self.files.table, self.warning);
         let seen = self.seen.clone();
         let keeping = Keeping {
             keeper: self,
@@ -79,34 +79,44 @@ struct Keeping<V> {
 }
 
 impl<V: Fn([u8; 32]) + Send + 'static> Keep for Keeping<V> {
+    fn kind(&self) -> &'static str {
+        self.keeper.files.table
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         paths(&self.keeper.files)
     }
 
-    async fn take(&mut self) {
+    async fn take(&mut self) -> Result<(), String> {
         let keeper = &mut self.keeper;
+        let table = keeper.files.table;
         let (source, clients) = (keeper.source.clone(), keeper.files.clients.clone());
-        match spawn_blocking(move || source.serve(clients.as_ref())).await {
-            Ok(Ok(ready)) => {
-                say(ready.warning(keeper.clock.now()));
-                let spki_sha256 = hex::encode(ready.spki_sha256);
-                tracing::info!(spki_sha256, "tls in force: new connections get it");
-                (self.vouch)(ready.spki_sha256);
-                keeper.in_force.send_replace(ready.config);
-                return reload::note("tls", Outcome::Taken);
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "tls not taken: the certificate before stays in force");
-            }
-            Err(_) => tracing::error!("reading tls panicked: the one before stays in force"),
-        }
-        reload::note("tls", Outcome::Refused);
+        let ready = spawn_blocking(move || source.serve(clients.as_ref())).await;
+        let ready = ready.map_err(|_| PANICKED.to_owned())?;
+        let ready = ready.map_err(|error| error.to_string())?;
+        say(table, ready.warning(keeper.clock.now()));
+        let spki_sha256 = hex::encode(ready.spki_sha256);
+        tracing::info!(table, spki_sha256, "tls in force: new connections get it");
+        (self.vouch)(ready.spki_sha256);
+        keeper.in_force.send_replace(ready.config);
+        Ok(())
+    }
+
+    fn refused(&mut self, error: &str) {
+        let table = self.keeper.files.table;
+        tracing::error!(
+            table,
+            error,
+            "tls not taken: the certificate before stays in force"
+        );
     }
 }
 
-fn say(warning: Option<&str>) {
+const PANICKED: &str = "reading panicked";
+
+fn say(table: &str, warning: Option<&str>) {
     if let Some(warning) = warning {
-        tracing::warn!("tls.certificate_file: {warning}");
+        tracing::warn!("{table}.certificate_file: {warning}");
     }
 }
 

@@ -218,13 +218,13 @@ impl Source {
 pub(crate) fn warning(files: &TlsFiles, now: SystemTime) -> Option<String> {
     let pair = Pair::read(files.pair.as_ref()?).ok()?;
     let warning = pair.serve(files.clients.as_ref()).ok()?.warning(now)?;
-    Some(format!("tls.certificate_file: {warning}"))
+    Some(format!("{}.certificate_file: {warning}", files.table))
 }
 
 /// An error of TLS as one of the configuration's keys.
 pub(crate) fn named<T>(config: &Loaded<T>, files: &TlsFiles, error: &TlsError) -> ConfigError {
     let pair = files.pair.as_ref();
-    let key = match error {
+    let member = match error {
         TlsError::Read(
             ConfigError::Read { path, .. }
             | ConfigError::TooLong { path }
@@ -232,14 +232,14 @@ pub(crate) fn named<T>(config: &Loaded<T>, files: &TlsFiles, error: &TlsError) -
         )
         | TlsError::Certificates { path, .. }
         | TlsError::Clients { path, .. } => match pair {
-            Some(pair) if *path == pair.certificate => "tls.certificate_file",
-            Some(pair) if *path == pair.key => "tls.key_file",
-            _ => "tls.client_ca_file",
+            Some(pair) if *path == pair.certificate => ".certificate_file",
+            Some(pair) if *path == pair.key => ".key_file",
+            _ => ".client_ca_file",
         },
-        TlsError::Key { .. } | TlsError::Mismatch => "tls.key_file",
-        TlsError::Read(_) | TlsError::Generate(_) | TlsError::Library(_) => "tls",
+        TlsError::Key { .. } | TlsError::Mismatch => ".key_file",
+        TlsError::Read(_) | TlsError::Generate(_) | TlsError::Library(_) => "",
     };
-    config.invalid(key, error.to_string())
+    config.invalid(&format!("{}{member}", files.table), error.to_string())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and its helpers are as much test as its cases"
 )]
 
+mod admin;
 mod appraisals;
 mod attacks;
 mod cancellation;
@@ -28,8 +29,11 @@ mod metrics;
 mod node;
 mod policy;
 mod post_quantum;
+mod protocols;
+mod proxies;
 mod reload;
 mod service;
 mod shutdown;
+mod slow;
 mod streams;
 mod tls;

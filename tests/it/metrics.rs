@@ -476,3 +476,19 @@ async fn a_policy_that_is_read_again_and_verdicts_that_are_kept_are_counted() {
     .await;
     until_metric(gateway, "sealgate_gateway_archive_queue", &[], 0.0).await;
 }
+
+#[tokio::test]
+async fn nothing_is_claimed_of_an_engine_that_nobody_asks() {
+    for (watch, expected) in [("", 1), ("watch = false\n", 0)] {
+        let (files, engine) = (
+            crate::harness::setup::Files::new(),
+            crate::harness::Engine::start().await,
+        );
+        let config = files.node("node-a", &engine, &format!("{watch}{ADMIN}"));
+        let node = crate::harness::Process::start("node", &config).await;
+        let page = page(&node.admin).await;
+        let begin = "\nsealgate_node_engine_healthy{";
+        assert_eq!(page.matches(begin).count(), expected, "{page}");
+        assert!(page.contains("\nsealgate_node_engine_queue{"), "{page}");
+    }
+}

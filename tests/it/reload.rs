@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::harness::{
     CANARY, Engine, KEY, Process, Setup,
+    metrics::metric,
     process::sealgate,
     prompt,
     setup::{EventStream, Files, error_of},
@@ -283,4 +284,67 @@ async fn a_node_whose_file_changes_is_attested_anew_and_never_missing() {
             .count()
     };
     assert_eq!((changes(1, 1), changes(0, 0)), (2, 1), "{log}");
+}
+
+#[tokio::test]
+async fn how_nodes_that_stay_are_asked_and_watched_changes_and_metrics_say_what_is_in_force() {
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    let mut gateway = Changing::new(admin).await;
+    let page = gateway.setup.gateway.admin.clone();
+    let limit = async |name: &str| metric(&page, &format!("sealgate_gateway_{name}"), &[]).await;
+    assert_eq!(limit("requests_in_flight_limit").await, 8192.0);
+    let text = gateway.text();
+    let more = "[selection]\nwarm_up_s = 0\n[health]\nfailures_in_row = 1\n\
+                [limits]\nin_flight = 9\nin_flight_per_node = 1\nbodies_bytes = 1048576\n";
+    fs::write(&gateway.config, format!("{text}{more}")).unwrap();
+    gateway.taken().await;
+    let log = gateway.setup.gateway.log();
+    assert!(!log.contains("in force after a restart alone"), "{log}");
+    assert!(log.contains("nodes=1 added=0 removed=0"), "{log}");
+    assert_eq!(limit("requests_in_flight_limit").await, 9.0);
+    assert_eq!(limit("bodies_held_limit_bytes").await, 1_048_576.0);
+    let feed = gateway.setup.engine.stream();
+    let stream = gateway.setup.stream(json!({"prompt": prompt("x")}));
+    let (mut stream, ()) = tokio::join!(stream, feed.text("a"));
+    assert_eq!(stream.text().await, "a");
+    let (status, error) =
+        error_of(gateway.setup.complete(json!({"prompt": prompt("y")})).await).await;
+    assert_eq!((status, &error["code"]), (503, &json!("no_node_available")));
+    fs::write(&gateway.config, text).unwrap();
+    gateway.taken().await;
+    let reply = gateway.setup.complete(json!({"prompt": prompt("z")})).await;
+    assert_eq!(reply.status(), 200);
+    feed.done().await;
+    drop(feed);
+    stream.rest().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_configuration_is_tried_again_until_its_files_are_there() {
+    let setup = Setup::with("", "").await;
+    let text = fs::read_to_string(setup.dir.path().join("gateway.toml")).unwrap();
+    let text = format!("reload_s = 1\n{text}");
+    // Not the file, nor the log, of the gateway that runs there.
+    let config = setup.dir.path().join("second.toml");
+    fs::write(&config, &text).unwrap();
+    let gateway = Process::start("gateway", &config).await;
+    let keys = setup.dir.path().join("later.toml");
+    fs::write(&config, text.replace("keys.toml", "later.toml")).unwrap();
+    gateway
+        .logged("kind=\"config\" outcome=\"refused\"", 1)
+        .await;
+    // Half of it: another reason, which is said as well.
+    fs::write(&keys, "[[key]]\nname = \"other").unwrap();
+    gateway
+        .logged("kind=\"config\" outcome=\"refused\"", 2)
+        .await;
+    fs::write(&keys, key("other", OTHER)).unwrap();
+    gateway.logged("kind=\"config\" outcome=\"taken\"", 1).await;
+    let models = format!("{}/v1/models", gateway.url);
+    for (key, status) in [(KEY, 401), (OTHER, 200)] {
+        let asked = setup.client.get(&models).bearer_auth(key).send();
+        assert_eq!(asked.await.unwrap().status(), status);
+    }
+    let log = gateway.log();
+    assert_eq!(log.matches("configuration not taken").count(), 2, "{log}");
 }

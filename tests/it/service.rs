@@ -1,6 +1,10 @@
 //! The service manager's side: sockets that it opened, and what it is told.
 
-use std::{net::TcpListener, os::fd::OwnedFd, process::Stdio};
+use std::{
+    net::TcpListener,
+    os::fd::{AsRawFd as _, OwnedFd},
+    process::Stdio,
+};
 
 use serde_json::json;
 use tokio::{net::UnixDatagram, process::Command};
@@ -102,6 +106,89 @@ async fn a_socket_that_listens_already_is_taken_in_place_of_the_configured_addre
     assert_eq!(reply.status(), 200);
 }
 
+/// `sealgate` with two passed sockets, in that order.
+fn passing_two(sockets: [OwnedFd; 2], names: &str) -> (Command, OwnedFd) {
+    let [first, second] = sockets;
+    rustix::io::fcntl_setfd(&second, rustix::io::FdFlags::empty()).unwrap();
+    // Not every sh knows descriptors of two digits.
+    let mut command = Command::new("bash");
+    let number = second.as_raw_fd();
+    let script = format!(
+        "LISTEN_PID=$$; export LISTEN_PID; exec 8<&{number}; exec \"$@\" 3<&0 4<&8 </dev/null"
+    );
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_sealgate")]);
+    command.stdin(Stdio::from(first));
+    command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", names);
+    (command, second)
+}
+
+#[tokio::test]
+async fn sockets_are_told_apart_by_their_names() {
+    let (files, engine) = (Files::new(), Engine::start().await);
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    for role in ["node", "gateway"] {
+        let config = match role {
+            "node" => files.node("node-a", &engine, admin),
+            _ => files.gateway(&["http://127.0.0.1:1"], admin),
+        };
+        for names in [
+            "public:admin",
+            "admin:public",
+            "admin:sealgate-gateway.socket",
+        ] {
+            let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+            let urls = sockets
+                .each_ref()
+                .map(|socket| format!("http://{}", socket.local_addr().unwrap()));
+            let (command, held) = passing_two(sockets.map(OwnedFd::from), names);
+            let process = Process::start_by(command, role, &config).await;
+            drop(held);
+            let is_first = names.starts_with("admin");
+            let [first, second] = &urls;
+            let (public, admin) = if is_first {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            assert_eq!((&process.url, &process.admin), (public, admin), "{names}");
+            let metrics = reqwest::get(format!("{admin}/metrics")).await.unwrap();
+            assert_eq!(metrics.status(), 200, "{names}");
+        }
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", socket.local_addr().unwrap());
+        let process = Process::start_by(passing(socket.into(), "admin"), role, &config).await;
+        assert_eq!(process.admin, url, "{role}");
+        assert_ne!(process.url, url, "{role}");
+    }
+}
+
+#[tokio::test]
+async fn two_sockets_for_one_listener_end_the_start() {
+    let files = Files::new();
+    let config = files.gateway(
+        &["http://127.0.0.1:1"],
+        "[admin]\nlisten = \"127.0.0.1:0\"\n",
+    );
+    for (names, said) in [
+        ("public:public", "two sockets for the public listener"),
+        (
+            "public:sealgate-gateway.socket",
+            "two sockets for the public listener",
+        ),
+        ("", "two sockets for the public listener"),
+        ("admin:admin", "two sockets for the admin listener"),
+        ("public:other", "\"other\""),
+    ] {
+        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().into());
+        let (mut command, _held) = passing_two(sockets, names);
+        command.arg("gateway").arg("--config").arg(&config);
+        let output = soon(names, command.output()).await.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{names}: {text}");
+        assert!(text.contains(said), "{names}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn a_socket_that_cannot_be_served_ends_the_start() {
     let files = Files::new();
@@ -122,6 +209,12 @@ async fn a_socket_that_cannot_be_served_ends_the_start() {
             listening("0.0.0.0:0"),
             "public",
             "loopback",
+        ),
+        (
+            "no table for it",
+            listening("127.0.0.1:0"),
+            "admin",
+            "FileDescriptorName=admin",
         ),
     ];
     for (name, socket, named, said) in cases {

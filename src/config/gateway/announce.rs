@@ -81,7 +81,7 @@ pub struct InvalidAllowed;
 
 impl Allowed {
     /// Whether `host`, which has no brackets, is there.
-    fn covers(&self, host: &str) -> bool {
+    pub(super) fn covers(&self, host: &str) -> bool {
         match (self, host.parse::<IpAddr>()) {
             (Self::Network(network, bits), Ok(address)) => is_in(address, *network, *bits),
             (Self::Name(name), Err(_)) => host.eq_ignore_ascii_case(name),

@@ -19,6 +19,9 @@ pub struct LimitsConfig {
     pub body_bytes: NonZeroU32,
     /// Bytes of all requests that have arrived and not yet reached an engine.
     pub buffered_bytes: NonZeroUsize,
+    /// Bytes of a request's body that must come in each second, see `timeouts.slow_body_ms`; 0 for
+    /// none.
+    pub min_body_bytes_per_s: u32,
     /// Requests that the replay table remembers, about 100 bytes each; a request is remembered
     /// for about 120 seconds. Without a credential one address may hold a quarter.
     pub replay_entries: NonZeroUsize,
@@ -35,6 +38,7 @@ impl Default for LimitsConfig {
             requests: one.saturating_add(4 * 1024 - 1),
             body_bytes: NonZeroU32::MIN.saturating_add(16 * 1024 * 1024 - 1),
             buffered_bytes: one.saturating_add(512 * 1024 * 1024 - 1),
+            min_body_bytes_per_s: 1024,
             replay_entries: one.saturating_add(2 * 1024 * 1024 - 1),
             dialect_replay_entries: one.saturating_add(2 * 1024 * 1024 - 1),
         }
@@ -53,6 +57,8 @@ pub struct TimeoutsConfig {
     pub body_idle_ms: Millis,
     /// For a request's whole body.
     pub body_ms: Millis,
+    /// That a request's body may fall behind `limits.min_body_bytes_per_s`.
+    pub slow_body_ms: Millis,
     /// For the peer to read what is written.
     pub write_ms: Millis,
     /// For a connection to an engine.
@@ -72,6 +78,7 @@ impl Default for TimeoutsConfig {
             idle_ms: Millis::from_secs(90),
             body_idle_ms: Millis::from_secs(15),
             body_ms: Millis::from_secs(300),
+            slow_body_ms: Millis::from_secs(10),
             write_ms: Millis::from_secs(60),
             engine_connect_ms: Millis::from_secs(5),
             engine_first_byte_ms: Millis::from_secs(600),

@@ -1,9 +1,13 @@
 //! What can be asked of the gateway.
 
+use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::errors::Kind;
-use crate::openai::{Endpoint, schemas::reference};
+use crate::{
+    gateway::labels::{MAX_NAMES, REGION, TAGS as TAGS_FIELD},
+    openai::{Endpoint, schemas::reference},
+};
 
 /// Groups of operations.
 pub(super) const TAGS: [(&str, &str); 8] = [
@@ -117,9 +121,25 @@ fn inference(endpoint: Endpoint) -> Operation {
                 "example": endpoint.example("meta-llama/Llama-3.3-70B-Instruct"),
             }),
         )),
+        parameters: vec![
+            wish(&REGION, "In one of these regions."),
+            wish(&TAGS_FIELD, "With all of these tags."),
+        ],
         replies,
         ..operation("post", endpoint.path(), Kind::Inference)
     }
+}
+
+/// What a request wants of the node that answers it: names of labels, separated by commas.
+fn wish(field: &HeaderName, which: &str) -> Value {
+    let (name, more) = ("[a-z0-9-]{1,64}", MAX_NAMES.saturating_sub(1));
+    let description = format!(
+        "{which} Only nodes that fit are asked, and a name that no node of this gateway has is \
+         refused with its field in `param`."
+    );
+    json!({"name": field.as_str(), "in": "header", "required": false,
+        "description": description,
+        "schema": {"type": "string", "pattern": format!("^{name}([ \t]*,[ \t]*{name}){{0,{more}}}$")}})
 }
 
 /// The id of a node in a path.

@@ -103,3 +103,21 @@ fn the_page_shows_every_operation_and_runs_nothing() {
     assert!(page.contains("from 0 to 2"), "bounds are shown");
     assert!(page.contains("&quot;Hello, world!&quot;"), "and escaped");
 }
+
+#[test]
+fn what_a_request_wants_of_its_node_is_told_where_it_counts() {
+    let pattern = "^[a-z0-9-]{1,64}([ \t]*,[ \t]*[a-z0-9-]{1,64}){0,15}$";
+    for operation in operations() {
+        let described = &DOCUMENT["paths"][operation.path][operation.method];
+        let parameters = described["parameters"].as_array().unwrap();
+        for name in ["sealgate-region", "sealgate-tags"] {
+            let found = parameters.iter().find(|it| it["name"] == name);
+            let counts = Endpoint::ALL.iter().any(|it| it.path() == operation.path);
+            assert_eq!(found.is_some(), counts, "{} {name}", operation.id);
+            let Some(found) = found else { continue };
+            assert_eq!(found["in"], "header");
+            assert_eq!(found["required"], false);
+            assert_eq!(found["schema"]["pattern"], pattern);
+        }
+    }
+}

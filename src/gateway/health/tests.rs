@@ -193,3 +193,28 @@ async fn being_avoided_or_barred_ends_by_itself() {
     health.begin_anew();
     assert_eq!(health.standing(), Standing::Good, "it is another");
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_is_judged_another_way_from_one_moment_to_the_next() {
+    let health = health();
+    assert!(!health.note(Shown::Failure));
+    let strict = HealthConfig {
+        failures_in_row: std::num::NonZeroU32::new(2).unwrap(),
+        ..HealthConfig::default()
+    };
+    health.set_config(strict);
+    assert!(health.note(Shown::Failure), "the first one counts on");
+    let time = health.put_out();
+    let short = HealthConfig {
+        out_s: std::num::NonZeroU64::MIN,
+        window_s: std::num::NonZeroU64::MIN,
+        ..strict
+    };
+    health.set_config(short);
+    advance(time - Duration::from_millis(1)).await;
+    assert_eq!(health.standing(), Standing::Out, "as long as was said");
+    assert_eq!(health.config().out_s, short.out_s);
+    advance(Duration::from_millis(1)).await;
+    assert!(!health.probed(true));
+    assert_eq!(health.standing(), Standing::OnTrial);
+}

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
+use tokio::sync::watch;
+
 use super::{ENDPOINTS, ModelCounts, OTHER, RECORDED, Recorded, Reloaded, as_u64};
 use crate::{
     gateway::{Shared, archive::Watch, health::Standing, node::Node},
@@ -220,7 +222,8 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 38] = [
 
 /// Reads the numbers of one gateway.
 pub(in crate::gateway) struct Scrape {
-    pub(in crate::gateway) shared: Arc<Shared>,
+    /// What is in force: its limits are those that requests meet.
+    pub(in crate::gateway) current: watch::Receiver<Arc<Shared>>,
     pub(in crate::gateway) connections: Arc<ConnectionCounts>,
     pub(in crate::gateway) connection_limit: usize,
     pub(in crate::gateway) archive: Option<Watch>,
@@ -228,72 +231,23 @@ pub(in crate::gateway) struct Scrape {
 
 impl Source for Scrape {
     fn collect(&self, page: &mut Page<'_>) -> fmt::Result {
+        let shared = &*Arc::clone(&self.current.borrow());
         let version = env!("CARGO_PKG_VERSION");
         page.family(&BUILD, |series| series.number([version], 1))?;
-        page.number(&DRAINING, self.shared.phase.is_draining().into())?;
-        self.requests(page)?;
-        self.endpoints(page)?;
-        self.limits(page)?;
-        self.exchanges(page)?;
-        self.nodes(page)?;
-        self.reloads(page)?;
+        page.number(&DRAINING, shared.phase.is_draining().into())?;
+        requests(shared, page)?;
+        endpoints(shared, page)?;
+        self.limits(shared, page)?;
+        exchanges(shared, page)?;
+        nodes(shared, page)?;
+        reloads(shared, page)?;
         self.archive(page)
     }
 }
 
 impl Scrape {
-    fn requests(&self, page: &mut Page<'_>) -> fmt::Result {
-        let snapshot = self.shared.nodes.snapshot();
-        let other = [&self.shared.metrics.other, snapshot.other_counts()];
-        let own = || snapshot.counted_models();
-        page.family(&REQUESTS, |series| {
-            for ([endpoint, outcome, code, class], count) in summed(other) {
-                series.number([endpoint, OTHER, outcome, code, class], count)?;
-            }
-            for (name, counts) in own() {
-                for ([endpoint, outcome, code, class], count) in counts.requests() {
-                    series.number([endpoint, name, outcome, code, class], count)?;
-                }
-            }
-            Ok(())
-        })?;
-        let tokens = |page: &mut Page<'_>, family, of: fn(&ModelCounts) -> u64| {
-            page.family(family, |series| {
-                series.number([OTHER], other.map(of).iter().sum())?;
-                own().try_for_each(|(name, counts)| series.number([name], of(counts)))
-            })
-        };
-        tokens(page, &PROMPT_TOKENS, |counts| counts.prompt_tokens.get())?;
-        tokens(page, &COMPLETION_TOKENS, |counts| {
-            counts.completion_tokens.get()
-        })
-    }
-
-    fn endpoints(&self, page: &mut Page<'_>) -> fmt::Result {
-        let recorded = || {
-            ENDPOINTS
-                .iter()
-                .take(RECORDED)
-                .zip(&self.shared.metrics.recorded)
-        };
-        let times = |page: &mut Page<'_>, family, of: fn(&Recorded) -> &Histogram| {
-            page.family(family, |series| {
-                recorded().try_for_each(|(path, it)| series.times([path], of(it)))
-            })
-        };
-        times(page, &TOOK, |it| &it.took)?;
-        times(page, &FIRST_BYTE, |it| &it.first_byte)?;
-        let bytes = |page: &mut Page<'_>, family, of: fn(&Recorded) -> u64| {
-            page.family(family, |series| {
-                recorded().try_for_each(|(path, it)| series.number([path], of(it)))
-            })
-        };
-        bytes(page, &RECEIVED, |it| it.bytes_in.get())?;
-        bytes(page, &SENT, |it| it.bytes_out.get())
-    }
-
-    fn limits(&self, page: &mut Page<'_>) -> fmt::Result {
-        let admission = &self.shared.admission;
+    fn limits(&self, shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+        let admission = &shared.admission;
         page.number(&IN_FLIGHT, as_u64(admission.in_flight()))?;
         page.number(&IN_FLIGHT_LIMIT, as_u64(admission.places()))?;
         page.number(&BODIES, as_u64(admission.bodies_bytes()))?;
@@ -303,7 +257,7 @@ impl Scrape {
                 series.number([reason], count)?;
             }
             series.number(["connections"], self.connections.refused())?;
-            let elsewhere = self.shared.metrics.shed.counts();
+            let elsewhere = shared.metrics.shed.counts();
             elsewhere
                 .into_iter()
                 .try_for_each(|(reason, count)| series.number(reason, count))
@@ -312,91 +266,6 @@ impl Scrape {
         page.number(&CONNECTIONS_LIMIT, as_u64(self.connection_limit))?;
         page.number(&ACCEPTED, self.connections.accepted())?;
         page.number(&REFUSED, self.connections.refused())
-    }
-
-    fn exchanges(&self, page: &mut Page<'_>) -> fmt::Result {
-        let (metrics, admission) = (&self.shared.metrics, &self.shared.admission);
-        page.family(&SEALED, |series| {
-            let mut counts = metrics.sealed.counts().into_iter();
-            counts.try_for_each(|(suite, count)| series.number(suite, count))
-        })?;
-        page.number(&TRIES, metrics.tries.get())?;
-        page.number(&RETRIES, metrics.retries.get())?;
-        page.number(&RETRIES_REFUSED, admission.refused_retries())?;
-        page.number(&RETRYING, as_u64(admission.retries_in_flight()))?;
-        page.number(&RESEALS, metrics.reseals.get())?;
-        page.family(&FAILURES, |series| {
-            let mut counts = metrics.failures.counts().into_iter();
-            counts.try_for_each(|(class, count)| series.number(class, count))
-        })
-    }
-
-    fn nodes(&self, page: &mut Page<'_>) -> fmt::Result {
-        let all = self.shared.nodes.all();
-        let mut urls = HashSet::new();
-        let nodes: Vec<_> = all
-            .iter()
-            .map(|node| Named::of(node, &self.shared))
-            .filter(|named| urls.insert(named.url.clone()))
-            .collect();
-        page.number(&NODES, as_u64(all.len()))?;
-        let each = |page: &mut Page<'_>, family, of: fn(&Named<'_>) -> u64| {
-            page.family(family, |series| {
-                nodes
-                    .iter()
-                    .try_for_each(|it| series.number(it.labels(), of(it)))
-            })
-        };
-        each(page, &NODE_IN_FLIGHT, |it| it.node.in_flight().into())?;
-        each(page, &NODE_VERIFIED, |it| it.remaining.is_some().into())?;
-        page.family(&NODE_STANDING, |series| {
-            nodes.iter().try_for_each(|it| {
-                let standing = match it.node.standing() {
-                    Standing::Good => "good",
-                    Standing::OnTrial => "on_trial",
-                    Standing::Avoided => "avoided",
-                    Standing::Out => "out",
-                    Standing::Barred => "barred",
-                };
-                series.number([&it.id, &it.url, standing], 1)
-            })
-        })?;
-        page.family(&NODE_REMAINING, |series| {
-            let remaining = |it: &Named<'_>| it.remaining.unwrap_or_default();
-            nodes
-                .iter()
-                .try_for_each(|it| series.fraction(it.labels(), remaining(it)))
-        })?;
-        each(page, &NODE_ANSWERS, |it| it.node.counts.answers.get())?;
-        page.family(&NODE_FAILURES, |series| {
-            nodes.iter().try_for_each(|it| {
-                let mut counts = it.node.counts.failures.counts().into_iter();
-                counts.try_for_each(|([class], n)| series.number([&it.id, &it.url, class], n))
-            })
-        })?;
-        page.family(&APPRAISALS, |series| {
-            nodes.iter().try_for_each(|it| {
-                let mut counts = it.node.counts.appraisals.counts().into_iter();
-                counts.try_for_each(|([verdict, reason], count)| {
-                    series.number([&it.id, &it.url, verdict, reason], count)
-                })
-            })
-        })
-    }
-
-    fn reloads(&self, page: &mut Page<'_>) -> fmt::Result {
-        let reloads = &self.shared.metrics.reloads;
-        page.family(&RELOADS, |series| {
-            let mut counts = reloads.counts.counts().into_iter();
-            counts.try_for_each(|(words, count)| series.number(words, count))
-        })?;
-        page.family(&RELOADED, |series| {
-            let mut each = Reloaded::ALL.iter().zip(&reloads.last_good);
-            each.try_for_each(|(what, last)| {
-                let last = last.load(std::sync::atomic::Ordering::Relaxed);
-                series.number([what.as_str()], last)
-            })
-        })
     }
 
     fn archive(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -411,6 +280,141 @@ impl Scrape {
             series.number(["failed"], archive.failed())
         })
     }
+}
+
+fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let snapshot = shared.nodes.snapshot();
+    let other = [&shared.metrics.other, snapshot.other_counts()];
+    let own = || snapshot.counted_models();
+    page.family(&REQUESTS, |series| {
+        for ([endpoint, outcome, code, class], count) in summed(other) {
+            series.number([endpoint, OTHER, outcome, code, class], count)?;
+        }
+        for (name, counts) in own() {
+            for ([endpoint, outcome, code, class], count) in counts.requests() {
+                series.number([endpoint, name, outcome, code, class], count)?;
+            }
+        }
+        Ok(())
+    })?;
+    let tokens = |page: &mut Page<'_>, family, of: fn(&ModelCounts) -> u64| {
+        page.family(family, |series| {
+            series.number([OTHER], other.map(of).iter().sum())?;
+            own().try_for_each(|(name, counts)| series.number([name], of(counts)))
+        })
+    };
+    tokens(page, &PROMPT_TOKENS, |counts| counts.prompt_tokens.get())?;
+    tokens(page, &COMPLETION_TOKENS, |counts| {
+        counts.completion_tokens.get()
+    })
+}
+
+fn endpoints(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let recorded = || {
+        ENDPOINTS
+            .iter()
+            .take(RECORDED)
+            .zip(&shared.metrics.recorded)
+    };
+    let times = |page: &mut Page<'_>, family, of: fn(&Recorded) -> &Histogram| {
+        page.family(family, |series| {
+            recorded().try_for_each(|(path, it)| series.times([path], of(it)))
+        })
+    };
+    times(page, &TOOK, |it| &it.took)?;
+    times(page, &FIRST_BYTE, |it| &it.first_byte)?;
+    let bytes = |page: &mut Page<'_>, family, of: fn(&Recorded) -> u64| {
+        page.family(family, |series| {
+            recorded().try_for_each(|(path, it)| series.number([path], of(it)))
+        })
+    };
+    bytes(page, &RECEIVED, |it| it.bytes_in.get())?;
+    bytes(page, &SENT, |it| it.bytes_out.get())
+}
+
+fn exchanges(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let (metrics, admission) = (&shared.metrics, &shared.admission);
+    page.family(&SEALED, |series| {
+        let mut counts = metrics.sealed.counts().into_iter();
+        counts.try_for_each(|(suite, count)| series.number(suite, count))
+    })?;
+    page.number(&TRIES, metrics.tries.get())?;
+    page.number(&RETRIES, metrics.retries.get())?;
+    page.number(&RETRIES_REFUSED, admission.refused_retries())?;
+    page.number(&RETRYING, as_u64(admission.retries_in_flight()))?;
+    page.number(&RESEALS, metrics.reseals.get())?;
+    page.family(&FAILURES, |series| {
+        let mut counts = metrics.failures.counts().into_iter();
+        counts.try_for_each(|(class, count)| series.number(class, count))
+    })
+}
+
+fn nodes(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let all = shared.nodes.all();
+    let mut urls = HashSet::new();
+    let nodes: Vec<_> = all
+        .iter()
+        .map(|node| Named::of(node, shared))
+        .filter(|named| urls.insert(named.url.clone()))
+        .collect();
+    page.number(&NODES, as_u64(all.len()))?;
+    let each = |page: &mut Page<'_>, family, of: fn(&Named<'_>) -> u64| {
+        page.family(family, |series| {
+            nodes
+                .iter()
+                .try_for_each(|it| series.number(it.labels(), of(it)))
+        })
+    };
+    each(page, &NODE_IN_FLIGHT, |it| it.node.in_flight().into())?;
+    each(page, &NODE_VERIFIED, |it| it.remaining.is_some().into())?;
+    page.family(&NODE_STANDING, |series| {
+        nodes.iter().try_for_each(|it| {
+            let standing = match it.node.standing() {
+                Standing::Good => "good",
+                Standing::OnTrial => "on_trial",
+                Standing::Avoided => "avoided",
+                Standing::Out => "out",
+                Standing::Barred => "barred",
+            };
+            series.number([&it.id, &it.url, standing], 1)
+        })
+    })?;
+    page.family(&NODE_REMAINING, |series| {
+        let remaining = |it: &Named<'_>| it.remaining.unwrap_or_default();
+        nodes
+            .iter()
+            .try_for_each(|it| series.fraction(it.labels(), remaining(it)))
+    })?;
+    each(page, &NODE_ANSWERS, |it| it.node.counts.answers.get())?;
+    page.family(&NODE_FAILURES, |series| {
+        nodes.iter().try_for_each(|it| {
+            let mut counts = it.node.counts.failures.counts().into_iter();
+            counts.try_for_each(|([class], n)| series.number([&it.id, &it.url, class], n))
+        })
+    })?;
+    page.family(&APPRAISALS, |series| {
+        nodes.iter().try_for_each(|it| {
+            let mut counts = it.node.counts.appraisals.counts().into_iter();
+            counts.try_for_each(|([verdict, reason], count)| {
+                series.number([&it.id, &it.url, verdict, reason], count)
+            })
+        })
+    })
+}
+
+fn reloads(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let reloads = &shared.metrics.reloads;
+    page.family(&RELOADS, |series| {
+        let mut counts = reloads.counts.counts().into_iter();
+        counts.try_for_each(|(words, count)| series.number(words, count))
+    })?;
+    page.family(&RELOADED, |series| {
+        let mut each = Reloaded::ALL.iter().zip(&reloads.last_good);
+        each.try_for_each(|(what, last)| {
+            let last = last.load(std::sync::atomic::Ordering::Relaxed);
+            series.number([what.as_str()], last)
+        })
+    })
 }
 
 /// The counts of several as those of one.

@@ -121,7 +121,7 @@ async fn a_verifier_that_fails_its_test_never_starts() {
             change: "a forged signature",
         })
     };
-    let error = Gateway::bind_with(None, config, Clock::system(), fails)
+    let error = Gateway::bind_with(<_>::default(), config, Clock::system(), fails)
         .await
         .unwrap_err();
     assert!(matches!(error, StartError::SelfTest(_)), "{error}");

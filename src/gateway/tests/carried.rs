@@ -298,7 +298,9 @@ async fn a_reply_that_shows_no_end_is_not_given_on() {
         ready(response)
     });
     let dir = keyed("");
-    let gateway = start(&dir, &[&node], "").await;
+    // In HTTP/2 every reply shows its end.
+    let one_at_a_time = "[limits]\nidle_connections_per_node = 0\n";
+    let gateway = start(&dir, &[&node], one_at_a_time).await;
     let got = read(gateway.begin_as(A, OHTTP, REQUEST_MEDIA_TYPE, "x").await).await;
     assert_eq!(got.code(), (502, "node_reply_invalid".to_owned()));
     assert_eq!(got.should_retry(), Some("false"));

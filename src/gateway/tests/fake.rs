@@ -21,7 +21,7 @@ use attestation::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
     header::{CONTENT_TYPE, LOCATION},
 };
 use http_body::{Body, Frame};
@@ -405,7 +405,7 @@ impl Shared {
             let redirect = self.redirect.lock().unwrap().clone();
             if let Some(url) = redirect {
                 let mut response = plain(302, "text/plain", Bytes::new());
-                let url = format!("{url}{}", request.uri());
+                let url = format!("{url}{}", path_of(request.uri()));
                 response
                     .headers_mut()
                     .insert(LOCATION, url.parse().unwrap());
@@ -430,13 +430,13 @@ impl Shared {
             let (head, body) = request.into_parts();
             let carried = Carried {
                 method: head.method,
-                path: head.uri.to_string(),
+                path: path_of(&head.uri),
                 headers: head.headers,
                 body: body.collect().await.unwrap().to_bytes(),
             };
             return script(carried).await;
         }
-        assert_eq!(request.uri(), "/.well-known/ohttp-gateway");
+        assert_eq!(path_of(request.uri()), "/.well-known/ohttp-gateway");
         assert_eq!(request.headers()["incremental"], "?1");
         assert_eq!(request.headers()["cache-control"], "no-store");
         assert!(!request.headers().contains_key("authorization"));
@@ -467,6 +467,11 @@ impl Shared {
         };
         answer.to_json().unwrap()
     }
+}
+
+/// Path and query, whatever protocol they came in.
+fn path_of(uri: &Uri) -> String {
+    uri.path_and_query().unwrap().to_string()
 }
 
 pub(super) fn root() -> &'static SoftwareRoot {

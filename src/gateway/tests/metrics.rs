@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::{
     fake::FakeNode,
     harness::{BODY, Running},
@@ -14,7 +16,7 @@ use crate::{
 
 fn page(gateway: &Running) -> String {
     let scrape = Scrape {
-        shared: Arc::clone(&gateway.shared),
+        current: watch::Sender::new(Arc::clone(&gateway.shared)).subscribe(),
         connections: Arc::<ConnectionCounts>::default(),
         connection_limit: 7,
         archive: None,

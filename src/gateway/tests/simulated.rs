@@ -13,7 +13,7 @@ pub(crate) struct Gauges(Arc<Shared>);
 
 /// A gateway that listens, without a test of the verifier, which takes long.
 pub(crate) async fn bind(config: Loaded<GatewayConfig>, clock: Clock) -> (Gateway, Gauges) {
-    let gateway = Gateway::bind_with(None, config, clock, || Ok(<_>::default()))
+    let gateway = Gateway::bind_with(<_>::default(), config, clock, || Ok(<_>::default()))
         .await
         .unwrap();
     let gauges = Gauges(Arc::clone(&gateway.shared));

@@ -3,7 +3,6 @@
 use attestation::Dialect;
 use http::HeaderMap;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::{Opened, clear::Clear};
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
     node::{
         State,
         record::Record,
-        request::{self, Buffered, next_data},
+        request::{self, Buffered, Coming},
         seal::Seal,
     },
     seal::{ENCAPSULATED_KEY, EhbpOpener, EncapsulatedKey, encode_ehbp_key_config},
@@ -43,9 +42,8 @@ pub(super) async fn receive(
 ) -> Result<Opened, Clear> {
     let mut opener = EhbpOpener::new(encapsulated_key(headers)?, request::limits(&state.config));
     let mut buffered = Buffered::none(&state.buffered);
-    let timeouts = &state.config.timeouts;
-    let deadline = Instant::now() + timeouts.body_ms.duration();
-    while let Some(data) = next_data(body, deadline, timeouts).await? {
+    let mut coming = Coming::new(body, &state.config);
+    while let Some(data) = coming.next().await? {
         record.came(data.len());
         buffered.grow(data.len())?;
         state

@@ -2,7 +2,6 @@
 
 use bytes::BytesMut;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::{Opened, clear::Clear};
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
         State,
         answer::Outer,
         record::Record,
-        request::{self, Buffered, next_data},
+        request::{self, Buffered, Coming},
         seal::Seal,
     },
     seal::SeedEnvelope,
@@ -38,9 +37,8 @@ pub(super) async fn receive(
     let most = usize::try_from(max_body(&state.config)).unwrap_or(usize::MAX);
     let mut buffered = Buffered::none(&state.buffered);
     let mut envelope = BytesMut::new();
-    let timeouts = &state.config.timeouts;
-    let deadline = Instant::now() + timeouts.body_ms.duration();
-    while let Some(data) = next_data(body, deadline, timeouts).await? {
+    let mut coming = Coming::new(body, &state.config);
+    while let Some(data) = coming.next().await? {
         record.came(data.len());
         if data.len() > most.saturating_sub(envelope.len()) {
             return Err(Clear::TooLarge);

@@ -249,7 +249,8 @@ async fn what_does_not_open_is_told_apart_only_by_key_or_form() {
 #[tokio::test]
 async fn a_body_that_stops_coming_is_given_up() {
     let engine = FakeEngine::start().await;
-    let timeouts = "timeouts = { body_idle_ms = 50 }\n";
+    let rate = "limits = { min_body_bytes_per_s = 0 }\n";
+    let timeouts = format!("timeouts = {{ body_idle_ms = 50 }}\n{rate}");
     let node = Running::start(&format!("{timeouts}{}", engine.config())).await;
     let mut stream = TcpStream::connect(node.address).await.unwrap();
     let head = format!(

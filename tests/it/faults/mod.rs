@@ -20,7 +20,8 @@ use crate::harness::{
 
 /// An admin listener on a port of the kernel's choice.
 const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n";
-/// Each exchange with a node has a connection of its own, so that positions on it are the reply's.
+/// Each exchange with a node has a connection of its own, in HTTP/1.1, so that positions on it are the
+/// reply's.
 const FRESH: &str = "[limits]\nidle_connections_per_node = 0\n";
 
 /// The three ways that bytes go, each through a proxy.

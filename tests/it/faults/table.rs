@@ -8,7 +8,7 @@ use std::{
 const DOCUMENT: &str = include_str!("../../../docs/architecture.md");
 const HEADING: &str = "## Faults, and the tests that hold them";
 /// Rows of both tables.
-const ROWS: usize = 38;
+const ROWS: usize = 41;
 
 /// Every source file below `folder`.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -95,6 +95,7 @@ async fn forward(
     let path = request.uri().path_and_query().unwrap().to_string();
     let (mut head, body) = request.into_parts();
     head.uri = format!("{node}{path}").parse().unwrap();
+    head.version = http::Version::HTTP_11;
     head.headers.remove("host");
     let body = body.collect().await.unwrap().to_bytes();
     let client = Client::builder(TokioExecutor::new()).build_http();

@@ -3,6 +3,7 @@
 pub(crate) mod dialects;
 pub(crate) mod engine;
 pub(crate) mod fault;
+pub(crate) mod forward;
 pub(crate) mod metrics;
 pub(crate) mod mitm;
 pub(crate) mod process;

@@ -150,6 +150,18 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
         (vec![self.der()], key)
     }
+
+    /// What ends TLS with it.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let (chain, key) = self.parsed();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
 }
 
 /// Someone on the path who ends TLS himself, with a certificate of his own, before a node that he
@@ -162,17 +174,7 @@ pub(crate) struct Middle {
 
 impl Middle {
     pub(crate) async fn start(node: String, own: &Identity, far: ClientConfig) -> Self {
-        let (chain, key) = own.parsed();
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        let (acceptor, connector) = (
-            TlsAcceptor::from(Arc::new(config)),
-            TlsConnector::from(Arc::new(far)),
-        );
+        let (acceptor, connector) = (own.acceptor(), TlsConnector::from(Arc::new(far)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let heard = Arc::new(Mutex::new(Vec::new()));
