@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use attestation::bundle::{BundleItem, BundleKey, ItemKind, Manifest};
 use attestation::software_root::{SoftwareRoot, SoftwareSigner};
-use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
+use attestation::statement::{ClaimedKey, Draft, EngineLocation, PublicKey, Software, Suite};
 use attestation::time::from_rfc3339;
 use attestation::{
     Answer, Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Nonce, Outcome,
@@ -196,7 +196,7 @@ fn statement() -> Vec<u8> {
     let key = ClaimedKey {
         key_id: 1,
         suite: Suite::X25519,
-        public_key: [3; 32],
+        public_key: PublicKey::X25519([3; 32]),
         not_before: NOW.saturating_sub(HOUR),
         not_after: NOW.saturating_add(DAY),
     };

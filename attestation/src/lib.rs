@@ -61,7 +61,7 @@ pub use policy::{Policy, PolicyError};
 pub use proposal::{Proposal, propose, propose_item};
 pub use review::Review;
 pub use self_test::{SelfTest, SelfTestFailure, self_test};
-pub use statement::{Dialect, Statement, StatementError};
+pub use statement::{Dialect, PublicKey, Statement, StatementError, Suite};
 pub use verify::{
     Appraisal, DialectKey, Ineligible, MAX_KEY_LIFE, VerifiedKey, VerifiedNode, appraise,
     appraise_item, verify,

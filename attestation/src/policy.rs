@@ -35,6 +35,7 @@ pub struct Policy {
     pub(crate) appraisal_max_age: Duration,
     pub(crate) allow_remote_engine: bool,
     pub(crate) required_suites: Vec<Suite>,
+    pub(crate) require_pq: bool,
     pub(crate) forbidden_dialects: Vec<Dialect>,
     pub(crate) config_sha256: Option<Vec<[u8; 32]>>,
     bundle_signers: Vec<[u8; 32]>,
@@ -150,6 +151,8 @@ struct File {
     #[serde(default)]
     required_suites: Vec<Suite>,
     #[serde(default)]
+    require_pq: bool,
+    #[serde(default)]
     forbid_dialects: Vec<Dialect>,
     config_sha256: Option<Vec<Hex<32>>>,
     #[serde(default)]
@@ -230,8 +233,9 @@ impl Policy {
         Ok(Self {
             appraisal_max_age: Duration::from_secs(file.appraisal_max_age_s),
             allow_remote_engine: file.allow_remote_engine,
-            required_suites: file.required_suites,
-            forbidden_dialects: file.forbid_dialects,
+            required_suites: required_suites(file.required_suites, file.require_pq),
+            require_pq: file.require_pq,
+            forbidden_dialects: forbidden_dialects(file.forbid_dialects, file.require_pq),
             config_sha256: file.config_sha256.map(Hex::unwrap_all),
             bundle_signers: Hex::unwrap_all(file.bundle_signers),
             sev_snp,
@@ -255,6 +259,11 @@ impl Policy {
     /// Whether a node may send prompts to an engine outside its machine.
     pub fn allows_remote_engine(&self) -> bool {
         self.allow_remote_engine
+    }
+
+    /// Whether nothing is sealed to a node but under a suite that is post-quantum.
+    pub fn requires_pq(&self) -> bool {
+        self.require_pq
     }
 
     /// Whether it forbids to give out keys of `dialect`.
@@ -286,6 +295,23 @@ impl Policy {
     /// it names.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+}
+
+/// Without a key of X-Wing there is nothing that a policy with `require_pq` seals to.
+fn required_suites(mut listed: Vec<Suite>, require_pq: bool) -> Vec<Suite> {
+    if require_pq && !listed.contains(&Suite::XWing) {
+        listed.push(Suite::XWing);
+    }
+    listed
+}
+
+/// No dialect has a suite that is post-quantum.
+fn forbidden_dialects(listed: Vec<Dialect>, require_pq: bool) -> Vec<Dialect> {
+    if require_pq {
+        Dialect::ALL.to_vec()
+    } else {
+        listed
     }
 }
 

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{InvalidHex, StatementDigest, from_hex};
 use crate::json::{self, JsonError, Members};
 
+mod public_key;
+
+pub use public_key::{PublicKey, X_WING_KEY_LEN};
+
 /// Longest statement, in bytes.
 pub const MAX_STATEMENT: usize = 64 * 1024;
 /// Most models in a statement.
@@ -37,14 +41,14 @@ pub struct Statement {
 }
 
 /// A key as a node claims it. Only [`crate::verify`] makes a key that can be sealed to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClaimedKey {
     /// The id in OHTTP's key configuration; unique in its statement.
     pub key_id: u8,
     /// What the key is for.
     pub suite: Suite,
-    /// The raw public key, of large order.
-    pub public_key: [u8; 32],
+    /// The raw public key, one that its suite can seal to.
+    pub public_key: PublicKey,
     /// First second of the key's life, Unix time.
     pub not_before: u64,
     /// First second after the key's life, Unix time; later than `not_before`.
@@ -58,6 +62,9 @@ pub enum Suite {
     /// DHKEM(X25519, HKDF-SHA256).
     #[serde(rename = "x25519")]
     X25519,
+    /// X-Wing: X25519 together with ML-KEM-768.
+    #[serde(rename = "x-wing")]
+    XWing,
     /// The same KEM, for [`Dialect::Ehbp`] alone.
     #[serde(rename = "ehbp-x25519")]
     EhbpX25519,
@@ -67,14 +74,28 @@ pub enum Suite {
 }
 
 impl Suite {
-    const ALL: [Self; 3] = [Self::X25519, Self::EhbpX25519, Self::SeedX25519];
+    const ALL: [Self; 4] = [
+        Self::X25519,
+        Self::XWing,
+        Self::EhbpX25519,
+        Self::SeedX25519,
+    ];
 
     /// The suite's name in a statement.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::X25519 => "x25519",
+            Self::XWing => "x-wing",
             Self::EhbpX25519 => "ehbp-x25519",
             Self::SeedX25519 => "seed-x25519",
+        }
+    }
+
+    /// Whether what is sealed under it today stays closed to a quantum computer of tomorrow.
+    pub fn is_post_quantum(self) -> bool {
+        match self {
+            Self::XWing => true,
+            Self::X25519 | Self::EhbpX25519 | Self::SeedX25519 => false,
         }
     }
 
@@ -178,12 +199,20 @@ pub enum StatementError {
     /// A life that is empty.
     #[error("key {0} ends before it begins")]
     KeyLife(u8),
-    /// An X25519 key that makes every shared secret zero.
+    /// An X25519 key, or the X25519 half of an X-Wing key, that makes every shared secret zero.
     #[error("key {0} is an X25519 point of low order")]
     LowOrderKey(u8),
+    /// An X-Wing key whose other half is no ML-KEM-768 key (FIPS 203 section 7.2).
+    #[error("key {0} has a coefficient that ML-KEM-768 does not have")]
+    MlKemKey(u8),
     /// Text that is not canonical base64 of the length it must have.
-    #[error("`{0}` is not canonical base64 of 32 bytes")]
-    Base64(&'static str),
+    #[error("`{member}` is not canonical base64 of {len} bytes")]
+    Base64 {
+        /// The member's name.
+        member: &'static str,
+        /// The bytes that it must have.
+        len: usize,
+    },
     /// Text that is no lower-case hex.
     #[error("`{member}` is {source}")]
     Hex {
@@ -221,7 +250,7 @@ impl Statement {
             digest: StatementDigest::of(bytes),
             node_id: node_id(members.string("node_id")?)?,
             keys: keys(members.array("keys")?)?,
-            receipt_key: base64_32("receipt_key", &members.string("receipt_key")?)?,
+            receipt_key: base64("receipt_key", &members.string("receipt_key")?)?,
             tls_spki_sha256: match members.optional("tls_spki_sha256") {
                 Some(value) => Some(hex_32(
                     "tls_spki_sha256",
@@ -359,7 +388,7 @@ impl From<&ClaimedKey> for KeyOut {
         Self {
             key_id: key.key_id,
             suite: key.suite.as_str(),
-            public_key: STANDARD.encode(key.public_key),
+            public_key: STANDARD.encode(key.public_key.as_bytes()),
             not_before: key.not_before,
             not_after: key.not_after,
         }
@@ -400,15 +429,12 @@ fn key(key_id: u8, suite: Suite, mut members: Members) -> Result<ClaimedKey, Sta
     let key = ClaimedKey {
         key_id,
         suite,
-        public_key: base64_32("public_key", &members.string("public_key")?)?,
+        public_key: PublicKey::read(key_id, suite, &members.string("public_key")?)?,
         not_before: members.unsigned("not_before")?,
         not_after: members.unsigned("not_after")?,
     };
     if key.not_after <= key.not_before {
         return Err(StatementError::KeyLife(key_id));
-    }
-    if is_low_order(&key.public_key) {
-        return Err(StatementError::LowOrderKey(key_id));
     }
     Ok(key)
 }
@@ -444,51 +470,16 @@ fn visible(member: &'static str, text: String) -> Result<String, StatementError>
     }
 }
 
-fn base64_32(member: &'static str, text: &str) -> Result<[u8; 32], StatementError> {
+fn base64<const N: usize>(member: &'static str, text: &str) -> Result<[u8; N], StatementError> {
     STANDARD
         .decode(text)
         .ok()
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(StatementError::Base64(member))
+        .ok_or(StatementError::Base64 { member, len: N })
 }
 
 fn hex_32(member: &'static str, text: String) -> Result<[u8; 32], StatementError> {
     from_hex(&text).map_err(|source| StatementError::Hex { member, source })
-}
-
-/// Whether multiplying the point by any X25519 scalar gives zero (RFC 7748 section 6.1).
-fn is_low_order(key: &[u8; 32]) -> bool {
-    let mut point = *key;
-    // The top bit is no part of the coordinate (RFC 7748 section 5).
-    point[31] &= 0x7f;
-    LOW_ORDER_POINTS.contains(&point)
-}
-
-/// The u-coordinates below 2^255 of the points whose order divides 8, on the curve and its twist:
-/// 0, 1, the two of order 8, p - 1, and p and p + 1, which reduce to 0 and 1.
-const LOW_ORDER_POINTS: [[u8; 32]; 7] = [
-    [0; 32],
-    with_ends(1, 0, 0),
-    [
-        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
-        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
-        0xb8, 0x00,
-    ],
-    [
-        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
-        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
-        0x11, 0x57,
-    ],
-    with_ends(0xec, 0xff, 0x7f),
-    with_ends(0xed, 0xff, 0x7f),
-    with_ends(0xee, 0xff, 0x7f),
-];
-
-const fn with_ends(first: u8, middle: u8, last: u8) -> [u8; 32] {
-    let mut point = [middle; 32];
-    point[0] = first;
-    point[31] = last;
-    point
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::evidence;
 use crate::input::{Context, Expected};
 use crate::nvidia::{self, NvidiaPolicy};
 use crate::policy::Policy;
-use crate::statement::{ClaimedKey, Dialect, EngineLocation, Statement, Suite};
+use crate::statement::{ClaimedKey, Dialect, EngineLocation, PublicKey, Statement, Suite};
 use crate::time::to_rfc3339;
 
 /// Longest life of a node's key (`docs/wire.md`, "Keys").
@@ -26,6 +26,7 @@ pub const MAX_KEY_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub struct VerifiedNode {
     statement: Statement,
     claims: Claims,
+    require_pq: bool,
     forbidden_dialects: Vec<Dialect>,
     policy_digest: [u8; 32],
     bundle_digest: Option<[u8; 32]>,
@@ -33,14 +34,15 @@ pub struct VerifiedNode {
     expires_at: SystemTime,
 }
 
-/// The X25519 public key of a verified node.
+/// The public key of a verified node.
 ///
 /// [`VerifiedNode::sealing_key`] is the only maker.
 #[must_use]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VerifiedKey {
     key_id: u8,
-    key: [u8; 32],
+    suite: Suite,
+    key: PublicKey,
     statement_digest: StatementDigest,
     expires_at: SystemTime,
 }
@@ -143,7 +145,7 @@ fn appraise_asked(
     let key = statement.as_ref().and_then(|statement| {
         check_node(&mut checks, statement, policy);
         check_suites(&mut checks, statement, policy, now);
-        check_keys(&mut checks, statement, now)
+        check_keys(&mut checks, statement, policy, now)
     });
     let claims = evidence::check(&mut checks, answer, nonce_used, &context);
 
@@ -164,6 +166,7 @@ fn appraise_asked(
         Box::new(VerifiedNode {
             expires_at,
             verified_at: now,
+            require_pq: policy.require_pq,
             forbidden_dialects: policy.forbidden_dialects.clone(),
             policy_digest: *policy.digest(),
             bundle_digest: bundle.digest().copied(),
@@ -246,9 +249,14 @@ fn check_suites(checks: &mut Checks, statement: &Statement, policy: &Policy, now
 }
 
 /// Checks the sealing keys, and gives the one to seal to at `now`.
-fn check_keys(checks: &mut Checks, statement: &Statement, now: SystemTime) -> Option<ClaimedKey> {
+fn check_keys(
+    checks: &mut Checks,
+    statement: &Statement,
+    policy: &Policy,
+    now: SystemTime,
+) -> Option<ClaimedKey> {
     let life = |key: &ClaimedKey| key.not_after.saturating_sub(key.not_before);
-    let keys = || keys_of(statement, Suite::X25519);
+    let suites = sealing_suites(policy.require_pq);
     let longest = statement.keys().iter().map(life).max().unwrap_or(0);
     checks.record(
         "key life",
@@ -256,22 +264,49 @@ fn check_keys(checks: &mut Checks, statement: &Statement, now: SystemTime) -> Op
         format!("at most {} s", MAX_KEY_LIFE.as_secs()),
         format!("{longest} s"),
     );
-    let newest = newest(keys(), now);
+    let preferred = preferred(statement, suites, now);
+    let count: usize = suites
+        .iter()
+        .map(|it| keys_of(statement, *it).count())
+        .sum();
+    let names: Vec<_> = suites.iter().map(|suite| suite.as_str()).collect();
     checks.record(
         "sealing key",
-        newest.is_some(),
-        format!("an x25519 key valid at {}", to_rfc3339(now)),
-        newest.map_or_else(
-            || format!("none of {}", keys().count()),
+        preferred.is_some(),
+        format!("an {} key valid at {}", names.join(" or "), to_rfc3339(now)),
+        preferred.map_or_else(
+            || format!("none of {count}"),
             |key| {
                 format!(
-                    "key {} from {} to {}",
-                    key.key_id, key.not_before, key.not_after
+                    "key {} ({}) from {} to {}",
+                    key.key_id,
+                    key.suite.as_str(),
+                    key.not_before,
+                    key.not_after
                 )
             },
         ),
     );
-    newest.copied()
+    preferred.cloned()
+}
+
+/// The suites that this project seals with, the preferred one first.
+fn sealing_suites(require_pq: bool) -> &'static [Suite] {
+    if require_pq {
+        &[Suite::XWing]
+    } else {
+        &[Suite::XWing, Suite::X25519]
+    }
+}
+
+/// The newest key in its life of the first suite that has one.
+fn preferred<'a>(
+    statement: &'a Statement,
+    suites: &[Suite],
+    now: SystemTime,
+) -> Option<&'a ClaimedKey> {
+    let mut newest = suites.iter().map(|it| newest(keys_of(statement, *it), now));
+    newest.find_map(|key| key)
 }
 
 fn keys_of(statement: &Statement, suite: Suite) -> impl Iterator<Item = &ClaimedKey> {
@@ -279,13 +314,17 @@ fn keys_of(statement: &Statement, suite: Suite) -> impl Iterator<Item = &Claimed
     keys.filter(move |key| key.suite == suite)
 }
 
+fn is_in_life(key: &ClaimedKey, now: SystemTime) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).map(|now| now.as_secs());
+    now.is_ok_and(|now| key.not_before <= now && now < key.not_after)
+}
+
 /// The key that began last among those in their life; the first listed among equals.
 fn newest<'a>(
     keys: impl Iterator<Item = &'a ClaimedKey>,
     now: SystemTime,
 ) -> Option<&'a ClaimedKey> {
-    let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
-    let in_life = keys.filter(|key| key.not_before <= now && now < key.not_after);
+    let in_life = keys.filter(|key| is_in_life(key, now));
     in_life.reduce(|newest, key| {
         if key.not_before > newest.not_before {
             key
@@ -479,6 +518,11 @@ impl VerifiedNode {
         &self.policy_digest
     }
 
+    /// Whether the policy lets nothing be sealed to it but under a post-quantum suite.
+    pub fn requires_pq(&self) -> bool {
+        self.require_pq
+    }
+
     /// The bundle that was at hand, see [`Bundle::digest`]; `None` if there was none.
     pub fn bundle_digest(&self) -> Option<&[u8; 32]> {
         self.bundle_digest.as_ref()
@@ -530,18 +574,64 @@ impl VerifiedNode {
         })
     }
 
-    /// The key to seal to at `now`: of those in their life, the one that began last.
+    /// The key to seal to at `now`: of those in their life, the one that began last, and an X-Wing
+    /// key before any of X25519. Nobody on the way can take the better ones from the list, since
+    /// evidence covers it.
     ///
     /// # Errors
-    /// If the appraisal has ended, or no key is in its life.
+    /// If the appraisal has ended, or no key is in its life; where the policy has `require_pq`, no
+    /// X-Wing key.
     pub fn sealing_key(&self, now: SystemTime) -> Result<VerifiedKey, Ineligible> {
-        let (key, expires_at) = self.newest_key(Suite::X25519, now)?;
+        let suites = sealing_suites(self.require_pq);
+        let key = preferred(&self.statement, suites, now);
+        let (key, expires_at) = self.in_force(key, now)?;
         Ok(VerifiedKey {
             key_id: key.key_id,
-            key: key.public_key,
+            suite: key.suite,
+            key: key.public_key.clone(),
             statement_digest: self.statement.digest(),
             expires_at,
         })
+    }
+
+    /// The keys that may be sealed to at `now`, the newest first and X-Wing before X25519 of the same
+    /// age; none once the appraisal has ended.
+    pub fn sealing_keys(&self, now: SystemTime) -> Vec<&ClaimedKey> {
+        if now >= self.expires_at {
+            return Vec::new();
+        }
+        let suites = sealing_suites(self.require_pq).iter();
+        let mut keys: Vec<_> = suites
+            .flat_map(|suite| keys_of(&self.statement, *suite))
+            .filter(|key| is_in_life(key, now))
+            .collect();
+        // Stable, so that X-Wing stays first among keys of one age.
+        keys.sort_by_key(|key| std::cmp::Reverse(key.not_before));
+        keys
+    }
+
+    /// The same, and only if its suite is post-quantum.
+    ///
+    /// # Errors
+    /// If the appraisal has ended, or no such key is in its life.
+    pub fn post_quantum_key(&self, now: SystemTime) -> Result<VerifiedKey, Ineligible> {
+        let key = self.sealing_key(now)?;
+        let is_pq = key.suite.is_post_quantum();
+        is_pq.then_some(key).ok_or(Ineligible::NoKey)
+    }
+
+    /// The suites of the keys that it has for anybody at `now`, the better ones first.
+    pub fn suites(&self, now: SystemTime) -> Vec<Suite> {
+        if now >= self.expires_at {
+            return Vec::new();
+        }
+        let dialects = Dialect::ALL.into_iter();
+        let allowed = dialects.filter(|it| !self.forbidden_dialects.contains(it));
+        let sealing = sealing_suites(self.require_pq).iter().copied();
+        let given = sealing.chain(allowed.map(Dialect::suite));
+        given
+            .filter(|suite| newest(keys_of(&self.statement, *suite), now).is_some())
+            .collect()
     }
 
     /// The key that clients of `dialect` seal to at `now`: of those in their life, the one that
@@ -554,26 +644,27 @@ impl VerifiedNode {
         if self.forbidden_dialects.contains(&dialect) {
             return Err(Ineligible::Forbidden(dialect));
         }
-        let (key, expires_at) = self.newest_key(dialect.suite(), now)?;
+        let key = newest(keys_of(&self.statement, dialect.suite()), now);
+        let (key, expires_at) = self.in_force(key, now)?;
         Ok(DialectKey {
             dialect,
             key_id: key.key_id,
-            key: key.public_key,
+            key: *key.public_key.x25519().ok_or(Ineligible::NoKey)?,
             statement_digest: self.statement.digest(),
             expires_at,
         })
     }
 
-    /// The newest key of `suite` in its life, and its end, which the appraisal's bounds.
-    fn newest_key(
+    /// A key, and its end, which the appraisal's bounds.
+    fn in_force<'a>(
         &self,
-        suite: Suite,
+        key: Option<&'a ClaimedKey>,
         now: SystemTime,
-    ) -> Result<(&ClaimedKey, SystemTime), Ineligible> {
+    ) -> Result<(&'a ClaimedKey, SystemTime), Ineligible> {
         if now >= self.expires_at {
             return Err(Ineligible::AppraisalExpired);
         }
-        let key = newest(keys_of(&self.statement, suite), now).ok_or(Ineligible::NoKey)?;
+        let key = key.ok_or(Ineligible::NoKey)?;
         let not_after = unix(key.not_after).ok_or(Ineligible::NoKey)?;
         Ok((key, self.expires_at.min(not_after)))
     }
@@ -612,8 +703,13 @@ impl VerifiedKey {
         self.key_id
     }
 
+    /// What it is sealed to with.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
     /// The key, or `None` once it or its appraisal has ended.
-    pub fn at(&self, now: SystemTime) -> Option<&[u8; 32]> {
+    pub fn at(&self, now: SystemTime) -> Option<&PublicKey> {
         (now < self.expires_at).then_some(&self.key)
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use attestation::nvidia::report::{MAX_REPORT, Report, ReportError};
 use attestation::ocsp::{self, Good, MAX_RESPONSE, OcspError};
 use attestation::software_root::{SoftwareRoot, SoftwareSigner};
-use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
+use attestation::statement::{ClaimedKey, Draft, EngineLocation, PublicKey, Software, Suite};
 use attestation::time::from_rfc3339;
 use attestation::{
     Answer, Appraisal, Bundle, Collateral, EvidenceItem, EvidenceKind, Expected, Nonce, Policy,
@@ -840,7 +840,7 @@ fn statement() -> Vec<u8> {
     let key = ClaimedKey {
         key_id: 20,
         suite: Suite::X25519,
-        public_key: [9; 32],
+        public_key: PublicKey::X25519([9; 32]),
         not_before: NOW - HOUR,
         not_after: NOW + 7 * DAY - HOUR,
     };

@@ -6,12 +6,14 @@
     reason = "a failed helper fails its test"
 )]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::bundle::{BundleItem, BundleKey, ItemKind, Manifest};
 use attestation::software_root::{SoftwareRoot, SoftwareSigner};
-use attestation::statement::{ClaimedKey, Dialect, Draft, EngineLocation, Software, Suite};
+use attestation::statement::{
+    ClaimedKey, Dialect, Draft, EngineLocation, PublicKey, Software, Suite, X_WING_KEY_LEN,
+};
 use attestation::{
     Answer, Bundle, Collateral, CpuClaims, EvidenceItem, EvidenceKind, Expected, Ineligible, Nonce,
     Policy, Root, StatementDigest, appraise, appraise_item, binding, verify,
@@ -33,13 +35,24 @@ fn nonce() -> Nonce {
 }
 
 fn key(key_id: u8, not_before: u64, not_after: u64) -> ClaimedKey {
-    let public_key = [key_id.max(9); 32];
+    let public_key = PublicKey::X25519([key_id.max(9); 32]);
     ClaimedKey {
         key_id,
         suite: Suite::X25519,
         public_key,
         not_before,
         not_after,
+    }
+}
+
+/// The same with X-Wing; the half that is ML-KEM's has only zeros for coefficients.
+fn x_wing(key_id: u8, not_before: u64, not_after: u64) -> ClaimedKey {
+    let mut public_key = [0; X_WING_KEY_LEN];
+    public_key[X_WING_KEY_LEN - 1] = key_id;
+    ClaimedKey {
+        suite: Suite::XWing,
+        public_key: PublicKey::XWing(Arc::new(public_key)),
+        ..key(key_id, not_before, not_after)
     }
 }
 
@@ -170,7 +183,10 @@ fn a_good_answer_makes_a_node_that_expires() {
     let key = node.sealing_key(at(NOW)).unwrap();
     assert_eq!(key.key_id(), 20);
     assert_eq!(key.statement_digest(), node.statement_digest());
-    assert_eq!(key.at(at(NOW + HOUR - 1)), Some(&[20; 32]));
+    assert_eq!(
+        key.at(at(NOW + HOUR - 1)),
+        Some(&PublicKey::X25519([20; 32]))
+    );
     assert_eq!(key.at(at(NOW + HOUR)), None);
     assert!(node.sealing_key(at(NOW + HOUR - 1)).is_ok());
     assert_eq!(
@@ -285,6 +301,106 @@ fn the_newest_key_in_its_life_is_sealed_to() {
         node.sealing_key(at(NOW - 2 * DAY)).unwrap_err(),
         Ineligible::NoKey
     );
+}
+
+/// Whatever else is newer: who could put an older key in front of it could put none there.
+#[test]
+fn an_x_wing_key_is_sealed_to_before_any_of_x25519() {
+    let mut draft = draft();
+    draft.keys = vec![
+        key(20, NOW, NOW + DAY),
+        x_wing(30, NOW - HOUR, NOW + DAY),
+        x_wing(31, NOW + 600, NOW + DAY),
+        x_wing(32, NOW + DAY, NOW + 2 * DAY),
+        key(21, NOW - DAY, NOW + DAY),
+    ];
+    for member in ["", "require_pq = true"] {
+        let verified = verify(
+            &answer(&draft, vec![]),
+            &policy(member),
+            &Bundle::empty(),
+            &nonce(),
+            at(NOW),
+        );
+        let node = verified.unwrap();
+        for (time, expected) in [(NOW, 30), (NOW + 599, 30), (NOW + 600, 31)] {
+            let sealing = node.sealing_key(at(time)).unwrap();
+            assert_eq!(
+                (sealing.key_id(), sealing.suite()),
+                (expected, Suite::XWing)
+            );
+            assert_eq!(sealing.at(at(time)).unwrap().as_bytes()[1215], expected);
+            assert!(node.post_quantum_key(at(time)).is_ok());
+        }
+        let ids = |time| -> Vec<u8> {
+            let keys = node.sealing_keys(at(time));
+            keys.iter().map(|key| key.key_id).collect()
+        };
+        let all: [&[u8]; 2] = match member {
+            "" => [&[20, 30, 21], &[31, 20, 30, 21]],
+            _ => [&[30], &[31, 30]],
+        };
+        assert_eq!([ids(NOW), ids(NOW + 600)], all);
+        assert!(ids(NOW + HOUR).is_empty(), "the appraisal has ended");
+        assert!(node.post_quantum_key(at(NOW + HOUR)).is_err());
+        let suites = match member {
+            "" => &[Suite::XWing, Suite::X25519][..],
+            _ => &[Suite::XWing],
+        };
+        assert_eq!(node.suites(at(NOW)), suites);
+    }
+}
+
+#[test]
+fn where_the_policy_requires_pq_nothing_else_is_sealed_to_or_given_out() {
+    let mut draft = draft();
+    let dialect = ClaimedKey {
+        suite: Suite::EhbpX25519,
+        ..key(40, NOW, NOW + DAY)
+    };
+    draft.keys = vec![key(20, NOW, NOW + DAY), x_wing(30, NOW, NOW + 600), dialect];
+    let verified = |member: &str| {
+        verify(
+            &answer(&draft, vec![]),
+            &policy(member),
+            &Bundle::empty(),
+            &nonce(),
+            at(NOW),
+        )
+        .unwrap()
+    };
+    let node = verified("require_pq = true");
+    assert_eq!(node.expires_at(), at(NOW + 600), "with its X-Wing key");
+    assert_eq!(node.sealing_key(at(NOW)).unwrap().key_id(), 30);
+    let end = node.sealing_key(at(NOW + 600)).unwrap_err();
+    assert_eq!(end, Ineligible::AppraisalExpired);
+    let early = node.sealing_key(at(NOW - 1)).unwrap_err();
+    assert_eq!(early, Ineligible::NoKey);
+    for dialect in Dialect::ALL {
+        let refused = node.dialect_key(dialect, at(NOW)).unwrap_err();
+        assert_eq!(refused, Ineligible::Forbidden(dialect));
+        assert!(policy("require_pq = true").forbids(dialect));
+    }
+    assert_eq!(node.suites(at(NOW)), [Suite::XWing]);
+    let without = verified("");
+    assert!(without.dialect_key(Dialect::Ehbp, at(NOW)).is_ok());
+    let all = [Suite::XWing, Suite::X25519, Suite::EhbpX25519];
+    assert_eq!(without.suites(at(NOW)), all);
+    let later = without.post_quantum_key(at(NOW + 600)).unwrap_err();
+    assert_eq!(later, Ineligible::AppraisalExpired);
+
+    draft.keys.retain(|key| key.suite != Suite::XWing);
+    let appraisal = appraise(
+        &answer(&draft, vec![]),
+        &policy("require_pq = true"),
+        &Bundle::empty(),
+        Some(&nonce()),
+        at(NOW),
+    );
+    let refusal = appraisal.refusal().unwrap();
+    assert_eq!(refusal.check, "suites");
+    assert_eq!(refusal.expected, "a key in its life for each of [x-wing]");
+    assert_eq!(refusal.seen, "none for [x-wing]");
 }
 
 /// However new they are, and also where nothing else is there.
@@ -403,6 +519,24 @@ fn each_flaw_is_refused_by_its_check() {
             with(|_| {}),
             "required_suites = [\"x25519\"]",
             None,
+        ),
+        (
+            "an X-Wing key alone",
+            with(|d| d.keys = vec![x_wing(20, NOW, NOW + DAY)]),
+            "required_suites = [\"x-wing\"]",
+            None,
+        ),
+        (
+            "no X-Wing key",
+            with(|_| {}),
+            "required_suites = [\"x-wing\"]",
+            Some("suites"),
+        ),
+        (
+            "an X-Wing key that has ended",
+            with(|d| d.keys.push(x_wing(21, NOW - HOUR, NOW))),
+            "require_pq = true",
+            Some("suites"),
         ),
         (
             "suite without a key in its life",

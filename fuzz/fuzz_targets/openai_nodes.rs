@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sealgate::openai::nodes::{Announcement, ConfidentialRequest, LockRequest, ids_serving};
+use sealgate::openai::nodes::{Announcement, ConfidentialRequest, LockRequest, serving};
 
 fuzz_target!(|body: &[u8]| {
     let announced = Announcement::parse(body);
@@ -18,8 +18,9 @@ fuzz_target!(|body: &[u8]| {
     if let Ok(sealed) = &sealed {
         assert!((1..=256).contains(&sealed.model.len()));
     }
-    if let Ok(ids) = ids_serving(body, "m") {
-        assert!(ids.iter().map(String::len).sum::<usize>() <= body.len());
+    if let Ok(nodes) = serving(body, "m") {
+        let texts = nodes.iter().flat_map(|node| node.suites.iter().chain([&node.id]));
+        assert!(texts.map(String::len).sum::<usize>() <= body.len());
     }
     for error in [announced.err(), locked.err(), sealed.err()]
         .into_iter()

@@ -44,6 +44,9 @@ pub(super) enum Command {
         /// A tag that a node must have to get its requests, and again for another.
         #[arg(long, value_name = "TAG", value_parser = label)]
         tag: Vec<String>,
+        /// Seal its requests with X-Wing alone, so only to nodes that have a key for it.
+        #[arg(long)]
+        require_pq: bool,
         /// Print `{"key": …}` instead of words.
         #[arg(long)]
         json: bool,
@@ -115,10 +118,11 @@ pub(super) fn run(command: Command) -> ExitCode {
             model,
             region,
             tag,
+            require_pq,
             json,
         } => {
-            let held_to = [("models", model), ("regions", region), ("tags", tag)];
-            create(&file, &name, held_to, json)
+            let lists = [("models", model), ("regions", region), ("tags", tag)];
+            create(&file, &name, HeldTo { lists, require_pq }, json)
         }
         Command::List { file } => list(&file),
         Command::Revoke { file, name } => revoke(&file, &name),
@@ -131,12 +135,13 @@ fn label(text: &str) -> Result<String, &'static str> {
     Ok(label.as_str().to_owned())
 }
 
-fn create(
-    file: &File,
-    name: &str,
-    held_to: [(&str, Vec<String>); 3],
-    json: bool,
-) -> Result<(), KeysError> {
+/// What a key's requests may be.
+struct HeldTo {
+    lists: [(&'static str, Vec<String>); 3],
+    require_pq: bool,
+}
+
+fn create(file: &File, name: &str, held_to: HeldTo, json: bool) -> Result<(), KeysError> {
     if !(1..=64).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(KeysError::BadName);
     }
@@ -148,10 +153,13 @@ fn create(
     let mut entry = Table::new();
     entry.insert("name", value(name));
     entry.insert("sha256", value(digest(&key)));
-    for (member, names) in held_to {
+    for (member, names) in held_to.lists {
         if !names.is_empty() {
             entry.insert(member, value(Array::from_iter(names)));
         }
+    }
+    if held_to.require_pq {
+        entry.insert("require_pq", value(true));
     }
     keys.entries().push(entry);
     // Shown first: nobody can use a key that was stored and never seen.

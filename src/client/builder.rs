@@ -76,6 +76,7 @@ impl ClientBuilder {
             settings: Settings {
                 clock: Clock::system(),
                 padding: Padding::default(),
+                require_pq: false,
                 attest: Duration::from_secs(10),
                 first_byte: Duration::from_secs(600),
                 idle: Duration::from_secs(120),
@@ -119,6 +120,13 @@ impl ClientBuilder {
     /// How lengths are hidden, both ways; [`Padding::Bucket`] by default.
     pub fn padding(mut self, padding: Padding) -> Self {
         self.settings.padding = padding;
+        self
+    }
+
+    /// Seals with X-Wing alone, whatever the policy lets pass: a node without a key for it does not
+    /// verify. Without this X-Wing is taken where a node has it, and X25519 elsewhere.
+    pub fn require_pq(mut self) -> Self {
+        self.settings.require_pq = true;
         self
     }
 

@@ -217,7 +217,11 @@ impl Channel {
         if self.ended_by(now) {
             return Err(Ineligible::AppraisalExpired.into());
         }
-        let key = self.node.sealing_key(now)?;
+        let key = if settings.require_pq {
+            self.node.post_quantum_key(now)?
+        } else {
+            self.node.sealing_key(now)?
+        };
         let ask = Ask {
             id: RequestId::generate(),
             endpoint,

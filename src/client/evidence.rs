@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use attestation::{
-    Answer, AnswerError, Bundle, Nonce, Policy, Refusal, VerifiedNode, statement::is_node_id,
+    Answer, AnswerError, Bundle, Nonce, Policy, Refusal, Suite, VerifiedNode, statement::is_node_id,
 };
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::gateway::NodeUrl,
-    openai::nodes::{MalformedList, ids_serving},
+    openai::nodes::{MalformedList, SaidNode, serving},
     seal::Padding,
     sealer::{self, Channel as Upstream, Credential, NodeBody, OHTTP, Route, SendError, TlsError},
 };
@@ -76,6 +76,9 @@ pub enum VerifyError {
     /// The node passes, and does not serve the model.
     #[error("the node does not serve the model")]
     ModelNotServed,
+    /// The node passes, and has no key that a post-quantum seal needs.
+    #[error("the node has no post-quantum key")]
+    NotPostQuantum,
     /// The node names its certificate, and the address is plain http.
     #[error("the node names its TLS certificate, and the address is no https")]
     TlsRequired,
@@ -131,6 +134,8 @@ pub(super) struct Rules {
 pub(super) struct Settings {
     pub(super) clock: Clock,
     pub(super) padding: Padding,
+    /// Whether nothing is sealed but to a post-quantum key.
+    pub(super) require_pq: bool,
     pub(super) attest: Duration,
     pub(super) first_byte: Duration,
     pub(super) idle: Duration,
@@ -215,14 +220,20 @@ impl Client {
         Channel::new(judged.node, judged.last, line)
     }
 
-    /// The nodes that the gateway lists for a model, in random order.
+    /// The nodes that the gateway lists for a model, in random order; where a post-quantum key is
+    /// required, those first that it says have one.
     async fn list(&self, model: &str) -> Result<Vec<String>, VerifyError> {
         let listed = self.fetch(&self.channel, "/v1/nodes", MAX_LIST).await?;
-        let mut ids = ids_serving(&listed, model)?;
+        let mut nodes = serving(&listed, model)?;
         // Ids go into paths: one that no node can have is none.
-        ids.retain(|id| is_node_id(id));
-        ids.shuffle(&mut rand::rng());
-        Ok(ids)
+        nodes.retain(|node| is_node_id(&node.id));
+        nodes.shuffle(&mut rand::rng());
+        if self.settings.require_pq {
+            let pq = Suite::XWing.as_str();
+            let lacks_pq = |node: &SaidNode| !node.suites.iter().any(|suite| suite == pq);
+            nodes.sort_by_key(lacks_pq);
+        }
+        Ok(nodes.into_iter().map(|node| node.id).collect())
     }
 
     async fn appraise(&self, from: &Arc<Upstream>, path: &str) -> Result<Judged, VerifyError> {
@@ -240,6 +251,9 @@ impl Client {
         let judged: Result<VerifiedNode, VerifyError> =
             judging.await.map_err(|_| VerifyError::Panicked)?;
         let node = judged?;
+        if self.settings.require_pq && node.post_quantum_key(came).is_err() {
+            return Err(VerifyError::NotPostQuantum);
+        }
         let left = node.expires_at().duration_since(came).unwrap_or_default();
         Ok(Judged {
             last: at.checked_add(left).unwrap_or(at),

@@ -38,6 +38,9 @@
 //!
 //! - Nothing is sealed to a node that did not pass the policy, or whose appraisal has ended. A policy
 //!   that refuses means that no prompt leaves.
+//! - What is sealed is sealed with X-Wing where the node's statement has a key for it; nobody on the
+//!   way can take the key from the statement, which the evidence covers. [`ClientBuilder::require_pq`]
+//!   refuses nodes without one.
 //! - Nothing is given on that did not open. A whole reply is given when its end was proved; a stream's
 //!   events are each proved, and [`Events::finish`] gives [`Complete`] only after the proved end. A
 //!   stream that was cut is an error, and one that is dropped early never yields a [`Complete`].

@@ -491,6 +491,9 @@ pub struct KeyConfig {
     /// Tags that a node must have to get its requests.
     #[serde(default)]
     pub tags: Vec<Label>,
+    /// Whether its requests may only be sealed with X-Wing.
+    #[serde(default)]
+    pub require_pq: bool,
 }
 
 fn padding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Padding, D::Error> {

@@ -11,6 +11,7 @@ use super::{
     admin::AdminConfig,
     tls::{self, NodeTlsConfig},
 };
+use crate::seal::Kem;
 
 mod bounds;
 mod engine;
@@ -121,6 +122,10 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
     if value.dialects.iter().collect::<HashSet<_>>().len() < value.dialects.len() {
         return Err(config.invalid("dialects", "name each dialect once"));
     }
+    let suites = &value.keys.suites;
+    if suites.is_empty() || suites.iter().collect::<HashSet<_>>().len() < suites.len() {
+        return Err(config.invalid("keys.suites", "name x-wing, x25519 or both, each once"));
+    }
     let life = Duration::from_secs(value.keys.life_s.get());
     if life > MAX_KEY_LIFE {
         return Err(config.invalid("keys.life_s", "a sealer refuses keys that live over 7 days"));
@@ -208,12 +213,15 @@ impl<'de> Deserialize<'de> for CredentialDigest {
 pub struct KeysConfig {
     /// Seconds that a key lives; the next one is published when a quarter is left.
     pub life_s: NonZeroU64,
+    /// What the node opens in its own format; each has keys of its own.
+    pub suites: Vec<Kem>,
 }
 
 impl Default for KeysConfig {
     fn default() -> Self {
         Self {
             life_s: NonZeroU64::MIN.saturating_add(24 * 60 * 60 - 1),
+            suites: vec![Kem::XWing, Kem::X25519],
         }
     }
 }

@@ -51,8 +51,8 @@ impl Shared {
     /// Asks nodes that serve the model and fit the wish until one answers for good.
     ///
     /// # Errors
-    /// The last node's failure, [`Error::NoAttestedNode`] if none fits, or
-    /// [`Error::NoNodeAvailable`] if none may be asked.
+    /// The last node's failure, [`Error::NoAttestedNode`] or [`Error::NoPostQuantumNode`] if none
+    /// fits, or [`Error::NoNodeAvailable`] if none may be asked.
     pub(super) async fn ask(
         &self,
         job: &Job<'_>,
@@ -62,7 +62,7 @@ impl Shared {
     ) -> Result<Answer, Error> {
         let nodes = served.nodes.within(wish);
         if nodes.is_empty() {
-            return Err(Error::NoAttestedNode);
+            return Err(none_fits(served, wish));
         }
         let mut tried: Vec<Arc<Node>> = Vec::new();
         let mut retries = Vec::new();
@@ -147,7 +147,7 @@ impl Shared {
         let exchanged = tokio::select! {
             biased;
             () = verified.trust.ended() => Err(verified.trust.failure()),
-            exchanged = self.exchange(job, served, node, &verified) => exchanged.map_err(Into::into),
+            exchanged = self.exchange(job, served, node, &verified, record) => exchanged.map_err(Into::into),
         };
         match exchanged {
             Ok(reply) => {
@@ -158,6 +158,16 @@ impl Shared {
             }
             Err(failure) => Err((Some(verified), failure)),
         }
+    }
+}
+
+/// Why no verified node of a model takes what is wished for.
+fn none_fits(served: &Served, wish: Wish) -> Error {
+    let fits_but_for_its_key = !served.nodes.within(wish.of_any_key()).is_empty();
+    if wish.requires_pq() && fits_but_for_its_key {
+        Error::NoPostQuantumNode
+    } else {
+        Error::NoAttestedNode
     }
 }
 

@@ -128,10 +128,12 @@ impl Callers {
             models,
             regions,
             tags,
+            require_pq,
         } in file.keys
         {
             let wish = labels.wish(regions.as_deref(), &tags);
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
+            let wish = wish.with_pq(require_pq);
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
             let caller = Caller::new(&name, None, models, wish, places);
@@ -204,6 +206,7 @@ mod tests {
             models: Some(HashSet::from(["a".to_owned()])),
             regions: None,
             tags: Vec::new(),
+            require_pq: false,
         }
     }
 

@@ -18,6 +18,13 @@ use crate::{
 /// Longest `Retry-After` that is given on: above it clients do not retry at all.
 const MAX_RETRY_AFTER_S: u32 = 120;
 
+const NO_POST_QUANTUM_NODE: &str = "This API key requires a post-quantum seal, and no attested node for \
+    this model has a key of the suite `x-wing`. Nothing was sent.";
+const DIALECT_NOT_POST_QUANTUM: &str = "This API key requires a post-quantum seal, and the format of this \
+    path has none.";
+const SEAL_NOT_POST_QUANTUM: &str = "A post-quantum seal is required here, and this request is not sealed \
+    with the suite `x-wing`.";
+
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -57,6 +64,8 @@ pub(super) enum Error {
     ModelNotFound,
     #[error("no node for the model is verified")]
     NoAttestedNode,
+    #[error("no verified node for the model has a post-quantum key, which the key requires")]
+    NoPostQuantumNode,
     #[error("no verified node for the model may be asked now")]
     NoNodeAvailable,
     #[error("no verified node has the id")]
@@ -65,6 +74,10 @@ pub(super) enum Error {
     RelayNotAllowed,
     #[error("the policy forbids the dialect")]
     DialectForbidden,
+    #[error("the key requires a post-quantum seal, which the dialect has not")]
+    DialectNotPostQuantum,
+    #[error("the key or the policy requires a post-quantum seal, and the request has another")]
+    SealNotPostQuantum,
     #[error("no such lock of this caller for this request")]
     LockNotFound,
     #[error("the caller, or all, hold as many locks as they may")]
@@ -144,11 +157,11 @@ impl Error {
             Self::Request(error) => error.as_code(),
             Self::ModelNotAllowed => Code::ModelNotAllowed,
             Self::ModelNotFound => Code::ModelNotFound,
-            Self::NoAttestedNode => Code::NoAttestedNode,
+            Self::NoAttestedNode | Self::NoPostQuantumNode => Code::NoAttestedNode,
             Self::NoNodeAvailable => Code::NoNodeAvailable,
             Self::NodeNotFound => Code::NodeNotFound,
-            Self::RelayNotAllowed => Code::RelayNotAllowed,
-            Self::DialectForbidden => Code::DialectForbidden,
+            Self::RelayNotAllowed | Self::SealNotPostQuantum => Code::RelayNotAllowed,
+            Self::DialectForbidden | Self::DialectNotPostQuantum => Code::DialectForbidden,
             Self::LockNotFound => Code::LockNotFound,
             Self::TooManyLocks => Code::TooManyLocks,
             Self::RateLimited { .. } => Code::RateLimited,
@@ -172,6 +185,9 @@ impl Error {
                     object.message = format!("{} It fails at: {class}.", object.message).into();
                 }
             }
+            Self::NoPostQuantumNode => object.message = NO_POST_QUANTUM_NODE.into(),
+            Self::DialectNotPostQuantum => object.message = DIALECT_NOT_POST_QUANTUM.into(),
+            Self::SealNotPostQuantum => object.message = SEAL_NOT_POST_QUANTUM.into(),
             _ => {}
         }
         object
@@ -218,7 +234,7 @@ impl Error {
 
     fn retry_after_s(&self) -> u32 {
         match self {
-            Self::Draining | Self::NoAttestedNode => 5,
+            Self::Draining | Self::NoAttestedNode | Self::NoPostQuantumNode => 5,
             Self::Node(failure) => failure.retry_after_s().unwrap_or(1),
             Self::RateLimited { retry_after_s } => *retry_after_s,
             _ => 1,

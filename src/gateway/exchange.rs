@@ -7,6 +7,7 @@ use super::{
     Shared,
     node::{Node, Verified},
     nodes::Served,
+    record::Record,
 };
 use crate::{
     ids::RequestId,
@@ -24,6 +25,8 @@ pub(super) struct Job<'a> {
     pub(super) caller: &'a str,
     /// The caller's body.
     pub(super) content: &'a Bytes,
+    /// Whether it may only be sealed to a post-quantum key.
+    pub(super) requires_pq: bool,
 }
 
 impl Shared {
@@ -37,12 +40,18 @@ impl Shared {
         served: &Served,
         node: &Node,
         verified: &Verified,
+        record: &mut Record,
     ) -> Result<Reply, ExchangeError> {
         let now = self.clock.now();
         if verified.has_ended(now) {
             return Err(Ineligible::AppraisalExpired.into());
         }
-        let key = verified.node.sealing_key(now)?;
+        let key = if job.requires_pq {
+            verified.node.post_quantum_key(now)?
+        } else {
+            verified.node.sealing_key(now)?
+        };
+        record.suite = Some(key.suite().as_str());
         let ask = Ask {
             id: job.id,
             endpoint: job.endpoint,

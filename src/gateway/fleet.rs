@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod evidence;
+mod keys;
 mod lock;
 mod sealed;
 
@@ -115,12 +116,13 @@ impl Shared {
     ) -> Response<ReplyBody> {
         let path = route.path();
         let answered = match route {
-            Route::Keys(_) | Route::Sealed(_) | Route::Confidential(_) => {
+            Route::Sealed(_) | Route::Confidential(_) => {
                 return self.carry(id, &route, parts, body).await;
             }
             Route::Nodes if parts.method == Method::POST => self.announce(parts, &mut body).await,
             Route::Nodes => self.list(parts).await,
             Route::Attestation(node) => self.attestation(node, parts).await,
+            Route::Keys(node) => self.keys(node, parts).await,
             Route::Lock => self.lock(parts, &mut body).await,
         };
         let comes = answered
@@ -156,6 +158,7 @@ impl Shared {
             .iter()
             .map(|(_, it)| models(it.node.models()))
             .collect();
+        let now = self.clock.now();
         let listed = verified
             .iter()
             .zip(&models)
@@ -171,6 +174,12 @@ impl Shared {
                 models: models.iter().map(String::as_str).collect(),
                 tee: verified.node.tee(),
                 root: verified.node.root().as_str(),
+                suites: verified
+                    .node
+                    .suites(now)
+                    .iter()
+                    .map(|it| it.as_str())
+                    .collect(),
                 statement: &verified.statement,
                 verified_at: unix_seconds(verified.node.verified_at()),
                 expires_at: unix_seconds(verified.node.expires_at()),

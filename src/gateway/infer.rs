@@ -92,6 +92,7 @@ impl Shared {
             stream: request.stream(),
             caller: &self.callers.pseudonym(&parts.headers),
             content: request.body(),
+            requires_pq: wish.requires_pq(),
         };
         let asking = self.ask(&job, &served, wish, record);
         let answer = tokio::select! {

@@ -35,6 +35,8 @@ pub(super) struct Wish {
     all: u64,
     /// One of these.
     any: u64,
+    /// A post-quantum key in its verified statement.
+    pq: bool,
 }
 
 /// A key's wish that no node of the configuration could fulfil.
@@ -47,9 +49,28 @@ impl Wish {
     pub(super) const ANY: Self = Self {
         all: 0,
         any: u64::MAX,
+        pq: false,
     };
 
-    /// Whether a node with these labels will do.
+    /// The same, and a post-quantum key where one is required.
+    pub(super) const fn with_pq(self, is_required: bool) -> Self {
+        Self {
+            pq: self.pq || is_required,
+            ..self
+        }
+    }
+
+    /// The same for a node of any key.
+    pub(super) const fn of_any_key(self) -> Self {
+        Self { pq: false, ..self }
+    }
+
+    /// Whether nothing may be sealed but to a post-quantum key.
+    pub(super) const fn requires_pq(self) -> bool {
+        self.pq
+    }
+
+    /// Whether a node with these labels will do, if its key does.
     pub(super) const fn takes(self, labels: u64) -> bool {
         labels & self.all == self.all && (self.any == u64::MAX || labels & self.any != 0)
     }
@@ -59,6 +80,7 @@ impl Wish {
         Self {
             all: self.all | other.all,
             any: self.any & other.any,
+            pq: self.pq || other.pq,
         }
     }
 }
@@ -156,7 +178,11 @@ impl Labels {
                 bit.map(|bit| bits | bit).ok_or(region)
             })?,
         };
-        Ok(Wish { all, any })
+        Ok(Wish {
+            all,
+            any,
+            ..Wish::ANY
+        })
     }
 }
 
@@ -199,7 +225,7 @@ pub(super) mod tests {
     pub(in crate::gateway) const fn two_tags() -> Wish {
         Wish {
             all: 3,
-            any: u64::MAX,
+            ..Wish::ANY
         }
     }
 
@@ -296,6 +322,11 @@ pub(super) mod tests {
         assert!(!key.and(Wish::ANY).takes(us));
         let none = labels.wish(Some(&[]), &[]).unwrap();
         assert!(!none.takes(eu), "no region at all");
+        let careful = Wish::ANY
+            .with_pq(true)
+            .and(labels.wished(&headers).unwrap());
+        assert!(careful.requires_pq() && !key.requires_pq());
+        assert_eq!(careful.of_any_key(), labels.wished(&headers).unwrap());
         let unknown = labels.wish(None, &[label("mars")]);
         assert_eq!(unknown, Err(UnknownLabel("mars".to_owned())));
     }

@@ -151,6 +151,12 @@ impl Verified {
         HeaderValue::try_from(format!("{tee}; root={root}; age={age}")).ok()
     }
 
+    /// Whether its statement has a key that is sealed to under a post-quantum suite.
+    pub(super) fn offers_pq(&self) -> bool {
+        let mut keys = self.node.statement().keys().iter();
+        keys.any(|key| key.suite.is_post_quantum())
+    }
+
     /// Says in a reply's head which node it is of, and what vouches for it.
     pub(super) fn say(&self, headers: &mut HeaderMap, now: SystemTime) {
         let name = HeaderName::from_static("sealgate-node");
@@ -166,7 +172,7 @@ impl Verified {
         let new = node.statement();
         let held = |old: &ClaimedKey| {
             let is_same =
-                |new: &ClaimedKey| (new.suite, new.public_key) == (old.suite, old.public_key);
+                |new: &ClaimedKey| (new.suite, &new.public_key) == (old.suite, &old.public_key);
             new.keys().iter().any(is_same)
         };
         self.node.node_id() == node.node_id() && old.keys().iter().any(held)
@@ -318,7 +324,12 @@ impl Node {
         self.state.borrow().verified.clone()
     }
 
-    /// The same if the rules that are in force let it pass. While it awaits judgement by them it is
+    /// Whether it is verified with a post-quantum key.
+    pub(super) fn offers_pq(&self) -> bool {
+        self.verified().is_some_and(|verified| verified.offers_pq())
+    }
+
+    /// What the last appraisal that passed found, if the rules that are in force let it pass. While it awaits judgement by them it is
     /// waited for, at most for `patience`: nothing is sealed under rules of before.
     pub(super) async fn verified_under(
         &self,

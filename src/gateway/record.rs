@@ -33,6 +33,8 @@ pub(super) struct Record {
     pub(super) model: Option<Arc<str>>,
     pub(super) node: Option<Arc<str>>,
     pub(super) stream: bool,
+    /// What it was sealed with last, here or by the caller.
+    pub(super) suite: Option<&'static str>,
     pub(super) tries: u32,
     /// Those of them that were sealed again to the same node.
     pub(super) reseals: u32,
@@ -69,6 +71,7 @@ impl Record {
             model: None,
             node: None,
             stream: false,
+            suite: None,
             tries: 0,
             reseals: 0,
             bytes_in: 0,
@@ -143,6 +146,7 @@ impl Record {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             usage: self.usage.as_ref(),
+            suite: self.suite,
             tries: self.tries,
             reseals: self.reseals,
         });
@@ -160,6 +164,7 @@ impl Drop for Record {
             model = self.model.as_deref(),
             node = self.node.as_deref(),
             stream = self.stream,
+            suite = self.suite,
             outcome = match self.outcome {
                 Outcome::Cancelled => "cancelled",
                 Outcome::Complete => "complete",

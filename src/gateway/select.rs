@@ -53,7 +53,8 @@ impl Candidates {
         if let Some(known) = of_wish.get(&wish) {
             return Arc::clone(known);
         }
-        let takes = |node: &&Arc<Node>| wish.takes(node.labels);
+        let has_key = |node: &Node| !wish.requires_pq() || node.offers_pq();
+        let takes = |node: &&Arc<Node>| wish.takes(node.labels) && has_key(node);
         let list: Arc<[_]> = self.all.iter().filter(takes).cloned().collect();
         if of_wish.len() >= MAX_WISHES {
             of_wish.clear();

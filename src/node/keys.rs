@@ -1,16 +1,19 @@
 //! The node's sealing keys: made in memory, published before they are needed, forgotten after
 //! they end.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use attestation::{
-    Dialect, MAX_KEY_LIFE,
+    Dialect, MAX_KEY_LIFE, PublicKey,
     statement::{ClaimedKey, Suite},
 };
 
-use crate::seal::{
-    EhbpKeys, EhbpSecret, NodeSecret, OpeningKeys, RandomError, SeedKeys, SeedSecret,
-    encode_key_configs,
+use crate::{
+    config::node::NodeConfig,
+    seal::{
+        EhbpKeys, EhbpSecret, Kem, NodeSecret, OpeningKeys, RandomError, SeedKeys, SeedSecret,
+        encode_key_configs,
+    },
 };
 
 /// A key is good from a little before it is made, so that a sealer whose clock is behind within
@@ -26,18 +29,31 @@ pub(super) fn opens_until(key: &ClaimedKey) -> u64 {
     key.not_after.saturating_add(OPENS_AFTER_END_S)
 }
 
-/// What a key of the ring is for: this project's own sealing, or a dialect.
-type Purpose = Option<Dialect>;
+/// What a key of the ring is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// This project's own sealing.
+    Own(Kem),
+    /// A dialect.
+    Of(Dialect),
+}
 
-fn suite(purpose: Purpose) -> Suite {
-    purpose.map_or(Suite::X25519, Dialect::suite)
+impl Purpose {
+    fn suite(self) -> Suite {
+        match self {
+            Self::Own(Kem::X25519) => Suite::X25519,
+            Self::Own(Kem::XWing) => Suite::XWing,
+            Self::Of(dialect) => dialect.suite(),
+        }
+    }
 }
 
 /// The keys that open.
 #[derive(Debug)]
 pub(super) struct KeyRing {
     life_s: u64,
-    dialects: Vec<Dialect>,
+    /// Each once, in the order in which keys of one age are published.
+    purposes: Vec<Purpose>,
     opening: OpeningKeys,
     ehbp: EhbpKeys,
     seed: SeedKeys,
@@ -50,10 +66,25 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`RandomError`] if the system gives no randomness.
-    pub(super) fn new(life: Duration, dialects: &[Dialect], now: u64) -> Result<Self, RandomError> {
+    pub(super) fn of(config: &NodeConfig, now: u64) -> Result<Self, RandomError> {
+        let life = Duration::from_secs(config.keys.life_s.get());
+        Self::new(life, &config.keys.suites, &config.dialects, now)
+    }
+
+    fn new(
+        life: Duration,
+        kems: &[Kem],
+        dialects: &[Dialect],
+        now: u64,
+    ) -> Result<Self, RandomError> {
+        // The better one first, however they are configured.
+        let own = [Kem::XWing, Kem::X25519].into_iter();
+        let own = own.filter(|kem| kems.contains(kem)).map(Purpose::Own);
         let mut ring = Self {
             life_s: life.as_secs(),
-            dialects: dialects.to_vec(),
+            purposes: own
+                .chain(dialects.iter().copied().map(Purpose::Of))
+                .collect(),
             opening: OpeningKeys::new(),
             ehbp: EhbpKeys::new(),
             seed: SeedKeys::new(),
@@ -77,7 +108,7 @@ impl KeyRing {
             self.ehbp.remove(key.key_id);
             self.seed.remove(key.key_id);
         }
-        for purpose in self.purposes() {
+        for purpose in self.purposes.clone() {
             if self.is_due(purpose, now) {
                 self.add(purpose, now)?;
             }
@@ -85,13 +116,8 @@ impl KeyRing {
         Ok(())
     }
 
-    fn purposes(&self) -> Vec<Purpose> {
-        let dialects = self.dialects.iter().copied().map(Some);
-        [None].into_iter().chain(dialects).collect()
-    }
-
     fn is_due(&self, purpose: Purpose, now: u64) -> bool {
-        self.of(purpose).next().is_none_or(|newest| {
+        self.keys_for(purpose).next().is_none_or(|newest| {
             newest
                 .not_after
                 .saturating_sub(self.life_s / REMAINING_PART)
@@ -109,7 +135,7 @@ impl KeyRing {
         let latest = not_before.saturating_add(MAX_KEY_LIFE.as_secs());
         let key = ClaimedKey {
             key_id,
-            suite: suite(purpose),
+            suite: purpose.suite(),
             public_key,
             not_before,
             not_after: now.saturating_add(self.life_s).min(latest),
@@ -118,26 +144,27 @@ impl KeyRing {
         Ok(())
     }
 
-    fn generate(&mut self, purpose: Purpose, key_id: u8) -> Result<[u8; 32], RandomError> {
-        let public_key;
-        match purpose {
-            None => {
-                let secret = NodeSecret::generate()?;
-                public_key = secret.public_key();
+    fn generate(&mut self, purpose: Purpose, key_id: u8) -> Result<PublicKey, RandomError> {
+        Ok(match purpose {
+            Purpose::Own(kem) => {
+                let secret = NodeSecret::generate(kem)?;
+                let public_key = secret.public_key();
                 self.opening.insert(key_id, secret);
+                public_key
             }
-            Some(Dialect::Ehbp) => {
+            Purpose::Of(Dialect::Ehbp) => {
                 let secret = EhbpSecret::generate()?;
-                public_key = secret.public_key();
+                let public_key = secret.public_key();
                 self.ehbp.insert(key_id, secret);
+                PublicKey::X25519(public_key)
             }
-            Some(Dialect::Seed) => {
+            Purpose::Of(Dialect::Seed) => {
                 let secret = SeedSecret::generate()?;
-                public_key = secret.public_key();
+                let public_key = secret.public_key();
                 self.seed.insert(key_id, secret);
+                PublicKey::X25519(public_key)
             }
-        }
-        Ok(public_key)
+        })
     }
 
     /// The id after the newest key's that no other key has.
@@ -173,31 +200,37 @@ impl KeyRing {
     /// The keys that a sealer may still use at `now`, by suite and the newest first.
     pub(super) fn published(&self, now: u64) -> Vec<ClaimedKey> {
         let live = |key: &&ClaimedKey| now < key.not_after;
-        self.purposes()
-            .into_iter()
-            .flat_map(|purpose| self.of(purpose).filter(live).copied())
+        let purposes = self.purposes.iter();
+        purposes
+            .flat_map(|purpose| self.keys_for(*purpose).filter(live).cloned())
             .collect()
     }
 
-    /// The published keys of this project's own suite as `application/ohttp-keys`.
+    /// The published keys of this project's own suites as `application/ohttp-keys`: the newest first,
+    /// X-Wing before X25519 of the same age.
     pub(super) fn configs(&self, now: u64) -> Vec<u8> {
-        let keys: Vec<_> = self
-            .of(None)
+        let own = |purpose: &&Purpose| matches!(purpose, Purpose::Own(_));
+        let mut keys: Vec<_> = self
+            .purposes
+            .iter()
+            .filter(own)
+            .flat_map(|purpose| self.keys_for(*purpose))
             .filter(|key| now < key.not_after)
-            .map(|key| (key.key_id, key.public_key))
             .collect();
-        encode_key_configs(&keys)
+        keys.sort_by_key(|key| Reverse(key.not_before));
+        encode_key_configs(keys.iter().map(|key| (key.key_id, &key.public_key)))
     }
 
     /// The newest published key of a dialect.
     pub(super) fn newest_of(&self, dialect: Dialect, now: u64) -> Option<[u8; 32]> {
-        let newest = self.of(Some(dialect)).find(|key| now < key.not_after);
-        newest.map(|key| key.public_key)
+        let mut keys = self.keys_for(Purpose::Of(dialect));
+        let newest = keys.find(|key| now < key.not_after)?;
+        newest.public_key.x25519().copied()
     }
 
     /// The keys for one purpose, newest first.
-    fn of(&self, purpose: Purpose) -> impl Iterator<Item = &ClaimedKey> {
-        let suite = suite(purpose);
+    fn keys_for(&self, purpose: Purpose) -> impl Iterator<Item = &ClaimedKey> {
+        let suite = purpose.suite();
         self.keys.iter().filter(move |key| key.suite == suite)
     }
 }
@@ -208,10 +241,16 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60;
 
+    /// A ring of one suite.
+    fn ring(life_s: u64, now: u64) -> KeyRing {
+        let life = Duration::from_secs(life_s);
+        KeyRing::new(life, &[Kem::X25519], &[], now).unwrap()
+    }
+
     #[test]
     fn the_next_key_is_published_before_the_old_one_ends() {
-        let mut ring = KeyRing::new(Duration::from_secs(DAY), &[], 1_000_000).unwrap();
-        let first = ring.published(1_000_000)[0];
+        let mut ring = ring(DAY, 1_000_000);
+        let first = ring.published(1_000_000)[0].clone();
         assert_eq!(
             (first.not_before, first.not_after),
             (999_880, 1_000_000 + DAY)
@@ -219,7 +258,7 @@ mod tests {
 
         let due = first.not_after - DAY / 4;
         ring.turn(due - 1).unwrap();
-        assert_eq!(ring.published(due), [first]);
+        assert_eq!(ring.published(due), std::slice::from_ref(&first));
         ring.turn(due).unwrap();
         ring.turn(due).unwrap();
         let both = ring.published(due);
@@ -231,15 +270,15 @@ mod tests {
 
     #[test]
     fn no_key_lives_longer_than_a_sealer_takes() {
-        let ring = KeyRing::new(MAX_KEY_LIFE, &[], 1_000_000).unwrap();
-        let key = ring.published(1_000_000)[0];
+        let ring = ring(MAX_KEY_LIFE.as_secs(), 1_000_000);
+        let key = ring.published(1_000_000)[0].clone();
         assert_eq!(key.not_after - key.not_before, MAX_KEY_LIFE.as_secs());
     }
 
     #[test]
     fn a_key_opens_ten_minutes_past_its_end_and_is_then_forgotten() {
-        let mut ring = KeyRing::new(Duration::from_secs(DAY), &[], 1_000_000).unwrap();
-        let first = ring.published(1_000_000)[0];
+        let mut ring = ring(DAY, 1_000_000);
+        let first = ring.published(1_000_000)[0].clone();
         ring.turn(first.not_after).unwrap();
         assert_eq!(
             ring.published(first.not_after).len(),
@@ -255,7 +294,7 @@ mod tests {
 
     #[test]
     fn ids_wrap_and_a_node_that_slept_gets_a_key() {
-        let mut ring = KeyRing::new(Duration::from_secs(DAY), &[], 0).unwrap();
+        let mut ring = ring(DAY, 0);
         ring.keys[0].key_id = 255;
         ring.turn(DAY).unwrap();
         assert_eq!(ring.keys[0].key_id, 0);
@@ -266,25 +305,50 @@ mod tests {
     #[test]
     fn dialects_have_keys_of_their_own_that_turn_alike() {
         let day = Duration::from_secs(DAY);
-        let mut ring = KeyRing::new(day, &Dialect::ALL, 1_000_000).unwrap();
+        let kems = [Kem::X25519, Kem::XWing];
+        let mut ring = KeyRing::new(day, &kems, &Dialect::ALL, 1_000_000).unwrap();
         let suites = |keys: &[ClaimedKey]| keys.iter().map(|key| key.suite).collect::<Vec<_>>();
         let first = ring.published(1_000_000);
         let (own, ehbp, seed) = (Suite::X25519, Suite::EhbpX25519, Suite::SeedX25519);
-        assert_eq!(suites(&first), [own, ehbp, seed]);
+        let pq = Suite::XWing;
+        assert_eq!(suites(&first), [pq, own, ehbp, seed]);
 
         let due = first[0].not_after - DAY / 4;
         ring.turn(due).unwrap();
         ring.turn(due).unwrap();
         let both = ring.published(due);
-        assert_eq!(suites(&both), [own, own, ehbp, ehbp, seed, seed]);
+        assert_eq!(suites(&both), [pq, pq, own, own, ehbp, ehbp, seed, seed]);
         let ids: std::collections::HashSet<u8> = both.iter().map(|key| key.key_id).collect();
-        assert_eq!(ids.len(), 6, "every id once");
-        assert_eq!(ring.newest_of(Dialect::Ehbp, due), Some(both[2].public_key));
-        assert_eq!([both[1], both[3], both[5]], first[..]);
-        assert_eq!(ring.configs(due).len(), 2 * 47, "of its own suite alone");
+        assert_eq!(ids.len(), 8, "every id once");
+        assert_eq!(
+            ring.newest_of(Dialect::Ehbp, due).as_ref(),
+            both[4].public_key.x25519()
+        );
+        let older = [1, 3, 5, 7].map(|at: usize| both[at].clone());
+        assert_eq!(older, first[..]);
         let end = ring.opens_until(first[2].key_id).unwrap();
         assert_eq!(end, first[2].not_after + 600);
         ring.turn(end + 1).unwrap();
         assert_eq!(ring.opens_until(first[2].key_id), None);
+    }
+
+    #[test]
+    fn the_list_has_the_newest_first_and_x_wing_before_x25519_of_the_same_age() {
+        let day = Duration::from_secs(DAY);
+        let kems = [Kem::X25519, Kem::XWing];
+        let mut ring = KeyRing::new(day, &kems, &Dialect::ALL, 1_000_000).unwrap();
+        ring.turn(1_000_000 + DAY).unwrap();
+        let list = ring.configs(1_000_000);
+        let mut rest = &list[..];
+        let mut seen = Vec::new();
+        while !rest.is_empty() {
+            let (config, after) =
+                rest[2..].split_at(usize::from(rest[0]) << 8 | usize::from(rest[1]));
+            seen.push((config[0], config.len()));
+            rest = after;
+        }
+        let [new_pq, old_pq, new, old] =
+            [0, 1, 2, 3].map(|at| ring.published(1_000_000)[at].key_id);
+        assert_eq!(seen, [(new_pq, 1225), (new, 45), (old_pq, 1225), (old, 45)]);
     }
 }

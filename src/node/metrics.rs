@@ -331,17 +331,11 @@ fn keys(state: &State, page: &mut Page<'_>) -> fmt::Result {
     let each = |page: &mut Page<'_>, family, of: fn(&ClaimedKey) -> u64| {
         page.family(family, |series| {
             let mut newest = newest.iter();
-            newest.try_for_each(|key| series.number([suite_name(key)], of(key)))
+            newest.try_for_each(|key| series.number([key.suite.as_str()], of(key)))
         })
     };
     each(page, &KEY_BEGIN, |key| key.not_before)?;
     each(page, &KEY_END, |key| key.not_after)
-}
-
-/// What its suite is for.
-fn suite_name(key: &ClaimedKey) -> &'static str {
-    let of_dialect = Dialect::ALL.into_iter().find(|it| it.suite() == key.suite);
-    of_dialect.map_or(OWN_FORMAT, Dialect::as_str)
 }
 
 fn as_u64(size: usize) -> u64 {

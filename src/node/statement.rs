@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
 use attestation::{
@@ -100,8 +99,7 @@ impl Identity {
             config_sha256: config_digest(config),
             receipt_key: Ed25519KeyPair::generate()?,
         };
-        let life = Duration::from_secs(config.keys.life_s.get());
-        let ring = KeyRing::new(life, &config.dialects, now)?;
+        let ring = KeyRing::of(config, now)?;
         let keys = ring.published(now);
         let (text, until) = fixed.state(&keys, &models, tls_spki_sha256)?;
         let remembered = VecDeque::from([(text.digest, until)]);
@@ -281,15 +279,17 @@ mod tests {
         assert_eq!(statement.models(), ["a", "b"]);
         assert_eq!(statement.engine(), EngineLocation::Local);
         assert_eq!(statement.software().name, "sealgate");
-        let [key] = statement.keys() else {
-            panic!("one key")
+        let [x_wing, x25519] = statement.keys() else {
+            panic!("two keys")
         };
-        assert_eq!(key.not_after, NOW + DAY);
         let configs = identity.key_configs(NOW);
-        assert_eq!(
-            (configs[2], &configs[5..37]),
-            (key.key_id, &key.public_key[..])
-        );
+        for (key, at, end) in [(x_wing, 2, 1221), (x25519, 1229, 1264)] {
+            assert_eq!(key.not_after, NOW + DAY);
+            assert_eq!(
+                (configs[at], &configs[at + 3..end]),
+                (key.key_id, key.public_key.as_bytes())
+            );
+        }
     }
 
     #[test]
@@ -338,7 +338,7 @@ mod tests {
         let first = identity.current().digest;
         identity.renew(&names(&["a"]), NOW + DAY - DAY / 4).unwrap();
         let text = identity.current();
-        assert_eq!(Statement::parse(&text.bytes).unwrap().keys().len(), 2);
+        assert_eq!(Statement::parse(&text.bytes).unwrap().keys().len(), 4);
         for n in 0..MAX_REMEMBERED {
             identity.renew(&[n.to_string()], NOW + DAY).unwrap();
         }

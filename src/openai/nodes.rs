@@ -204,6 +204,8 @@ pub struct ListedNode<'a> {
     pub tee: &'a str,
     /// Who vouches for it.
     pub root: &'a str,
+    /// What can be sealed to it with, the better ones first.
+    pub suites: Vec<&'static str>,
     /// The statement's digest in hex.
     pub statement: &'a str,
     /// When its evidence was judged, in Unix seconds.
@@ -242,26 +244,33 @@ impl<'a> NodeList<'a> {
 #[error("no list of nodes")]
 pub struct MalformedList;
 
-/// The ids of the nodes in a list that serve `model`, in the order of the list.
+/// A node of a list that somebody else gave: a hint, and nothing to rest on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SaidNode {
+    /// Its id.
+    pub id: String,
+    /// What it serves.
+    pub models: Vec<String>,
+    /// What can be sealed to it with; empty where the list does not tell.
+    #[serde(default)]
+    pub suites: Vec<String>,
+}
+
+/// The nodes in a list that serve `model`, in the order of the list.
 ///
 /// # Errors
 /// [`MalformedList`].
-pub fn ids_serving(list: &[u8], model: &str) -> Result<Vec<String>, MalformedList> {
+pub fn serving(list: &[u8], model: &str) -> Result<Vec<SaidNode>, MalformedList> {
     #[derive(Deserialize)]
     struct List {
-        data: Vec<Entry>,
+        data: Vec<SaidNode>,
     }
-    #[derive(Deserialize)]
-    struct Entry {
-        id: String,
-        models: Vec<String>,
-    }
-    let list: List = serde_json::from_slice(list).map_err(|_| MalformedList)?;
-    let serving = list.data.into_iter().filter(|node| {
+    let mut list: List = serde_json::from_slice(list).map_err(|_| MalformedList)?;
+    list.data.retain(|node| {
         let mut models = node.models.iter();
         models.any(|served| served == model)
     });
-    Ok(serving.map(|node| node.id).collect())
+    Ok(list.data)
 }
 
 #[cfg(test)]
@@ -424,6 +433,7 @@ mod tests {
             models,
             tee: "sev-snp",
             root: "amd",
+            suites: vec!["x-wing"],
             statement: "ab",
             verified_at: 1,
             expires_at: 2,
@@ -435,8 +445,13 @@ mod tests {
         ];
         let list = NodeList::new(nodes).to_json();
         for (model, ids) in [("n", vec!["a", "b"]), ("m", vec!["a"]), ("o", vec![])] {
-            assert_eq!(ids_serving(&list, model).unwrap(), ids, "{model}");
+            let found = serving(&list, model).unwrap();
+            let found: Vec<_> = found.iter().map(|it| it.id.as_str()).collect();
+            assert_eq!(found, ids, "{model}");
         }
+        assert_eq!(serving(&list, "m").unwrap()[0].suites, ["x-wing"]);
+        let before = br#"{"data":[{"id":"a","models":["m"]}]}"#;
+        assert!(serving(before, "m").unwrap()[0].suites.is_empty());
         for other in [
             "",
             "[]",
@@ -445,7 +460,7 @@ mod tests {
             r#"{"data":[1]}"#,
         ] {
             assert_eq!(
-                ids_serving(other.as_bytes(), "m"),
+                serving(other.as_bytes(), "m"),
                 Err(MalformedList),
                 "{other}"
             );
@@ -468,6 +483,7 @@ mod tests {
             models: vec!["m"],
             tee: "sev-snp",
             root: "software root",
+            suites: vec!["x-wing", "x25519"],
             statement: "ab",
             verified_at: 1,
             expires_at: 2,
@@ -476,7 +492,7 @@ mod tests {
             NodeList::new(vec![node]).to_json(),
             "{\"object\":\"list\",\"data\":[{\"id\":\"node-1\",\"object\":\"node\",\
              \"node_small_id\":7,\"origin\":\"configured\",\"models\":[\"m\"],\"tee\":\"sev-snp\",\
-             \"root\":\"software root\",\"statement\":\"ab\",\"verified_at\":1,\"expires_at\":2}]}"
+             \"root\":\"software root\",\"suites\":[\"x-wing\",\"x25519\"],\"statement\":\"ab\",\"verified_at\":1,\"expires_at\":2}]}"
         );
     }
 }

@@ -7,27 +7,30 @@ use std::fmt;
 use aead::AeadInOut as _;
 use bytes::{Bytes, BytesMut};
 use hpke::{
-    Deserializable as _, HpkeError, Kem as _, OpModeR, OpModeS, Serializable as _,
+    Deserializable, HpkeError, Kem as _, OpModeR, OpModeS, Serializable as _,
     aead::{AeadCtxR, AeadCtxS, AeadTag},
     inout::InOutBuf,
     kdf::HkdfSha256,
+    kem::XWing,
     setup_receiver, setup_sender_with_rng,
 };
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::{
-    aead::{Aes128Gcm, Aes256Gcm},
+    aead::{Aes128Gcm, Aes256Gcm, AesGcm, Bits128, Bits256, Length},
+    enc::Enc,
     error::{OpenError, SealError},
-    kem::{PrivateKey, PublicKey, X25519HkdfSha256},
+    kem::{PrivateKey, X25519HkdfSha256},
+    keys::{NodeSecret, Secret},
     labels::{self, CHUNK_AAD, FINAL_CHUNK_AAD, RESPONSE_EXPORT_LABEL},
     nonce::CounterNonce,
     plaintext,
-    suite::{Aead, ENC_LEN, Header, MAX_KEY_LEN, TAG_LEN},
+    suite::{Aead, Kem, MAX_KEY_LEN, Suite, TAG_LEN, X25519_ENC_LEN},
 };
 
-type Sending<A> = Box<AeadCtxS<A, HkdfSha256, X25519HkdfSha256>>;
-type Receiving<A> = Box<AeadCtxR<A, HkdfSha256, X25519HkdfSha256>>;
+type Sending<L, K> = Box<AeadCtxS<AesGcm<L>, HkdfSha256, K>>;
+type Receiving<L, K> = Box<AeadCtxR<AesGcm<L>, HkdfSha256, K>>;
 
 /// Where a chunk stands in its message; the last one authenticates that it is the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +81,14 @@ pub(super) trait OpenChunk {
 pub(super) struct ReplySecret {
     aead: Aead,
     secret: Zeroizing<[u8; MAX_KEY_LEN]>,
-    enc: [u8; ENC_LEN],
+    enc: Enc,
 }
 
 impl ReplySecret {
     /// `secret = Context.Export(label, max(Nn, Nk))`.
     fn export(
         aead: Aead,
-        enc: [u8; ENC_LEN],
+        enc: Enc,
         label: &[u8],
         export: impl FnOnce(&[u8], &mut [u8]) -> Result<(), HpkeError>,
     ) -> Option<Self> {
@@ -101,7 +104,7 @@ impl ReplySecret {
 
     fn cipher(&self, response_nonce: &[u8]) -> Option<ReplyCipher> {
         let secret = self.secret.get(..self.aead.key_len())?;
-        labels::reply_cipher(self.aead, secret, &self.enc, response_nonce)
+        labels::reply_cipher(self.aead, secret, self.enc.as_bytes(), response_nonce)
     }
 
     pub(super) fn sealing(&self, response_nonce: &[u8]) -> Result<ReplySealing, SealError> {
@@ -117,11 +120,11 @@ impl ReplySecret {
     }
 
     #[cfg(any(test, fuzzing))]
-    pub(super) fn fixed(aead: Aead, secret: [u8; MAX_KEY_LEN], enc: [u8; ENC_LEN]) -> Self {
+    pub(super) fn fixed(aead: Aead, secret: [u8; MAX_KEY_LEN], enc: [u8; X25519_ENC_LEN]) -> Self {
         Self {
             aead,
             secret: Zeroizing::new(secret),
-            enc,
+            enc: Enc::X25519(enc),
         }
     }
 
@@ -139,41 +142,59 @@ impl fmt::Debug for ReplySecret {
 
 /// The sender's HPKE context (RFC 9180 section 5.2).
 pub(super) enum RequestSealing {
-    Aes128Gcm(Sending<Aes128Gcm>),
-    Aes256Gcm(Sending<Aes256Gcm>),
+    Aes128Gcm(Sending<Bits128, X25519HkdfSha256>),
+    Aes256Gcm(Sending<Bits256, X25519HkdfSha256>),
+    XWing(Sending<Bits256, XWing>),
 }
 
 impl RequestSealing {
     /// `SetupBaseS(pkR, info)`: the encapsulated key, the context and the reply's secret.
+    ///
+    /// A key of another KEM than the suite's is not usable.
     pub(super) fn setup(
-        header: Header,
-        public_key: &[u8; 32],
+        suite: Suite,
+        public_key: &[u8],
         info: &[u8],
         rng: &mut impl CryptoRng,
-    ) -> Result<([u8; ENC_LEN], Self, ReplySecret), SealError> {
-        let unusable = |_| SealError::UnusableKey;
-        let key = PublicKey::from_bytes(public_key).map_err(unusable)?;
-        let mode = OpModeS::Base;
-        let (enc, this) = match header.aead {
-            Aead::Aes128Gcm => {
-                let (enc, context) =
-                    setup_sender_with_rng(&mode, &key, info, rng).map_err(unusable)?;
-                (enc, Self::Aes128Gcm(Box::new(context)))
+    ) -> Result<(Enc, Self, ReplySecret), SealError> {
+        let kem = suite.kem();
+        let (enc, this) = match suite {
+            Suite::X25519(Aead::Aes128Gcm) => {
+                let (enc, context) = setup_sender(kem, public_key, info, rng)?;
+                (enc, Self::Aes128Gcm(context))
             }
-            Aead::Aes256Gcm => {
-                let (enc, context) =
-                    setup_sender_with_rng(&mode, &key, info, rng).map_err(unusable)?;
-                (enc, Self::Aes256Gcm(Box::new(context)))
+            Suite::X25519(Aead::Aes256Gcm) => {
+                let (enc, context) = setup_sender(kem, public_key, info, rng)?;
+                (enc, Self::Aes256Gcm(context))
+            }
+            Suite::XWing => {
+                let (enc, context) = setup_sender(kem, public_key, info, rng)?;
+                (enc, Self::XWing(context))
             }
         };
-        let enc: [u8; ENC_LEN] = enc.to_bytes().into();
         let export = |label: &[u8], out: &mut [u8]| match &this {
             Self::Aes128Gcm(context) => context.export(label, out),
             Self::Aes256Gcm(context) => context.export(label, out),
+            Self::XWing(context) => context.export(label, out),
         };
-        let secret = ReplySecret::export(header.aead, enc, RESPONSE_EXPORT_LABEL, export);
+        let secret = ReplySecret::export(suite.aead(), enc.clone(), RESPONSE_EXPORT_LABEL, export);
         Ok((enc, this, secret.ok_or(SealError::Length)?))
     }
+}
+
+fn setup_sender<L: Length, K: hpke::Kem>(
+    kem: Kem,
+    public_key: &[u8],
+    info: &[u8],
+    rng: &mut impl CryptoRng,
+) -> Result<(Enc, Sending<L, K>), SealError> {
+    let unusable = |_| SealError::UnusableKey;
+    let key = K::PublicKey::from_bytes(public_key).map_err(unusable)?;
+    let (enc, context) =
+        setup_sender_with_rng::<AesGcm<L>, HkdfSha256, K>(&OpModeS::Base, &key, info, rng)
+            .map_err(unusable)?;
+    let enc = Enc::read(kem, &enc.to_bytes()).ok_or(SealError::Length)?;
+    Ok((enc, Box::new(context)))
 }
 
 impl SealChunk for RequestSealing {
@@ -182,64 +203,87 @@ impl SealChunk for RequestSealing {
         chunk: &mut [u8],
         place: Place,
     ) -> Result<[u8; TAG_LEN], SealError> {
-        let chunk = InOutBuf::from(chunk);
-        let exhausted = |_| SealError::Exhausted;
-        Ok(match self {
-            Self::Aes128Gcm(context) => {
-                let tag = context
-                    .seal_inout_detached(chunk, place.aad())
-                    .map_err(exhausted)?;
-                tag.to_bytes().into()
-            }
-            Self::Aes256Gcm(context) => {
-                let tag = context
-                    .seal_inout_detached(chunk, place.aad())
-                    .map_err(exhausted)?;
-                tag.to_bytes().into()
-            }
-        })
+        match self {
+            Self::Aes128Gcm(context) => seal_with(context, chunk, place),
+            Self::Aes256Gcm(context) => seal_with(context, chunk, place),
+            Self::XWing(context) => seal_with(context, chunk, place),
+        }
     }
+}
+
+fn seal_with<L: Length, K: hpke::Kem>(
+    context: &mut AeadCtxS<AesGcm<L>, HkdfSha256, K>,
+    chunk: &mut [u8],
+    place: Place,
+) -> Result<[u8; TAG_LEN], SealError> {
+    let tag = context.seal_inout_detached(InOutBuf::from(chunk), place.aad());
+    let tag = tag.map_err(|_| SealError::Exhausted)?;
+    Ok(tag.to_bytes().into())
 }
 
 /// The receiver's HPKE context (RFC 9180 section 5.2).
 pub(super) enum RequestOpening {
-    Aes128Gcm(Receiving<Aes128Gcm>),
-    Aes256Gcm(Receiving<Aes256Gcm>),
+    Aes128Gcm(Receiving<Bits128, X25519HkdfSha256>),
+    Aes256Gcm(Receiving<Bits256, X25519HkdfSha256>),
+    XWing(Receiving<Bits256, XWing>),
 }
 
 impl RequestOpening {
-    /// `SetupBaseR(enc, skR, info)`; fails on an all-zero shared secret.
+    /// `SetupBaseR(enc, skR, info)`, where all three are of one KEM.
     pub(super) fn setup(
-        header: Header,
-        secret: &PrivateKey,
-        enc: &[u8; ENC_LEN],
+        suite: Suite,
+        secret: &NodeSecret,
+        enc: &Enc,
         info: &[u8],
     ) -> Result<Self, OpenError> {
-        let refused = |_| OpenError::FirstChunk;
-        let enc = PublicKey::from_bytes(enc).map_err(refused)?;
-        let mode = OpModeR::Base;
-        Ok(match header.aead {
-            Aead::Aes128Gcm => Self::Aes128Gcm(Box::new(
-                setup_receiver(&mode, secret, &enc, info).map_err(refused)?,
-            )),
-            Aead::Aes256Gcm => Self::Aes256Gcm(Box::new(
-                setup_receiver(&mode, secret, &enc, info).map_err(refused)?,
-            )),
-        })
-    }
-
-    pub(super) fn reply_secret(&self, enc: [u8; ENC_LEN], label: &[u8]) -> Option<ReplySecret> {
-        match self {
-            Self::Aes128Gcm(context) => {
-                let export = |label: &[u8], out: &mut [u8]| context.export(label, out);
-                ReplySecret::export(Aead::Aes128Gcm, enc, label, export)
+        match (suite, secret, enc) {
+            (Suite::X25519(aead), NodeSecret(Secret::X25519(secret)), Enc::X25519(enc)) => {
+                Self::x25519(aead, secret, enc, info)
             }
-            Self::Aes256Gcm(context) => {
-                let export = |label: &[u8], out: &mut [u8]| context.export(label, out);
-                ReplySecret::export(Aead::Aes256Gcm, enc, label, export)
+            (Suite::XWing, NodeSecret(Secret::XWing(secret)), Enc::XWing(enc)) => {
+                setup_receiver_of(secret.as_ref(), enc.as_slice(), info).map(Self::XWing)
             }
+            _ => Err(OpenError::UnsupportedSuite),
         }
     }
+
+    /// The same with X25519 alone; fails on an all-zero shared secret.
+    pub(super) fn x25519(
+        aead: Aead,
+        secret: &PrivateKey,
+        enc: &[u8; X25519_ENC_LEN],
+        info: &[u8],
+    ) -> Result<Self, OpenError> {
+        match aead {
+            Aead::Aes128Gcm => setup_receiver_of(secret, enc, info).map(Self::Aes128Gcm),
+            Aead::Aes256Gcm => setup_receiver_of(secret, enc, info).map(Self::Aes256Gcm),
+        }
+    }
+
+    /// What the reply is sealed with, once `enc` is no longer needed.
+    pub(super) fn reply_secret(&self, enc: Enc, label: &[u8]) -> Option<ReplySecret> {
+        let export = |label: &[u8], out: &mut [u8]| match self {
+            Self::Aes128Gcm(context) => context.export(label, out),
+            Self::Aes256Gcm(context) => context.export(label, out),
+            Self::XWing(context) => context.export(label, out),
+        };
+        let aead = match self {
+            Self::Aes128Gcm(_) => Aead::Aes128Gcm,
+            Self::Aes256Gcm(_) | Self::XWing(_) => Aead::Aes256Gcm,
+        };
+        ReplySecret::export(aead, enc, label, export)
+    }
+}
+
+fn setup_receiver_of<L: Length, K: hpke::Kem>(
+    secret: &K::PrivateKey,
+    enc: &[u8],
+    info: &[u8],
+) -> Result<Receiving<L, K>, OpenError> {
+    let refused = |_| OpenError::FirstChunk;
+    let enc = K::EncappedKey::from_bytes(enc).map_err(refused)?;
+    let context = setup_receiver(&OpModeR::Base, secret, &enc, info).map_err(refused)?;
+    Ok(Box::new(context))
 }
 
 impl OpenChunk for RequestOpening {
@@ -249,15 +293,23 @@ impl OpenChunk for RequestOpening {
         tag: &[u8; TAG_LEN],
         place: Place,
     ) -> Result<(), OpenError> {
-        let chunk = InOutBuf::from(chunk);
-        let opened = match self {
-            Self::Aes128Gcm(context) => AeadTag::from_bytes(tag)
-                .and_then(|tag| context.open_inout_detached(chunk, place.aad(), &tag)),
-            Self::Aes256Gcm(context) => AeadTag::from_bytes(tag)
-                .and_then(|tag| context.open_inout_detached(chunk, place.aad(), &tag)),
-        };
-        opened.map_err(|_| OpenError::Decrypt)
+        match self {
+            Self::Aes128Gcm(context) => open_with(context, chunk, tag, place),
+            Self::Aes256Gcm(context) => open_with(context, chunk, tag, place),
+            Self::XWing(context) => open_with(context, chunk, tag, place),
+        }
     }
+}
+
+fn open_with<L: Length, K: hpke::Kem>(
+    context: &mut AeadCtxR<AesGcm<L>, HkdfSha256, K>,
+    chunk: &mut [u8],
+    tag: &[u8; TAG_LEN],
+    place: Place,
+) -> Result<(), OpenError> {
+    AeadTag::from_bytes(tag)
+        .and_then(|tag| context.open_inout_detached(InOutBuf::from(chunk), place.aad(), &tag))
+        .map_err(|_| OpenError::Decrypt)
 }
 
 /// The AEAD and nonce of a reply; made only by [`labels::reply_cipher`].
@@ -322,6 +374,6 @@ pub(super) fn public_key(secret: &PrivateKey) -> [u8; 32] {
 }
 
 /// A fresh key pair, `DeriveKeyPair(random)` (RFC 9180 section 7.1.3).
-pub(super) fn generate(rng: &mut impl CryptoRng) -> PrivateKey {
-    X25519HkdfSha256::gen_keypair_with_rng(rng).0
+pub(super) fn generate<K: hpke::Kem>(rng: &mut impl CryptoRng) -> K::PrivateKey {
+    K::gen_keypair_with_rng(rng).0
 }

@@ -3,7 +3,12 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use super::{context, error::RandomError, kem::PrivateKey, keys::fresh_rng};
+use super::{
+    context,
+    error::RandomError,
+    kem::{PrivateKey, X25519HkdfSha256},
+    keys::fresh_rng,
+};
 
 /// The X25519 secret of a node for dialect `D`. Wiped on drop, never copied, never shown.
 #[must_use]
@@ -18,7 +23,8 @@ impl<D> DialectSecret<D> {
     /// # Errors
     /// [`RandomError`] if the system gives no randomness.
     pub fn generate() -> Result<Self, RandomError> {
-        Ok(Self::new(context::generate(&mut fresh_rng()?)))
+        let key = context::generate::<X25519HkdfSha256>(&mut fresh_rng()?);
+        Ok(Self::new(key))
     }
 
     /// The public key, to be published and attested.

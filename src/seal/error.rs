@@ -51,7 +51,7 @@ pub enum OpenError {
     /// No such key, or it has ended.
     #[error("unknown key id {0}")]
     UnknownKey(u8),
-    /// Not DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and AES-GCM.
+    /// None of docs/wire.md, "Suites", or not the one of the key that is named.
     #[error("unsupported suite")]
     UnsupportedSuite,
     /// The encapsulated key or the first chunk does not fit this node's key; which of the two is

@@ -18,16 +18,16 @@ use hpke::{
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::{
-    EhbpError, EhbpKeys, EhbpOpener, EhbpSecret, EncapsulatedKey, FinalPart, FormError, NodeSecret,
-    OpenError, OpeningKeys, ReplyOpener, ReplyPart, ReplySealer, RequestLimits, RequestOpener,
-    SeedEnvelope, SeedError, SeedKeys, SeedReplySealer, SeedSecret,
+    EhbpError, EhbpKeys, EhbpOpener, EhbpSecret, EncapsulatedKey, FinalPart, FormError, Kem,
+    NodeSecret, OpenError, OpeningKeys, ReplyOpener, ReplyPart, ReplySealer, RequestLimits,
+    RequestOpener, SeedEnvelope, SeedError, SeedKeys, SeedReplySealer, SeedSecret,
     aead::Aes256Gcm,
     bhttp::{Control, Event, Fields, Reader, RequestLine, StatusLine},
     chunks::OpenChunkAt,
     context::{Place, ReplySecret, RequestSealing, SealChunk},
     kem::{PublicKey, X25519HkdfSha256},
-    labels,
-    suite::{Aead, Header},
+    labels, named_key,
+    suite::{Aead, Header, Suite},
 };
 
 const KEY_ID: u8 = 1;
@@ -79,25 +79,42 @@ fn read_message<'a, C: Control>(
     Ok(message)
 }
 
-/// Opens a request: the bytes as they are, and the same bytes as plaintext of a real sender.
+/// Opens a request: the bytes as they are, and the same bytes as plaintext of a real sender, with
+/// either KEM.
 pub fn request_opener(data: &[u8]) {
-    let secret = NodeSecret::fixed(&[7; 32]).expect("32 bytes");
+    open_request_with(Kem::X25519, Suite::X25519(Aead::Aes256Gcm), data);
+    open_request_with(Kem::XWing, Suite::XWing, data);
+}
+
+fn open_request_with(kem: Kem, suite: Suite, data: &[u8]) {
+    let secret = NodeSecret::fixed(kem, &[7; 32]).expect("32 bytes");
     let public_key = secret.public_key();
     let mut keys = OpeningKeys::new();
     keys.insert(KEY_ID, secret);
     assert!(open_request(&keys, [data]).is_err(), "nobody has the key");
+    // What a gateway reads of a request that it carries.
+    let named = named_key(data).is_some_and(|(key_id, named)| (key_id, named) == (KEY_ID, kem));
+    let refused = open_request(&keys, [data]).err();
+    let fits = !matches!(
+        refused,
+        Some(OpenError::UnknownKey(_) | OpenError::UnsupportedSuite)
+    );
+    assert!(
+        data.len() < 7 || named == fits,
+        "two readings of one header"
+    );
 
     let header = Header {
         key_id: KEY_ID,
-        aead: Aead::Aes256Gcm,
+        suite,
     };
     let encoded = header.encode();
     let info = labels::request_info(&encoded);
     let mut rng = StdRng::seed_from_u64(1);
     let (enc, mut sealing, _) =
-        RequestSealing::setup(header, &public_key, &info, &mut rng).expect("a good key");
+        RequestSealing::setup(suite, public_key.as_bytes(), &info, &mut rng).expect("a good key");
     let mut body = BytesMut::from(&encoded[..]);
-    body.extend_from_slice(&enc);
+    body.extend_from_slice(enc.as_bytes());
     seal_pieces(&mut body, data, &mut sealing);
     let whole = open_request(&keys, [&body[..]]);
     let bytewise = open_request(&keys, body.chunks(1));

@@ -17,7 +17,7 @@ use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::suite::KEM_X25519;
+use super::suite::Kem as Known;
 
 /// Length of a secret, a public key, an exchanged value and a shared secret.
 const LEN: usize = 32;
@@ -32,7 +32,7 @@ const SECRET_KEY_LABEL: &[u8] = b"sk";
 
 /// `suite_id = "KEM" || I2OSP(kem_id, 2)`.
 const fn suite_id() -> [u8; 5] {
-    let [high, low] = KEM_X25519.to_be_bytes();
+    let [high, low] = Known::X25519.id().to_be_bytes();
     [b'K', b'E', b'M', high, low]
 }
 
@@ -170,7 +170,7 @@ impl Kem for X25519HkdfSha256 {
     type EncappedKey = PublicKey;
     type NSecret = U32;
 
-    const KEM_ID: u16 = KEM_X25519;
+    const KEM_ID: u16 = Known::X25519.id();
 
     fn sk_to_pk(secret: &PrivateKey) -> PublicKey {
         secret.0.public.clone()

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use attestation::{PublicKey, statement::X_WING_KEY_LEN};
+use hpke::{Kem as _, Serializable as _, kem::XWing};
 use rand::{
     SeedableRng as _,
     rngs::{StdRng, SysRng},
@@ -10,8 +12,8 @@ use rand::{
 use super::{
     context,
     error::RandomError,
-    kem::PrivateKey,
-    suite::{Aead, KDF_HKDF_SHA256, KEM_X25519},
+    kem::{PrivateKey, X25519HkdfSha256},
+    suite::{KDF_HKDF_SHA256, Kem},
 };
 
 /// A generator seeded by the system for one use. A long-lived one could repeat itself after the
@@ -20,33 +22,61 @@ pub(super) fn fresh_rng() -> Result<StdRng, RandomError> {
     StdRng::try_from_rng(&mut SysRng).map_err(|_| RandomError)
 }
 
-/// The X25519 secret of a node. Wiped on drop, never copied, never shown.
+/// The secret of a node. Wiped on drop, never copied, never shown.
 #[must_use]
-pub struct NodeSecret(PrivateKey);
+pub struct NodeSecret(pub(super) Secret);
+
+/// Both kinds are wiped by the types that hold them.
+pub(super) enum Secret {
+    X25519(PrivateKey),
+    XWing(Box<<XWing as hpke::Kem>::PrivateKey>),
+}
 
 impl NodeSecret {
     /// A fresh secret.
     ///
     /// # Errors
     /// [`RandomError`] if the system gives no randomness.
-    pub fn generate() -> Result<Self, RandomError> {
-        Ok(Self(context::generate(&mut fresh_rng()?)))
+    pub fn generate(kem: Kem) -> Result<Self, RandomError> {
+        let rng = &mut fresh_rng()?;
+        Ok(Self(match kem {
+            Kem::X25519 => Secret::X25519(context::generate::<X25519HkdfSha256>(rng)),
+            Kem::XWing => Secret::XWing(Box::new(context::generate::<XWing>(rng))),
+        }))
+    }
+
+    /// How its holder comes to a secret that is shared.
+    #[must_use]
+    pub const fn kem(&self) -> Kem {
+        match self.0 {
+            Secret::X25519(_) => Kem::X25519,
+            Secret::XWing(_) => Kem::XWing,
+        }
     }
 
     /// The public key, to be published and attested.
     #[must_use]
-    pub fn public_key(&self) -> [u8; 32] {
-        context::public_key(&self.0)
+    pub fn public_key(&self) -> PublicKey {
+        match &self.0 {
+            Secret::X25519(secret) => PublicKey::X25519(context::public_key(secret)),
+            Secret::XWing(secret) => {
+                let mut key = [0; X_WING_KEY_LEN];
+                XWing::sk_to_pk(secret).write_exact(&mut key);
+                PublicKey::XWing(Arc::new(key))
+            }
+        }
     }
 
-    pub(super) const fn private_key(&self) -> &PrivateKey {
-        &self.0
-    }
-
-    /// A secret from a published test vector.
+    /// A secret from a test vector.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn fixed(bytes: &[u8; 32]) -> Option<Self> {
-        hpke::Deserializable::from_bytes(bytes).ok().map(Self)
+    pub(super) fn fixed(kem: Kem, bytes: &[u8; 32]) -> Option<Self> {
+        use hpke::Deserializable as _;
+        Some(Self(match kem {
+            Kem::X25519 => Secret::X25519(PrivateKey::from_bytes(bytes).ok()?),
+            Kem::XWing => Secret::XWing(Box::new(
+                <XWing as hpke::Kem>::PrivateKey::from_bytes(bytes).ok()?,
+            )),
+        }))
     }
 }
 
@@ -86,26 +116,39 @@ impl OpeningKeys {
     }
 }
 
-/// Encodes `(key id, public key)` pairs as `application/ohttp-keys` (RFC 9458 section 3), in the
-/// order given: each configuration with its length before it, AES-256-GCM before AES-128-GCM.
+/// Encodes keys with their ids as `application/ohttp-keys` (RFC 9458 section 3), in the order given:
+/// each configuration with its length before it, AES-256-GCM before AES-128-GCM.
 #[must_use]
-pub fn encode_key_configs(keys: &[(u8, [u8; 32])]) -> Vec<u8> {
-    /// Key id, KEM, public key, length of the suites, two suites.
-    const CONFIG_LEN: u16 = 1 + 2 + 32 + 2 + SUITES_LEN;
-    const SUITES_LEN: u16 = 8;
+pub fn encode_key_configs<'a>(keys: impl IntoIterator<Item = (u8, &'a PublicKey)>) -> Vec<u8> {
     let mut list = Vec::new();
     for (key_id, public_key) in keys {
-        list.extend_from_slice(&CONFIG_LEN.to_be_bytes());
-        list.push(*key_id);
-        list.extend_from_slice(&KEM_X25519.to_be_bytes());
-        list.extend_from_slice(public_key);
-        list.extend_from_slice(&SUITES_LEN.to_be_bytes());
-        for aead in Aead::LISTED {
-            list.extend_from_slice(&KDF_HKDF_SHA256.to_be_bytes());
-            list.extend_from_slice(&aead.id().to_be_bytes());
-        }
+        let config = encode_key_config(key_id, public_key);
+        // A key configuration is 45 or 1,225 bytes.
+        let len = u16::try_from(config.len()).unwrap_or(u16::MAX);
+        list.extend_from_slice(&len.to_be_bytes());
+        list.extend_from_slice(&config);
     }
     list
+}
+
+fn encode_key_config(key_id: u8, public_key: &PublicKey) -> Vec<u8> {
+    let kem = match public_key {
+        PublicKey::X25519(_) => Kem::X25519,
+        PublicKey::XWing(_) => Kem::XWing,
+    };
+    let suites: Vec<u8> = kem
+        .aeads()
+        .iter()
+        .flat_map(|aead| [KDF_HKDF_SHA256, aead.id()])
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    let suites_len = u16::try_from(suites.len()).unwrap_or(u16::MAX);
+    let mut config = vec![key_id];
+    config.extend_from_slice(&kem.id().to_be_bytes());
+    config.extend_from_slice(public_key.as_bytes());
+    config.extend_from_slice(&suites_len.to_be_bytes());
+    config.extend_from_slice(&suites);
+    config
 }
 
 #[cfg(test)]
@@ -114,31 +157,41 @@ mod tests {
 
     #[test]
     fn a_list_is_what_other_implementations_read() {
-        let secret = NodeSecret::generate().unwrap();
-        let list = encode_key_configs(&[(7, secret.public_key()), (6, [9; 32])]);
-        assert_eq!(list.len(), 2 * 47);
-        assert_eq!(list[..5], [0, 45, 7, 0, 32]);
-        assert_eq!(list[5..37], secret.public_key());
-        assert_eq!(list[37..47], [0, 8, 0, 1, 0, 2, 0, 1, 0, 1]);
+        let [x_wing, x25519] = [Kem::XWing, Kem::X25519].map(|kem| {
+            let secret = NodeSecret::generate(kem).unwrap();
+            assert_eq!(secret.kem(), kem);
+            secret.public_key()
+        });
+        let list = encode_key_configs([(7, &x_wing), (6, &x25519)]);
+        assert_eq!(list.len(), 1227 + 47);
+        let (first, second) = list.split_at(1227);
+        assert_eq!(first[..5], [0x04, 0xc9, 7, 0x64, 0x7a]);
+        assert_eq!(first[5..1221], *x_wing.as_bytes());
+        assert_eq!(first[1221..], [0, 4, 0, 1, 0, 2]);
+        assert_eq!(second[..5], [0, 45, 6, 0, 32]);
+        assert_eq!(second[5..37], *x25519.as_bytes());
+        assert_eq!(second[37..], [0, 8, 0, 1, 0, 2, 0, 1, 0, 1]);
         assert_eq!(ohttp::KeyConfig::decode_list(&list).unwrap().len(), 2);
-        assert_eq!(encode_key_configs(&[]), b"");
+        assert_eq!(encode_key_configs([]), b"");
     }
 
     #[test]
     fn secrets_are_opaque_and_fresh() {
-        let mut keys = OpeningKeys::new();
-        let (one, two) = (
-            NodeSecret::generate().unwrap(),
-            NodeSecret::generate().unwrap(),
-        );
-        assert_ne!(one.public_key(), two.public_key());
-        keys.insert(1, one);
-        keys.insert(2, two);
-        assert_eq!(
-            format!("{keys:?}"),
-            "OpeningKeys { secrets: {1: NodeSecret(..), 2: NodeSecret(..)} }"
-        );
-        keys.remove(1);
-        assert!(keys.get(1).is_none() && keys.get(2).is_some());
+        for kem in [Kem::X25519, Kem::XWing] {
+            let mut keys = OpeningKeys::new();
+            let (one, two) = (
+                NodeSecret::generate(kem).unwrap(),
+                NodeSecret::generate(kem).unwrap(),
+            );
+            assert_ne!(one.public_key(), two.public_key());
+            keys.insert(1, one);
+            keys.insert(2, two);
+            assert_eq!(
+                format!("{keys:?}"),
+                "OpeningKeys { secrets: {1: NodeSecret(..), 2: NodeSecret(..)} }"
+            );
+            keys.remove(1);
+            assert!(keys.get(1).is_none() && keys.get(2).is_some());
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     aead::{Aes128Gcm, Aes256Gcm},
     context::ReplyCipher,
     nonce::{CounterNonce, NONCE_LEN},
-    suite::{Aead, ENC_LEN, HEADER_LEN, MAX_KEY_LEN},
+    suite::{Aead, HEADER_LEN, MAX_KEY_LEN, X_WING_ENC_LEN},
 };
 
 /// What the HPKE context of a request is bound to (draft section 6.1).
@@ -63,10 +63,10 @@ pub(super) fn request_info(header: &[u8; HEADER_LEN]) -> [u8; REQUEST_INFO_LEN] 
 pub(super) fn reply_cipher(
     aead: Aead,
     secret: &[u8],
-    enc: &[u8; ENC_LEN],
+    enc: &[u8],
     response_nonce: &[u8],
 ) -> Option<ReplyCipher> {
-    let mut salt = [0; ENC_LEN + MAX_KEY_LEN];
+    let mut salt = [0; X_WING_ENC_LEN + MAX_KEY_LEN];
     let salt_len = enc.len().checked_add(response_nonce.len())?;
     let salt = salt.get_mut(..salt_len)?;
     for (to, from) in salt.iter_mut().zip(enc.iter().chain(response_nonce)) {

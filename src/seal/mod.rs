@@ -22,6 +22,7 @@ mod chunks;
 mod context;
 mod dialect;
 mod ehbp;
+mod enc;
 mod error;
 mod framing;
 #[cfg(fuzzing)]
@@ -61,6 +62,7 @@ pub use seed::{
     OpenedSeedRequest, Seed, SeedEnvelope, SeedError, SeedKeys, SeedReplySealer, SeedSecret,
 };
 pub use stream::StreamSealer;
+pub use suite::{Kem, named_key};
 
 /// Media type of an encapsulated request.
 pub const REQUEST_MEDIA_TYPE: &str = "message/ohttp-chunked-req";

@@ -8,13 +8,14 @@ use sha2::{Digest as _, Sha256};
 use super::{
     bhttp::{Event, Fields, FormError, Reader, RequestLine},
     context::{OpenChunk as _, Place, RequestOpening},
+    enc::Enc,
     error::OpenError,
     framing::Deframer,
     keys::OpeningKeys,
     labels::{self, RESPONSE_EXPORT_LABEL},
     plaintext::Joined,
     reply_sealer::ReplySealer,
-    suite::{ENC_LEN, HEADER_LEN, Header},
+    suite::{HEADER_LEN, Header, Suite},
 };
 
 /// Most bytes of content that a node opens unless told otherwise (docs/wire.md, "Request").
@@ -80,6 +81,8 @@ pub struct RequestOpener {
 
 enum Stage {
     Header,
+    /// The header named a key, and a suite that fits it.
+    Enc([u8; HEADER_LEN], Suite),
     Chunks(Opening),
     Failed,
 }
@@ -87,7 +90,7 @@ enum Stage {
 struct Opening {
     context: RequestOpening,
     key_id: u8,
-    enc: [u8; ENC_LEN],
+    enc: Enc,
     /// Whether a chunk has opened, so that the key is known to be the sender's.
     proved: bool,
 }
@@ -140,7 +143,7 @@ impl RequestOpener {
     ) -> Result<(Result<OpenedRequest, FormError>, ReplySealer), OpenError> {
         let mut opening = match self.stage {
             Stage::Chunks(opening) => opening,
-            Stage::Header => return Err(OpenError::Truncated),
+            Stage::Header | Stage::Enc(..) => return Err(OpenError::Truncated),
             Stage::Failed => return Err(OpenError::Failed),
         };
         let sealed = self.frames.finish()?;
@@ -151,6 +154,7 @@ impl RequestOpener {
             });
         }
         self.message.read(plaintext, self.limits)?;
+        let enc_digest = Sha256::digest(opening.enc.as_bytes()).into();
         let secret = opening
             .context
             .reply_secret(opening.enc, RESPONSE_EXPORT_LABEL)
@@ -160,7 +164,7 @@ impl RequestOpener {
             .message
             .finish()
             .map(|(line, fields, content)| OpenedRequest {
-                enc_digest: Sha256::digest(opening.enc).into(),
+                enc_digest,
                 key_id: opening.key_id,
                 method: line.method,
                 path: line.path,
@@ -176,10 +180,20 @@ impl RequestOpener {
         }
         self.frames.push(bytes)?;
         if matches!(self.stage, Stage::Header) {
-            let Some(head) = self.frames.head(HEADER_LEN + ENC_LEN) else {
+            let Some(header) = self.frames.head(HEADER_LEN) else {
                 return Ok(());
             };
-            self.stage = Stage::Chunks(Opening::begin(keys, &head)?);
+            let header = header
+                .as_ref()
+                .try_into()
+                .map_err(|_| OpenError::Truncated)?;
+            self.stage = Stage::Enc(header, suite_of(keys, &header)?);
+        }
+        if let Stage::Enc(header, suite) = self.stage {
+            let Some(enc) = self.frames.head(suite.kem().enc_len()) else {
+                return Ok(());
+            };
+            self.stage = Stage::Chunks(Opening::begin(keys, &header, suite, &enc)?);
         }
         let Stage::Chunks(opening) = &mut self.stage else {
             return Ok(());
@@ -204,17 +218,28 @@ impl fmt::Debug for RequestOpener {
     }
 }
 
+/// The suite that a header names, if the key that it names is of its KEM.
+fn suite_of(keys: &OpeningKeys, header: &[u8; HEADER_LEN]) -> Result<Suite, OpenError> {
+    let (key_id, suite) = Header::decode(header);
+    let secret = keys.get(key_id).ok_or(OpenError::UnknownKey(key_id))?;
+    suite
+        .filter(|suite| suite.kem() == secret.kem())
+        .ok_or(OpenError::UnsupportedSuite)
+}
+
 impl Opening {
-    fn begin(keys: &OpeningKeys, head: &[u8]) -> Result<Self, OpenError> {
-        let (header, enc) = head
-            .split_first_chunk::<HEADER_LEN>()
-            .ok_or(OpenError::Truncated)?;
-        let enc: [u8; ENC_LEN] = enc.try_into().map_err(|_| OpenError::Truncated)?;
-        let (key_id, decoded) = Header::decode(header);
+    fn begin(
+        keys: &OpeningKeys,
+        header: &[u8; HEADER_LEN],
+        suite: Suite,
+        enc: &[u8],
+    ) -> Result<Self, OpenError> {
+        let (key_id, _) = Header::decode(header);
+        // It may have ended since the header came.
         let secret = keys.get(key_id).ok_or(OpenError::UnknownKey(key_id))?;
-        let decoded = decoded.ok_or(OpenError::UnsupportedSuite)?;
+        let enc = Enc::read(suite.kem(), enc).ok_or(OpenError::Truncated)?;
         let info = labels::request_info(header);
-        let context = RequestOpening::setup(decoded, secret.private_key(), &enc, &info)?;
+        let context = RequestOpening::setup(suite, secret, &enc, &info)?;
         Ok(Self {
             context,
             key_id,

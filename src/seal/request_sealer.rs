@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use attestation::VerifiedKey;
+use attestation::{PublicKey, VerifiedKey};
 use bytes::Bytes;
 use rand::CryptoRng;
 
@@ -15,7 +15,7 @@ use super::{
     labels,
     padding::Padding,
     reply_opener::ReplyOpener,
-    suite::{Aead, Header},
+    suite::{Aead, Header, Suite},
 };
 
 /// What stands before the content of a request.
@@ -33,8 +33,8 @@ pub struct RequestHead<'a> {
 /// copied once. The opener is the only one that reads the reply.
 ///
 /// # Errors
-/// [`SealError::KeyExpired`] if the appraisal has ended, [`SealError::UnusableKey`] if the key gives
-/// an all-zero shared secret, [`SealError::Malformed`] if the path or a field is, and
+/// [`SealError::KeyExpired`] if the appraisal has ended, [`SealError::UnusableKey`] if an X25519 key
+/// gives an all-zero shared secret, [`SealError::Malformed`] if the path or a field is, and
 /// [`SealError::Random`].
 pub fn seal_request(
     key: &VerifiedKey,
@@ -46,8 +46,11 @@ pub fn seal_request(
     let public_key = key.at(now).ok_or(SealError::KeyExpired)?;
     let recipient = Recipient {
         key_id: key.key_id(),
-        public_key,
-        aead: Aead::Aes256Gcm,
+        public_key: public_key.as_bytes(),
+        suite: match public_key {
+            PublicKey::X25519(_) => Suite::X25519(Aead::Aes256Gcm),
+            PublicKey::XWing(_) => Suite::XWing,
+        },
     };
     seal_to(recipient, head, content, padding, &mut fresh_rng()?)
 }
@@ -56,8 +59,8 @@ pub fn seal_request(
 #[derive(Clone, Copy)]
 pub(in crate::seal) struct Recipient<'a> {
     pub(in crate::seal) key_id: u8,
-    pub(in crate::seal) public_key: &'a [u8; 32],
-    pub(in crate::seal) aead: Aead,
+    pub(in crate::seal) public_key: &'a [u8],
+    pub(in crate::seal) suite: Suite,
 }
 
 /// Seals to a key of any origin: known answers and peers in tests need that, callers never do.
@@ -72,13 +75,13 @@ pub(in crate::seal) fn seal_to(
     let len = padding.whole(len).ok_or(SealError::Length)?;
     let header = Header {
         key_id: recipient.key_id,
-        aead: recipient.aead,
+        suite: recipient.suite,
     };
     let encoded = header.encode();
     let info = labels::request_info(&encoded);
     let (enc, mut sealing, secret) =
-        RequestSealing::setup(header, recipient.public_key, &info, rng)?;
-    let mut out = ChunkWriter::new(&[&encoded, &enc], &mut sealing, len)?;
+        RequestSealing::setup(recipient.suite, recipient.public_key, &info, rng)?;
+    let mut out = ChunkWriter::new(&[&encoded, enc.as_bytes()], &mut sealing, len)?;
     bhttp::request(&mut out, head.path, head.fields, content)?;
     Ok((out.finish()?, ReplyOpener::new(secret)))
 }

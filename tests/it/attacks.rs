@@ -245,8 +245,27 @@ fn alter_statement(reply: &mut OnTheWay, alter: impl FnOnce(&mut Value)) {
 async fn a_substituted_key_is_never_sealed_to() {
     assert_never_trusted("another key in the statement", |reply| {
         alter_statement(reply, |statement| {
-            statement["keys"][0]["public_key"] =
-                json!("CQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+            let x25519 = &mut statement["keys"][1];
+            assert_eq!(x25519["suite"], "x25519");
+            x25519["public_key"] = json!("CQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        });
+    })
+    .await;
+}
+
+/// Nobody on the path makes a gateway seal with less than the node offers.
+#[tokio::test]
+async fn the_post_quantum_key_cannot_be_taken_from_a_statement() {
+    assert_never_trusted("without its X-Wing key", |reply| {
+        alter_statement(reply, |statement| {
+            let keys = statement["keys"].as_array_mut().unwrap();
+            assert_eq!(keys.remove(0)["suite"], "x-wing");
+        });
+    })
+    .await;
+    assert_never_trusted("its X-Wing key under a name that nobody knows", |reply| {
+        alter_statement(reply, |statement| {
+            statement["keys"][0]["suite"] = json!("x-wing-2");
         });
     })
     .await;

@@ -207,18 +207,31 @@ fn with_answer(reply: &mut OnTheWay, alter: impl FnOnce(&mut Value)) {
     reply.body = answer.to_string().into_bytes();
 }
 
+fn with_statement(reply: &mut OnTheWay, alter: impl FnOnce(&mut Value)) {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    with_answer(reply, |answer| {
+        let text = answer["statement"].as_str().unwrap();
+        let statement = BASE64_STANDARD.decode(text).unwrap();
+        let mut statement: Value = serde_json::from_slice(&statement).unwrap();
+        alter(&mut statement);
+        answer["statement"] = json!(BASE64_STANDARD.encode(statement.to_string()));
+    });
+}
+
 #[tokio::test]
 async fn evidence_that_a_relay_changed_or_kept_verifies_nothing() {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     type Alteration = fn(&mut OnTheWay, &[u8]);
-    let cases: [(&str, Alteration); 5] = [
+    let cases: [(&str, Alteration); 6] = [
         ("a key of his own", |reply, _| {
-            with_answer(reply, |answer| {
-                let text = answer["statement"].as_str().unwrap();
-                let statement = BASE64_STANDARD.decode(text).unwrap();
-                let mut statement: Value = serde_json::from_slice(&statement).unwrap();
-                statement["keys"][0]["public_key"] = json!(BASE64_STANDARD.encode([9; 32]));
-                answer["statement"] = json!(BASE64_STANDARD.encode(statement.to_string()));
+            with_statement(reply, |statement| {
+                statement["keys"][1]["public_key"] = json!(BASE64_STANDARD.encode([9; 32]));
+            });
+        }),
+        ("without the better key", |reply, _| {
+            with_statement(reply, |statement| {
+                let keys = statement["keys"].as_array_mut().unwrap();
+                assert_eq!(keys.remove(0)["suite"], "x-wing");
             });
         }),
         ("a bit of the report", |reply, _| {

@@ -28,6 +28,7 @@ mod layers;
 mod metrics;
 mod node;
 mod policy;
+mod post_quantum;
 mod protocols;
 mod proxies;
 mod reload;

@@ -225,7 +225,7 @@ async fn a_node_counts_what_it_opened_and_what_its_engine_did() {
         let found = value(&counted, &format!("sealgate_node_{name}"), labels);
         assert_eq!(found, expected, "{name} {labels:?}\n{counted}");
     }
-    let suite = ("suite", "sealgate");
+    let suite = ("suite", "x-wing");
     let end = value(
         &counted,
         "sealgate_node_key_not_after_timestamp_seconds",

@@ -1,6 +1,6 @@
 //! TLS: before the gateway, before nodes, and with someone on the path.
 
-use rustls::server::ParsedCertificate;
+use rustls::{NamedGroup, server::ParsedCertificate};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -59,6 +59,9 @@ async fn callers_connect_by_tls_in_either_protocol() {
         let http2 = reply.version() == http::Version::HTTP_2;
         assert_eq!(http2, h2);
     }
+    let address = url.trim_start_matches("https://");
+    let group = authority.group_at(address).await;
+    assert_eq!(group, NamedGroup::X25519MLKEM768);
     let stranger = Authority::new();
     let reply = stranger.get(&format!("{url}/health"), None, true).await;
     assert!(reply.unwrap_err().is_connect());
@@ -213,6 +216,8 @@ async fn a_node_takes_another_certificate_and_says_so_in_its_statement() {
             node.logged("tls in force", taken).await;
         }
         assert_eq!(authority.shown_at(&address).await, identity.der());
+        let group = authority.group_at(&address).await;
+        assert_eq!(group, NamedGroup::X25519MLKEM768);
         let url = format!("{}/v1/attestation?nonce={}", node.url, "00".repeat(32));
         let answer = authority.get(&url, None, false).await.unwrap();
         let answer: Value = serde_json::from_slice(answer.body()).unwrap();

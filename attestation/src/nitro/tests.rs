@@ -18,7 +18,7 @@ use crate::answer::{Answer, EvidenceItem, EvidenceKind};
 use crate::binding;
 use crate::digest::{Nonce, StatementDigest};
 use crate::software_root::der;
-use crate::statement::{self, ClaimedKey, EngineLocation, Software, Suite};
+use crate::statement::{self, ClaimedKey, EngineLocation, PublicKey, Software, Suite};
 use crate::time::{from_rfc3339, to_rfc3339};
 use crate::{
     Appraisal, Bundle, Collateral, CpuClaims, Expected, Policy, PolicyError, appraise_item, verify,
@@ -804,7 +804,7 @@ fn a_nitro_node_is_verified_until_its_leaf_ends() {
         keys: vec![ClaimedKey {
             key_id: 1,
             suite: Suite::X25519,
-            public_key: [9; 32],
+            public_key: PublicKey::X25519([9; 32]),
             not_before: unix,
             not_after: unix + 86_400,
         }],

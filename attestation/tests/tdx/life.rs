@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use attestation::statement::{ClaimedKey, Draft, EngineLocation, Software, Suite};
+use attestation::statement::{ClaimedKey, Draft, EngineLocation, PublicKey, Software, Suite};
 use attestation::tdx::TcbStatus;
 use attestation::time::to_rfc3339;
 use attestation::{
@@ -24,7 +24,7 @@ fn verified(mut platform: Platform) -> VerifiedNode {
         keys: vec![ClaimedKey {
             key_id: 20,
             suite: Suite::X25519,
-            public_key: [9; 32],
+            public_key: PublicKey::X25519([9; 32]),
             not_before: seconds(now()),
             not_after: seconds(now() + 7 * DAY),
         }],

@@ -32,7 +32,7 @@ const REMEDIES: &[(&[&str], Remedy)] = &[
     (&["nonce", "report nonce"], Elsewhere("give --nonce as the evidence was asked with, or ask anew")),
     (&["engine"], Key("allow_remote_engine")),
     (&["configuration"], List("config_sha256")),
-    (&["suites"], Key("required_suites")),
+    (&["suites"], Key("required_suites or require_pq")),
     (&["key life"], Elsewhere("set keys.life_s in the node's configuration to a week or less")),
     (&["sealing key", "certificate validity", "evidence age"], ASK_ANEW),
     (&["policy section"], Elsewhere("add this table to the policy: `sealgate policy from-evidence` proposes one, and docs/policy.md tells what stands in it")),

@@ -3,7 +3,7 @@ use std::fs;
 use attestation::{
     Answer, EvidenceItem, EvidenceKind, Root, StatementDigest, binding,
     software_root::{SoftwareRoot, SoftwareSigner},
-    statement::{ClaimedKey, Draft, EngineLocation, Software, Suite},
+    statement::{ClaimedKey, Draft, EngineLocation, PublicKey, Software, Suite},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Parser;
@@ -400,7 +400,7 @@ fn answer_of(root: &SoftwareRoot, measurement: [u8; 48]) -> Answer {
     let key = ClaimedKey {
         key_id: 1,
         suite: Suite::X25519,
-        public_key: [9; 32],
+        public_key: PublicKey::X25519([9; 32]),
         not_before: unix - 60,
         not_after: unix + 3600,
     };

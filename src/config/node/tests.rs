@@ -48,6 +48,29 @@ fn dialects_are_off_unless_named() {
     }
 }
 
+#[test]
+fn both_suites_are_offered_unless_one_is_left_out() {
+    let with = |suites: &str| load(&format!("{MINIMAL}[keys]\nsuites = {suites}\n"));
+    let both = [Kem::XWing, Kem::X25519];
+    assert_eq!(load(MINIMAL).unwrap().keys.suites, both);
+    let one = with("[\"x25519\"]").unwrap();
+    assert_eq!(one.keys.suites, [Kem::X25519]);
+    let pinned = serde_json::to_value(&one).unwrap();
+    assert_eq!(pinned["keys"]["suites"], serde_json::json!(["x25519"]));
+    let each_once = "name x-wing, x25519 or both, each once";
+    for (suites, expected) in [
+        ("[]", each_once),
+        ("[\"x-wing\", \"x-wing\"]", each_once),
+        (
+            "[\"ehbp-x25519\"]",
+            "unknown variant `ehbp-x25519`, expected `x25519` or `x-wing`",
+        ),
+    ] {
+        let error = with(suites).unwrap_err();
+        assert!(error.contains(expected), "{suites}: {error}");
+    }
+}
+
 /// The least configuration with another source.
 fn source(lines: &str) -> String {
     MINIMAL.replace("source = \"software-root\"\ndir = \"software-root\"", lines)

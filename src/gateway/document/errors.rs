@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Lock,
     /// What is sealed in the seed's format is carried.
     Confidential,
-    /// A node's keys are carried.
+    /// What can be sealed to a node with.
     Keys,
     /// What is sealed to them is carried.
     Relay,
@@ -48,7 +48,7 @@ impl Kind {
 
     /// Whether a node's reply is given back as it is.
     pub(super) fn is_carried(self) -> bool {
-        matches!(self, Self::Confidential | Self::Keys | Self::Relay)
+        matches!(self, Self::Confidential | Self::Relay)
     }
 
     /// Whether an operation of this kind can end so.
@@ -61,7 +61,7 @@ impl Kind {
             Code::InvalidRequest => posts || self == Self::Evidence,
             Code::InvalidJson | Code::DuplicateMember => posts && self != Self::Relay,
             Code::Overloaded => posts || matches!(self, Self::Evidence | Self::Keys),
-            Code::Draining => posts || self == Self::Keys || self == Self::Readiness,
+            Code::Draining => posts || self == Self::Readiness,
             Code::ModelNotAllowed => {
                 matches!(self, Self::Inference | Self::Lock | Self::Confidential)
             }
@@ -69,7 +69,7 @@ impl Kind {
             Code::NoAttestedNode => {
                 matches!(
                     self,
-                    Self::Inference | Self::Lock | Self::Model | Self::Readiness
+                    Self::Inference | Self::Lock | Self::Model | Self::Readiness | Self::Keys
                 ) || self.is_carried()
             }
             Code::NoNodeAvailable => {

@@ -244,7 +244,8 @@ fn relay() -> [Operation; 2] {
             id: "nodes_ohttp_keys",
             tag: "Confidential",
             summary: "Get a node's keys",
-            description: "For clients of chunked Oblivious HTTP. Whoever seals to them without \
+            description: "For clients of chunked Oblivious HTTP: the keys of its verified statement, the \
+                newest first and X-Wing before X25519. Whoever seals to them without \
                 judging the node's evidence is not sealed against this gateway.",
             parameters: vec![node()],
             replies: vec![("application/ohttp-keys", bytes())],

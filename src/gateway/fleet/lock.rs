@@ -50,6 +50,9 @@ impl Shared {
             return Err(Error::Draining);
         }
         let caller = self.callers.authenticate(&parts.headers)?;
+        if caller.wish.requires_pq() {
+            return Err(Error::DialectNotPostQuantum);
+        }
         let _permit = self.admission.admit(caller)?;
         self.locks.check_room(caller)?;
         let content = self.read_small(parts, body).await?;

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 use attestation::{Dialect, Ineligible};
 use bytes::Bytes;
 use http::{
-    HeaderName, Method, Request, Response,
+    HeaderName, Method, Request, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
     request::Parts,
 };
@@ -27,9 +27,12 @@ use crate::{
     },
     ids::RequestId,
     openai::nodes::ConfidentialRequest,
-    seal::REQUEST_MEDIA_TYPE,
-    sealer::{ExchangeError, OHTTP},
+    seal::{Kem, REQUEST_MEDIA_TYPE, named_key},
+    sealer::{ExchangeError, NodeBody, OHTTP},
 };
+
+/// The media type of a node's refusals in clear.
+const PROBLEM: &str = "application/problem+json";
 
 impl Shared {
     /// Carries a request. Whoever drops the future, or the reply's body, ends all work for it.
@@ -73,7 +76,6 @@ impl Shared {
                 self.confidential(path, caller, permit, (parts, body), record)
                     .await
             }
-            Route::Keys(node) => self.keys(node, caller, permit, record).await,
             Route::Sealed(node) => {
                 self.blind(node, caller, permit, (parts, body), record)
                     .await
@@ -102,6 +104,9 @@ impl Shared {
         if !caller.may_use(&outside.model) {
             return Err(Error::ModelNotAllowed);
         }
+        if caller.wish.requires_pq() {
+            return Err(Error::DialectNotPostQuantum);
+        }
         let id = outside.stack_small_id;
         let lock = self
             .locks
@@ -112,27 +117,13 @@ impl Shared {
         }
         let verified = self.verified(&lock.node.node).await?;
         check_key(&verified, &lock.key, self.clock.now())?;
+        record.suite = Some(Dialect::Seed.suite().as_str());
         let request = confidential(path, &lock.node.node, record.id, outside.stream, content);
         self.begin(request, lock.node, verified, permit, record)
             .await
     }
 
-    /// A node's key configurations.
-    async fn keys(
-        &self,
-        id: &str,
-        caller: &Caller,
-        permit: Permit,
-        record: &mut Record,
-    ) -> Result<Begun, Error> {
-        self.nodes.settled(self.timeouts.attest).await;
-        let node = self.place_with(id, caller)?;
-        let verified = self.verified(&node.node).await?;
-        let request = Request::get(OHTTP).body(Full::default());
-        self.begin(request, node, verified, permit, record).await
-    }
-
-    /// What is sealed to them.
+    /// What is sealed to a node's key configurations.
     async fn blind(
         &self,
         id: &str,
@@ -153,17 +144,31 @@ impl Shared {
         if !caller.may_use_all(verified.node.models()) {
             return Err(Error::RelayNotAllowed);
         }
+        // A node opens nothing with a key of another KEM than the request names.
+        let kem = named_key(&content).map(|(_, kem)| kem);
+        let requires_pq = caller.wish.requires_pq() || verified.node.requires_pq();
+        if requires_pq && kem != Some(Kem::XWing) {
+            return Err(Error::SealNotPostQuantum);
+        }
+        record.suite = kem.map(Kem::as_str);
         let request = post(OHTTP, REQUEST_MEDIA_TYPE).body(Full::new(content));
-        self.begin(request, node, verified, permit, record).await
+        let known = Arc::clone(&node.node);
+        let begun = self.begin(request, node, verified, permit, record).await?;
+        if is_stale(&begun.response) {
+            known.want_appraisal();
+        }
+        Ok(begun)
     }
 
-    /// A place with the node of an id, if the caller's requests may go to it.
-    fn place_with(&self, id: &str, caller: &Caller) -> Result<Chosen, Error> {
+    /// The node of an id, if the caller's requests may go to it.
+    pub(super) fn node_within(&self, id: &str, caller: &Caller) -> Result<Arc<Node>, Error> {
         let node = self.node_of(id)?;
-        if !caller.wish.takes(node.labels) {
-            return Err(Error::NodeNotFound);
-        }
-        Chosen::new(&node).ok_or(Error::NoNodeAvailable)
+        let is_within = caller.wish.takes(node.labels);
+        is_within.then_some(node).ok_or(Error::NodeNotFound)
+    }
+
+    fn place_with(&self, id: &str, caller: &Caller) -> Result<Chosen, Error> {
+        Chosen::new(&self.node_within(id, caller)?).ok_or(Error::NoNodeAvailable)
     }
 
     async fn begin(
@@ -195,6 +200,14 @@ impl Shared {
     }
 }
 
+/// Whether a node may have other keys than its statement here says: it does not open what it was sent,
+/// as after a restart. It is only a hint, which anybody who may ask can cause.
+fn is_stale(response: &Response<NodeBody>) -> bool {
+    let media_type = response.headers().get(CONTENT_TYPE);
+    response.status() == StatusCode::BAD_REQUEST
+        && media_type.is_some_and(|it| it.as_bytes() == PROBLEM.as_bytes())
+}
+
 /// Whether the key of a lock is still the node's: that it was, when the lock was given, may have been
 /// before it restarted, or before another policy.
 fn check_key(verified: &Verified, key: &[u8; 32], now: SystemTime) -> Result<(), Error> {
@@ -203,7 +216,7 @@ fn check_key(verified: &Verified, key: &[u8; 32], now: SystemTime) -> Result<(),
     }
     let mut keys = verified.node.statement().keys().iter();
     let suite = Dialect::Seed.suite();
-    keys.any(|claimed| claimed.suite == suite && claimed.public_key == *key)
+    keys.any(|claimed| claimed.suite == suite && claimed.public_key.x25519() == Some(key))
         .then_some(())
         .ok_or(Error::LockNotFound)
 }

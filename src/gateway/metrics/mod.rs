@@ -34,7 +34,7 @@ pub(super) const MAX_MODELS: usize = 1000;
 pub(super) const OTHER: &str = "other";
 
 /// What can be asked and ends as a record: its times and bytes are counted.
-const RECORDED: usize = 10;
+const RECORDED: usize = 9;
 /// Everything that can be asked, as the `endpoint` label has it, those that are recorded first.
 pub(super) const ENDPOINTS: [&str; 21] = [
     Endpoint::Completions.path(),
@@ -45,8 +45,8 @@ pub(super) const ENDPOINTS: [&str; 21] = [
     Endpoint::ChatCompletions.confidential_path(),
     Endpoint::Embeddings.confidential_path(),
     Endpoint::Images.confidential_path(),
-    "/v1/nodes/{id}/ohttp-keys",
     "/v1/nodes/{id}/ohttp",
+    "/v1/nodes/{id}/ohttp-keys",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/nodes",
@@ -78,6 +78,8 @@ pub(super) struct Metrics {
     pub(super) tries: Counter,
     retries: Counter,
     reseals: Counter,
+    /// Requests by what they were sealed with.
+    sealed: Tally<1>,
     /// Exchanges with nodes that failed, by class.
     failures: Tally<1>,
     /// Requests that were shed where no place of their own counts it, by reason.
@@ -143,6 +145,7 @@ pub(super) struct Ended<'a> {
     pub(super) bytes_in: usize,
     pub(super) bytes_out: usize,
     pub(super) usage: Option<&'a Usage>,
+    pub(super) suite: Option<&'static str>,
     pub(super) tries: u32,
     pub(super) reseals: u32,
 }
@@ -163,6 +166,7 @@ impl Metrics {
             tries: Counter::default(),
             retries: Counter::default(),
             reseals: Counter::default(),
+            sealed: Tally::default(),
             failures: Tally::default(),
             shed: Tally::default(),
             reloads: Arc::new(Reloads::new(clock)),
@@ -184,6 +188,9 @@ impl Metrics {
             }
             recorded.bytes_in.add(as_u64(ended.bytes_in));
             recorded.bytes_out.add(as_u64(ended.bytes_out));
+        }
+        if let Some(suite) = ended.suite {
+            self.sealed.inc([suite]);
         }
         self.tries.add(ended.tries.into());
         self.reseals.add(ended.reseals.into());

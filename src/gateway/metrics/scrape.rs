@@ -86,6 +86,11 @@ const REFUSED: Family<0> = Family::counter(
     [],
     "Connections that were closed at the limit.",
 );
+const SEALED: Family<1> = Family::counter(
+    "requests_sealed",
+    ["suite"],
+    "Requests that were sealed to a node, by what they were sealed with last.",
+);
 const TRIES: Family<0> = Family::counter("tries", [], "Exchanges with nodes that requests began.");
 const RETRIES: Family<0> = Family::counter(
     "retries",
@@ -174,7 +179,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 37] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 38] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -193,6 +198,7 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 37] = [
     CONNECTIONS_LIMIT.row(),
     ACCEPTED.row(),
     REFUSED.row(),
+    SEALED.row(),
     TRIES.row(),
     RETRIES.row(),
     RETRIES_REFUSED.row(),
@@ -328,6 +334,10 @@ fn endpoints(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
 
 fn exchanges(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
     let (metrics, admission) = (&shared.metrics, &shared.admission);
+    page.family(&SEALED, |series| {
+        let mut counts = metrics.sealed.counts().into_iter();
+        counts.try_for_each(|(suite, count)| series.number(suite, count))
+    })?;
     page.number(&TRIES, metrics.tries.get())?;
     page.number(&RETRIES, metrics.retries.get())?;
     page.number(&RETRIES_REFUSED, admission.refused_retries())?;

@@ -52,6 +52,7 @@ fn tries_are_told_apart() {
         bytes_in: 3,
         bytes_out: 0,
         usage: None,
+        suite: (tries > 0).then_some("x-wing"),
         tries,
         reseals,
     };
@@ -60,6 +61,7 @@ fn tries_are_told_apart() {
     metrics.ended(&ended(3, 1, End::Complete));
     let counted = [&metrics.tries, &metrics.retries, &metrics.reseals].map(Counter::get);
     assert_eq!(counted, [4, 1, 1]);
+    assert_eq!(metrics.sealed.counts(), [(["x-wing"], 2)]);
     assert_eq!(metrics.shed.counts(), [(["draining"], 1)]);
     assert_eq!(metrics.recorded[0].bytes_in.get(), 9);
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    seal::{REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE},
+    seal::{KEYS_MEDIA_TYPE, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, encode_key_configs},
 };
 
 const CHAT: &str = "/v1/confidential/chat/completions";
@@ -179,9 +179,14 @@ async fn sealed_requests_are_carried_blindly() {
     let node = FakeNode::start("one").await;
     node.carry(mirror);
     let (_dir, gateway) = with_credential(&node).await;
-    let keys = seen(&gateway.get_as(A, "/v1/nodes/one/ohttp-keys").await);
-    assert_eq!(keys["method"], "GET");
-    assert_eq!(keys["path"], "/.well-known/ohttp-gateway");
+    let keys = gateway.get_as(A, "/v1/nodes/one/ohttp-keys").await;
+    assert_eq!((keys.status.as_u16(), node.asked()), (200, 0));
+    assert_eq!(keys.headers["content-type"], KEYS_MEDIA_TYPE);
+    assert_eq!(keys.headers["sealgate-node"], "one");
+    let verified = gateway.shared.nodes.all()[0].verified().unwrap();
+    let key = &verified.node.statement().keys()[0];
+    let list = encode_key_configs([(key.key_id, &key.public_key)]);
+    assert_eq!(keys.body, list, "its own, and none of a dialect");
     let begun = gateway
         .begin_as(A, OHTTP, REQUEST_MEDIA_TYPE, "\u{1}sealed")
         .await;
@@ -321,6 +326,22 @@ async fn what_a_node_says_to_the_gateway_is_not_said_to_the_caller() {
         assert_eq!((got.status.as_u16(), &got.body[..]), (status, &b"{}"[..]));
         assert_eq!(got.headers["content-type"], "application/problem+json");
     }
+}
+
+/// A caller who seals for himself takes the keys from here: after the node was restarted they are
+/// others, and the gateway learns it by the first refusal.
+#[tokio::test]
+async fn a_refusal_of_what_is_carried_has_the_node_attested_again() {
+    let node = FakeNode::start("one").await;
+    node.carry(|_| ready(plain(400, "application/problem+json", "{}".into())));
+    let dir = keyed("");
+    let gateway = start(&dir, &[&node], "").await;
+    let known = Arc::clone(&gateway.shared.nodes.all()[0]);
+    let before = known.verified().unwrap();
+    node.restart();
+    read(gateway.begin_as(A, OHTTP, REQUEST_MEDIA_TYPE, "x").await).await;
+    let is_new = known.until(|now| now.is_some_and(|now| now.statement != before.statement));
+    timeout(PATIENCE, is_new).await.unwrap();
 }
 
 /// Replies with an event and then waits; says when nobody reads any more.

@@ -37,7 +37,7 @@ use crate::{
     clock::{Clock, unix_seconds},
     listener::{Limits, serve_connections},
     seal::{
-        NodeSecret, OpenedRequest, OpeningKeys, Padding, RESPONSE_MEDIA_TYPE, ReplySealer,
+        Kem, NodeSecret, OpenedRequest, OpeningKeys, Padding, RESPONSE_MEDIA_TYPE, ReplySealer,
         RequestOpener, StreamSealer,
     },
 };
@@ -212,7 +212,7 @@ impl Identity {
                 commit: String::new(),
             },
         };
-        let seed_key = claimed.last().unwrap().public_key;
+        let seed_key = *claimed.last().unwrap().public_key.x25519().unwrap();
         Self {
             keys,
             claimed,
@@ -230,7 +230,7 @@ fn generate_key(key_id: u8, (keys, all): &mut (OpeningKeys, Vec<ClaimedKey>)) {
 }
 
 fn claimed(key_id: u8, suite: Suite) -> (NodeSecret, ClaimedKey) {
-    let secret = NodeSecret::generate().unwrap();
+    let secret = NodeSecret::generate(Kem::X25519).unwrap();
     let now = unix_seconds(Clock::system().now());
     let key = ClaimedKey {
         key_id,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
+    NamedGroup, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::ParsedCertificate,
@@ -31,6 +31,8 @@ use super::{
 pub(crate) struct Front {
     pub(crate) url: String,
     pub(crate) handshakes: Arc<AtomicUsize>,
+    /// Those of them whose keys were agreed on with X25519 and ML-KEM-768 together.
+    post_quantum: Arc<AtomicUsize>,
 }
 
 fn certificate() -> CertificateDer<'static> {
@@ -57,21 +59,30 @@ impl Front {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let handshakes = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&handshakes);
+        let post_quantum = Arc::new(AtomicUsize::new(0));
+        let counts = (Arc::clone(&handshakes), Arc::clone(&post_quantum));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
+                let (acceptor, (count, hybrid)) = (acceptor.clone(), counts.clone());
                 tokio::spawn(async move {
                     let Ok(mut near) = acceptor.accept(stream).await else {
                         return;
                     };
                     count.fetch_add(1, Ordering::Relaxed);
+                    let group = near.get_ref().1.negotiated_key_exchange_group();
+                    if group.unwrap().name() == NamedGroup::X25519MLKEM768 {
+                        hybrid.fetch_add(1, Ordering::Relaxed);
+                    }
                     let mut far = TcpStream::connect(node).await.unwrap();
                     let _ = copy_bidirectional(&mut near, &mut far).await;
                 });
             }
         });
-        Self { url, handshakes }
+        Self {
+            url,
+            handshakes,
+            post_quantum,
+        }
     }
 }
 
@@ -89,6 +100,7 @@ async fn a_certificate_that_the_evidence_names_needs_no_other_voucher() {
         2,
         "one for evidence, one for requests"
     );
+    assert_eq!(front.post_quantum.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

@@ -153,7 +153,13 @@ async fn the_published_keys_are_those_of_the_statement() {
         (StatusCode::OK, &KEYS_MEDIA_TYPE.as_bytes())
     );
     let verified = node.attest().await;
-    assert_eq!(body[5..37], verified.statement().keys()[0].public_key);
+    let [x_wing, x25519] = verified.statement().keys() else {
+        panic!("a key of each suite")
+    };
+    assert_eq!(body[2..5], [x_wing.key_id, 0x64, 0x7a]);
+    assert_eq!(body[5..1221], *x_wing.public_key.as_bytes());
+    assert_eq!(body[1229..1232], [x25519.key_id, 0, 0x20]);
+    assert_eq!(body[1232..1264], *x25519.public_key.as_bytes());
 }
 
 #[tokio::test]
@@ -218,8 +224,8 @@ async fn what_does_not_open_is_told_apart_only_by_key_or_form() {
         ("another key id", flipped(0), "ohttp-key"),
         ("another suite", flipped(6), "ohttp-key"),
         ("another encapsulated key", flipped(20), "ohttp-key"),
-        ("a changed first chunk", flipped(100), "ohttp-key"),
-        ("a changed later chunk", flipped(17_000), "about:blank"),
+        ("a changed first chunk", flipped(2_000), "ohttp-key"),
+        ("a changed later chunk", flipped(20_000), "about:blank"),
         ("a changed final chunk", flipped(end - 1), "about:blank"),
         ("a cut", sealed.slice(..end - 1), "about:blank"),
         (

@@ -61,7 +61,7 @@ fn node(small_id: Value) -> Value {
     json!({
         "type": "object",
         "required": ["id", "object", "node_small_id", "origin", "models", "tee", "root",
-            "statement", "verified_at", "expires_at"],
+            "suites", "statement", "verified_at", "expires_at"],
         "properties": {
             "id": {"type": "string"},
             "object": {"const": "node"},
@@ -72,6 +72,10 @@ fn node(small_id: Value) -> Value {
             "tee": {"type": "string", "description": "The kind of machine."},
             "root": {"type": "string",
                 "description": "Who vouches for it; `software root` is no hardware."},
+            "suites": {"type": "array",
+                "items": {"type": "string",
+                    "enum": ["x-wing", "x25519", "ehbp-x25519", "seed-x25519"]},
+                "description": "What can be sealed to it with, the better ones first."},
             "statement": {"type": "string", "description": "Its statement's digest in hex."},
             "verified_at": created(),
             "expires_at": created(),

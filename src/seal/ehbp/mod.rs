@@ -17,7 +17,7 @@ pub use sealer::{EhbpFrames, EhbpReplySealer};
 
 use super::{
     dialect::{DialectKeys, DialectSecret},
-    suite::{Aead, Header, KDF_HKDF_SHA256, KEM_X25519},
+    suite::{Aead, KDF_HKDF_SHA256, Kem},
 };
 
 /// Tells this dialect's keys from others.
@@ -38,11 +38,8 @@ pub const KEY_CONFIG_PROBLEM: &str = "urn:ietf:params:ehbp:error:key-config";
 
 /// The only key id that a key configuration has here; clients never send it.
 const KEY_ID: u8 = 0;
-/// The only suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
-const SUITE: Header = Header {
-    key_id: KEY_ID,
-    aead: Aead::Aes256Gcm,
-};
+/// The AEAD of the only suite, with DHKEM(X25519, HKDF-SHA256) and HKDF-SHA256.
+const AEAD: Aead = Aead::Aes256Gcm;
 
 /// Encodes a public key as the one key configuration that clients of this dialect read (RFC 9458
 /// section 3, without a length before it).
@@ -51,10 +48,10 @@ pub fn encode_ehbp_key_config(public_key: &[u8; 32]) -> Vec<u8> {
     /// Bytes of one KDF and one AEAD.
     const SUITES_LEN: u16 = 4;
     let mut config = vec![KEY_ID];
-    config.extend_from_slice(&KEM_X25519.to_be_bytes());
+    config.extend_from_slice(&Kem::X25519.id().to_be_bytes());
     config.extend_from_slice(public_key);
     config.extend_from_slice(&SUITES_LEN.to_be_bytes());
     config.extend_from_slice(&KDF_HKDF_SHA256.to_be_bytes());
-    config.extend_from_slice(&SUITE.aead.id().to_be_bytes());
+    config.extend_from_slice(&AEAD.id().to_be_bytes());
     config
 }

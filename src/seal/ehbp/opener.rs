@@ -5,19 +5,20 @@ use std::{fmt, str::FromStr};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
-use super::{EhbpError, EhbpKeys, EhbpReplySealer, SUITE, frames::Frames};
+use super::{AEAD, EhbpError, EhbpKeys, EhbpReplySealer, frames::Frames};
 use crate::seal::{
     RequestLimits,
     context::{OpenChunk as _, Place, RequestOpening},
+    enc::Enc,
     labels::{EHBP_REQUEST_INFO, EHBP_RESPONSE_EXPORT_LABEL},
     plaintext::Joined,
     request_opener::MAX_OVERHEAD,
-    suite::ENC_LEN,
+    suite::X25519_ENC_LEN,
 };
 
 /// What a sender encapsulated: an ephemeral X25519 public key, `enc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EncapsulatedKey([u8; ENC_LEN]);
+pub struct EncapsulatedKey([u8; X25519_ENC_LEN]);
 
 /// Text that is no encapsulated key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,12 +27,12 @@ pub struct InvalidEncapsulatedKey;
 
 impl EncapsulatedKey {
     #[cfg(any(test, fuzzing))]
-    pub(in crate::seal) const fn from_bytes(bytes: [u8; ENC_LEN]) -> Self {
+    pub(in crate::seal) const fn from_bytes(bytes: [u8; X25519_ENC_LEN]) -> Self {
         Self(bytes)
     }
 
     #[cfg(test)]
-    pub(in crate::seal) const fn to_bytes(self) -> [u8; ENC_LEN] {
+    pub(in crate::seal) const fn to_bytes(self) -> [u8; X25519_ENC_LEN] {
         self.0
     }
 }
@@ -40,7 +41,7 @@ impl FromStr for EncapsulatedKey {
     type Err = InvalidEncapsulatedKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidEncapsulatedKey> {
-        let mut key = [0; ENC_LEN];
+        let mut key = [0; X25519_ENC_LEN];
         hex::decode_to_slice(text, &mut key).map_err(|_| InvalidEncapsulatedKey)?;
         let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
         lower.then_some(Self(key)).ok_or(InvalidEncapsulatedKey)
@@ -129,7 +130,7 @@ impl EhbpOpener {
         }
         let EncapsulatedKey(enc) = self.enc;
         let secret = context
-            .reply_secret(enc, EHBP_RESPONSE_EXPORT_LABEL)
+            .reply_secret(Enc::X25519(enc), EHBP_RESPONSE_EXPORT_LABEL)
             .ok_or(EhbpError::Exhausted)?;
         let body = OpenedBody {
             enc_digest: Sha256::digest(enc).into(),
@@ -177,7 +178,7 @@ fn open_first(
     sealed: &BytesMut,
 ) -> Result<(RequestOpening, u8, Bytes), EhbpError> {
     for (key_id, secret) in keys.iter() {
-        let context = RequestOpening::setup(SUITE, secret.private_key(), &enc, EHBP_REQUEST_INFO);
+        let context = RequestOpening::x25519(AEAD, secret.private_key(), &enc, EHBP_REQUEST_INFO);
         let mut context = context.map_err(|_| EhbpError::UnusableKey)?;
         // A cipher that fails leaves nothing of what it was given.
         if let Ok(plaintext) = context.open(sealed.clone(), Place::Middle) {

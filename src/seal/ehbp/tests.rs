@@ -88,7 +88,7 @@ fn the_specifications_reply_comes_out_byte_for_byte() {
         serde_json::from_str(include_str!("../../../tests/vectors/ehbp-response.json")).unwrap();
     let bytes = |name: &str| hex::decode(vector[name].as_str().unwrap()).unwrap();
     let array = |name: &str| bytes(name).try_into().unwrap();
-    let secret = ReplySecret::fixed(SUITE.aead, array("exported_secret"), array("enc"));
+    let secret = ReplySecret::fixed(AEAD, array("exported_secret"), array("enc"));
     let sealer = EhbpReplySealer::new(secret);
     let mut frames = sealer.begin_with(array("response_nonce")).unwrap();
     assert_eq!(frames.response_nonce(), vector["response_nonce"]);
@@ -304,7 +304,7 @@ fn a_reply_opens_under_what_the_sender_exports() {
         .context
         .export(b"ehbp response", &mut exported)
         .unwrap();
-    let secret = ReplySecret::fixed(SUITE.aead, exported, sender.enc.to_bytes());
+    let secret = ReplySecret::fixed(AEAD, exported, sender.enc.to_bytes());
     let nonce = hex::decode(frames.response_nonce()).unwrap();
     let mut opening = secret.opening(&nonce).unwrap();
     let mut lengths = Vec::new();

@@ -19,12 +19,14 @@ fn cut_at(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_request_and_its_reply_arrive_whole() {
-    let node = Node::new();
+    let nodes = KEMS.map(|kem| (Node::of(kem), 7 + kem.enc_len()));
     let content_lens = [0, 1, 1000, 16_200, 16_383, 16_384, 16_385, 40_000, 300_000];
-    for (len, padding) in content_lens
+    for (len, padding, (node, head)) in content_lens
         .into_iter()
         .flat_map(|len| [(len, Padding::Off), (len, Padding::Bucket)])
+        .flat_map(|(len, padding)| nodes.each_ref().map(|node| (len, padding, node)))
     {
+        let request_head = *head;
         let content: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
         let (request, opener) = node.sealed(&content, padding);
         let (opened, sealer) = node.open([&request[..]]).unwrap();
@@ -47,7 +49,7 @@ fn a_request_and_its_reply_arrive_whole() {
         assert_eq!(trailers.usage.as_deref(), Some("{}"));
         assert!(back == content, "{len}");
         if padding == Padding::Bucket {
-            for (body, head) in [(&request, 39), (&reply, 32)] {
+            for (body, head) in [(&request, request_head), (&reply, 32)] {
                 let plain: usize = plaintext_lens(body, head).iter().sum();
                 assert_eq!(Padding::Bucket.whole(plain), Some(plain), "{len}");
             }
@@ -57,10 +59,12 @@ fn a_request_and_its_reply_arrive_whole() {
 
 #[test]
 fn sealing_takes_one_buffer_of_the_exact_length() {
-    let node = Node::new();
-    let (request, _) = node.sealed(&[b'x'; 50_000], Padding::Bucket);
-    let buffer = request.try_into_mut().unwrap();
-    assert_eq!(buffer.len(), buffer.capacity());
+    for kem in KEMS {
+        let node = Node::of(kem);
+        let (request, _) = node.sealed(&[b'x'; 50_000], Padding::Bucket);
+        let buffer = request.try_into_mut().unwrap();
+        assert_eq!(buffer.len(), buffer.capacity(), "{kem:?}");
+    }
 }
 
 #[test]
@@ -99,9 +103,19 @@ fn errors_tell_the_sender_what_to_do() {
         changed[at] = byte;
         node.open([&changed[..]]).map(|_| ()).unwrap_err()
     };
+    let with_kem = |kem: Kem| {
+        let mut changed = request.to_vec();
+        changed[1..3].copy_from_slice(&kem.id().to_be_bytes());
+        node.open([&changed[..]]).map(|_| ()).unwrap_err()
+    };
     let cases = [
         ("unknown key", with(0, 6), OpenError::UnknownKey(6)),
         ("another KEM", with(2, 0x10), OpenError::UnsupportedSuite),
+        (
+            "the other KEM",
+            with_kem(Kem::XWing),
+            OpenError::UnsupportedSuite,
+        ),
         ("another KDF", with(4, 2), OpenError::UnsupportedSuite),
         ("another AEAD", with(6, 3), OpenError::UnsupportedSuite),
         ("the other AEAD", with(6, 1), OpenError::FirstChunk),
@@ -171,7 +185,7 @@ fn zero_shared_secrets_are_refused_on_both_sides() {
         let recipient = Recipient {
             key_id: 1,
             public_key: &public_key,
-            aead: Aead::Aes256Gcm,
+            suite: X25519,
         };
         let sealed = seal_to(recipient, &HEAD, b"", Padding::Off, &mut rng());
         assert_eq!(sealed.map(|_| ()), Err(SealError::UnusableKey), "{point}");
@@ -195,7 +209,7 @@ fn a_message_of_wrong_form_can_be_refused_sealed() {
         fields: &twice,
     };
     let content = [0; 40_000];
-    let recipient = node.recipient(Aead::Aes256Gcm);
+    let recipient = node.recipient();
     let (request, reply) = seal_to(recipient, &head, &content, Padding::Off, &mut rng()).unwrap();
     let mut opener = RequestOpener::new(RequestLimits::default());
     opener.push(&node.keys, request.clone()).unwrap();
@@ -259,7 +273,7 @@ fn what_no_reader_accepts_is_not_sealed() {
         ),
     ];
     for (name, head) in cases {
-        let recipient = node.recipient(Aead::Aes256Gcm);
+        let recipient = node.recipient();
         let sealed = seal_to(recipient, &head, b"", Padding::Off, &mut rng());
         assert!(matches!(sealed, Err(SealError::Malformed(_))), "{name}");
     }

@@ -105,7 +105,7 @@ fn peer_response(mode: Mode) -> Vec<u8> {
 async fn its_client_reaches_our_node_and_reads_our_reply() {
     for (mode, dribble) in WAYS {
         let node = Node::new();
-        let list = crate::seal::encode_key_configs(&[(KEY_ID, node.public_key)]);
+        let list = crate::seal::encode_key_configs([(KEY_ID, &node.public_key)]);
         let client = ClientRequest::from_encoded_config_list(&list).unwrap();
         let sink = Sink::default();
         let mut request = client.encapsulate_stream(sink.clone()).unwrap();
@@ -159,7 +159,7 @@ async fn our_sealer_reaches_its_server_and_reads_its_reply() {
         let recipient = Recipient {
             key_id: 9,
             public_key: &public_key,
-            aead: Aead::Aes128Gcm,
+            suite: Suite::X25519(Aead::Aes128Gcm),
         };
         let content = [b'x'; 20_000];
         let (body, opener) =

@@ -11,13 +11,14 @@ use crate::seal::{
     FormError,
     chunks::OpenChunkAt,
     context::{OpenChunk as _, ReplySecret, RequestOpening, RequestSealing},
+    enc::Enc,
     kem::X25519HkdfSha256,
     labels,
     suite::Header,
 };
 
 /// A source of the very bytes that a vector was made from.
-struct Fixed(Vec<u8>);
+pub(super) struct Fixed(pub(super) Vec<u8>);
 
 impl TryRng for Fixed {
     type Error = Infallible;
@@ -40,15 +41,15 @@ impl TryRng for Fixed {
 
 impl TryCryptoRng for Fixed {}
 
-fn vector(json: &str) -> Value {
+pub(super) fn vector(json: &str) -> Value {
     serde_json::from_str(json).unwrap()
 }
 
-fn bytes(vector: &Value, name: &str) -> Vec<u8> {
+pub(super) fn bytes(vector: &Value, name: &str) -> Vec<u8> {
     hex::decode(vector[name].as_str().unwrap()).unwrap()
 }
 
-fn array<const N: usize>(vector: &Value, name: &str) -> [u8; N] {
+pub(super) fn array<const N: usize>(vector: &Value, name: &str) -> [u8; N] {
     bytes(vector, name).try_into().unwrap()
 }
 
@@ -58,7 +59,10 @@ fn draft() -> Value {
 
 fn opener_keys(vector: &Value) -> OpeningKeys {
     let mut keys = OpeningKeys::new();
-    keys.insert(1, NodeSecret::fixed(&array(vector, "skR")).unwrap());
+    keys.insert(
+        1,
+        NodeSecret::fixed(Kem::X25519, &array(vector, "skR")).unwrap(),
+    );
     keys
 }
 
@@ -67,13 +71,13 @@ fn draft_08_request_opens_chunk_by_chunk() {
     let draft = draft();
     let body = bytes(&draft, "encapsulatedRequest");
     let header: [u8; 7] = body[..7].try_into().unwrap();
-    let enc: [u8; 32] = body[7..39].try_into().unwrap();
-    assert_eq!(enc, array(&draft, "enc"));
-    let decoded = Header::decode(&header).1.unwrap();
-    assert_eq!((decoded.key_id, decoded.aead), (1, Aead::Aes128Gcm));
-    let secret = NodeSecret::fixed(&array(&draft, "skR")).unwrap();
+    let enc = Enc::X25519(array(&draft, "enc"));
+    assert_eq!(enc.as_bytes(), &body[7..39]);
+    let suite = Suite::X25519(Aead::Aes128Gcm);
+    assert_eq!(Header::decode(&header), (1, Some(suite)));
+    let secret = NodeSecret::fixed(Kem::X25519, &array(&draft, "skR")).unwrap();
     let info = labels::request_info(&header);
-    let mut context = RequestOpening::setup(decoded, secret.private_key(), &enc, &info).unwrap();
+    let mut context = RequestOpening::setup(suite, &secret, &enc, &info).unwrap();
 
     let mut request = Vec::new();
     let lens = [12, 13, 0];
@@ -140,14 +144,17 @@ fn draft_08_response_is_sealed_and_opened() {
 fn rfc_9458_appendix_a_agrees_where_the_unchunked_form_is_the_same() {
     let rfc = vector(include_str!("../../../tests/vectors/rfc9458.json"));
     let body = bytes(&rfc, "encapsulatedRequest");
-    let enc: [u8; 32] = body[7..39].try_into().unwrap();
-    assert_eq!(enc, array(&rfc, "enc"));
-    let header = Header::decode(&body[..7].try_into().unwrap()).1.unwrap();
-    let secret = NodeSecret::fixed(&array(&rfc, "skR")).unwrap();
+    let enc = Enc::X25519(array(&rfc, "enc"));
+    assert_eq!(enc.as_bytes(), &body[7..39]);
+    let suite = Header::decode(&body[..7].try_into().unwrap()).1.unwrap();
+    let secret = NodeSecret::fixed(Kem::X25519, &array(&rfc, "skR")).unwrap();
     // The RFC's key configuration: key id, KEM, then the public key.
-    assert_eq!(secret.public_key(), bytes(&rfc, "keyConfig")[3..35]);
+    assert_eq!(
+        secret.public_key().as_bytes(),
+        &bytes(&rfc, "keyConfig")[3..35]
+    );
     let info = bytes(&rfc, "info");
-    let mut context = RequestOpening::setup(header, secret.private_key(), &enc, &info).unwrap();
+    let mut context = RequestOpening::setup(suite, &secret, &enc, &info).unwrap();
     let request = context
         .open(BytesMut::from(&body[39..]), Place::Middle)
         .unwrap();
@@ -161,7 +168,7 @@ fn rfc_9458_appendix_a_agrees_where_the_unchunked_form_is_the_same() {
         .export(b"message/bhttp response", &mut exported[..16])
         .unwrap();
     assert_eq!(exported[..16], bytes(&rfc, "secret"));
-    let secret = ReplySecret::fixed(Aead::Aes128Gcm, exported, enc);
+    let secret = ReplySecret::fixed(Aead::Aes128Gcm, exported, array(&rfc, "enc"));
     let whole = bytes(&rfc, "encapsulatedResponse");
     let (nonce, sealed) = whole.split_at(16);
     assert_eq!(nonce, bytes(&rfc, "responseNonce"));
@@ -178,20 +185,16 @@ fn rfc_9180_base_mode_for_our_suite() {
     let (secret, public) = X25519HkdfSha256::derive_keypair(&bytes(&rfc, "ikmR"));
     assert_eq!(secret.to_bytes()[..], clamped(array(&rfc, "skRm")));
     assert_eq!(public.to_bytes()[..], bytes(&rfc, "pkRm"));
-    let header = Header {
-        key_id: 0,
-        aead: Aead::Aes256Gcm,
-    };
     let info = bytes(&rfc, "info");
     let mut rng = Fixed(bytes(&rfc, "ikmE"));
     let (enc, sealing, _) =
-        RequestSealing::setup(header, &array(&rfc, "pkRm"), &info, &mut rng).unwrap();
-    assert_eq!(enc, array(&rfc, "enc"));
+        RequestSealing::setup(X25519, &bytes(&rfc, "pkRm"), &info, &mut rng).unwrap();
+    assert_eq!(enc, Enc::X25519(array(&rfc, "enc")));
     let RequestSealing::Aes256Gcm(mut sealing) = sealing else {
         panic!("AES-256-GCM")
     };
-    let secret = hpke::Deserializable::from_bytes(&bytes(&rfc, "skRm")).unwrap();
-    let opening = RequestOpening::setup(header, &secret, &enc, &info).unwrap();
+    let secret = NodeSecret::fixed(Kem::X25519, &array(&rfc, "skRm")).unwrap();
+    let opening = RequestOpening::setup(X25519, &secret, &enc, &info).unwrap();
     let RequestOpening::Aes256Gcm(mut opening) = opening else {
         panic!("AES-256-GCM")
     };

@@ -6,16 +6,18 @@ mod known_answers;
 mod streams;
 mod tampering;
 mod verified;
+mod x_wing;
 
+use attestation::PublicKey;
 use bytes::{Bytes, BytesMut};
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::{
-    FinalPart, NodeSecret, OpenError, OpenedRequest, OpeningKeys, Padding, ReplyHead, ReplyOpener,
-    ReplyPart, ReplySealer, RequestHead, RequestLimits, RequestOpener,
+    FinalPart, Kem, NodeSecret, OpenError, OpenedRequest, OpeningKeys, Padding, ReplyHead,
+    ReplyOpener, ReplyPart, ReplySealer, RequestHead, RequestLimits, RequestOpener,
     context::Place,
     request_sealer::{Recipient, seal_to},
-    suite::Aead,
+    suite::{Aead, Suite},
     varint,
 };
 
@@ -29,38 +31,42 @@ const HEAD: RequestHead<'static> = RequestHead {
     ],
 };
 
+const KEMS: [Kem; 2] = [Kem::X25519, Kem::XWing];
+/// What the gateway seals X25519 with.
+const X25519: Suite = Suite::X25519(Aead::Aes256Gcm);
+
 /// A node with one key.
 struct Node {
-    public_key: [u8; 32],
+    public_key: PublicKey,
     keys: OpeningKeys,
 }
 
 impl Node {
     fn new() -> Self {
-        let secret = NodeSecret::generate().unwrap();
+        Self::of(Kem::X25519)
+    }
+
+    fn of(kem: Kem) -> Self {
+        let secret = NodeSecret::generate(kem).unwrap();
         let public_key = secret.public_key();
         let mut keys = OpeningKeys::new();
         keys.insert(KEY_ID, secret);
         Self { public_key, keys }
     }
 
-    fn recipient(&self, aead: Aead) -> Recipient<'_> {
+    fn recipient(&self) -> Recipient<'_> {
         Recipient {
             key_id: KEY_ID,
-            public_key: &self.public_key,
-            aead,
+            public_key: self.public_key.as_bytes(),
+            suite: match self.public_key {
+                PublicKey::X25519(_) => X25519,
+                PublicKey::XWing(_) => Suite::XWing,
+            },
         }
     }
 
     fn sealed(&self, content: &[u8], padding: Padding) -> (Bytes, ReplyOpener) {
-        seal_to(
-            self.recipient(Aead::Aes256Gcm),
-            &HEAD,
-            content,
-            padding,
-            &mut rng(),
-        )
-        .unwrap()
+        seal_to(self.recipient(), &HEAD, content, padding, &mut rng()).unwrap()
     }
 
     /// Opens a body that comes in pieces.

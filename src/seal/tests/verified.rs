@@ -44,8 +44,11 @@ fn verified(node: &Node, now: SystemTime) -> VerifiedKey {
         "node_id": "node-a",
         "keys": [{
             "key_id": KEY_ID,
-            "suite": "x25519",
-            "public_key": STANDARD.encode(node.public_key),
+            "suite": match node.public_key {
+                PublicKey::X25519(_) => "x25519",
+                PublicKey::XWing(_) => "x-wing",
+            },
+            "public_key": STANDARD.encode(node.public_key.as_bytes()),
             "not_before": seconds,
             "not_after": seconds + 86_400,
         }],
@@ -75,8 +78,14 @@ fn verified(node: &Node, now: SystemTime) -> VerifiedKey {
 
 #[test]
 fn a_verified_key_seals_until_its_appraisal_ends() {
-    let node = Node::new();
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+    let node = Node::of(Kem::XWing);
+    let key = verified(&node, now);
+    let (request, _) = seal_request(&key, now, &HEAD, b"{}", Padding::Bucket).unwrap();
+    assert_eq!(request[..7], [KEY_ID, 0x64, 0x7a, 0, 1, 0, 2], "X-Wing");
+    assert_eq!(node.open([&request[..]]).unwrap().0.content, &b"{}"[..]);
+
+    let node = Node::new();
     let key = verified(&node, now);
     let (request, _) = seal_request(&key, now, &HEAD, b"{}", Padding::Bucket).unwrap();
     assert_eq!(request[..7], [KEY_ID, 0, 0x20, 0, 1, 0, 2], "AES-256-GCM");

@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 pub(crate) struct OnTheWay {
     /// The path that was asked.
     pub(crate) path: String,
+    /// The body that was sent there.
+    pub(crate) sent: Bytes,
     /// Status of the reply.
     pub(crate) status: u16,
     /// Media type of the reply.
@@ -98,7 +100,7 @@ async fn forward(
     let body = body.collect().await.unwrap().to_bytes();
     let client = Client::builder(TokioExecutor::new()).build_http();
     let reply = client
-        .request(Request::from_parts(head, Full::new(body)))
+        .request(Request::from_parts(head, Full::new(body.clone())))
         .await
         .unwrap();
     let media_type = reply
@@ -107,6 +109,7 @@ async fn forward(
         .map_or("", |v| v.to_str().unwrap());
     let mut on_the_way = OnTheWay {
         path,
+        sent: body,
         status: reply.status().as_u16(),
         media_type: media_type.to_owned(),
         location: None,

@@ -129,8 +129,16 @@ impl Setup {
     pub(crate) async fn with_mitm(
         alter: impl Fn(&mut super::mitm::OnTheWay) + Send + Sync + 'static,
     ) -> Self {
+        Self::with_mitm_before("", alter).await
+    }
+
+    /// The same with text appended to the node's configuration.
+    pub(crate) async fn with_mitm_before(
+        node: &str,
+        alter: impl Fn(&mut super::mitm::OnTheWay) + Send + Sync + 'static,
+    ) -> Self {
         let (files, engine) = (Files::new(), Engine::start().await);
-        let node = Process::start("node", &files.node("node-a", &engine, "")).await;
+        let node = Process::start("node", &files.node("node-a", &engine, node)).await;
         let proxy = super::mitm::start(&node.url, alter).await;
         let config = files.gateway(&[&proxy], "");
         Self::finish(files, engine, node, &config).await

@@ -12,7 +12,7 @@ use hyper_util::{
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, NamedGroup, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, split},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use super::{KEY, soon};
 
@@ -115,13 +115,24 @@ impl Authority {
 
     /// The certificate that a fresh connection to `address` ends at.
     pub(crate) async fn shown_at(&self, address: &str) -> CertificateDer<'static> {
+        let stream = self.connected(address).await;
+        let shown = stream.get_ref().1.peer_certificates().unwrap();
+        shown[0].clone().into_owned()
+    }
+
+    /// How the keys of a fresh connection to `address` are agreed on.
+    pub(crate) async fn group_at(&self, address: &str) -> NamedGroup {
+        let stream = self.connected(address).await;
+        let group = stream.get_ref().1.negotiated_key_exchange_group();
+        group.unwrap().name()
+    }
+
+    async fn connected(&self, address: &str) -> TlsStream<TcpStream> {
         let connector = TlsConnector::from(Arc::new(self.trusted(None)));
         let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = soon("a handshake", connector.connect(name, stream)).await;
-        let stream = stream.unwrap();
-        let shown = stream.get_ref().1.peer_certificates().unwrap();
-        shown[0].clone().into_owned()
+        stream.unwrap()
     }
 }
 

@@ -53,7 +53,7 @@ async fn the_key_is_the_attested_one_and_nothing_is_there_where_the_dialect_is_o
     let call = EhbpCall::to_key(&key, BODY.as_bytes(), 16);
     let (status, ..) = silent.send(request(&silent, &call)).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    assert_eq!(silent.attest().await.statement().keys().len(), 1);
+    assert_eq!(silent.attest().await.statement().keys().len(), 2);
 }
 
 #[tokio::test]
