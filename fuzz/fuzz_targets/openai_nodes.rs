@@ -19,7 +19,9 @@ fuzz_target!(|body: &[u8]| {
         assert!((1..=256).contains(&sealed.model.len()));
     }
     if let Ok(nodes) = serving(body, "m") {
-        let texts = nodes.iter().flat_map(|node| node.suites.iter().chain([&node.id]));
+        let texts = nodes
+            .iter()
+            .flat_map(|node| node.suites.iter().chain([&node.id]));
         assert!(texts.map(String::len).sum::<usize>() <= body.len());
     }
     for error in [announced.err(), locked.err(), sealed.err()]

@@ -31,6 +31,8 @@ use crate::{
     sealer::{self, Channel, Credential, Proxy, Roots, Route, Spoken},
 };
 
+/// Shortest time between two appraisals that follow from what anybody can cause.
+const HINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Shortest time between two appraisals that a request asks for.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 /// Most appraisals that hold for requests begun before others took their place: whoever stands
@@ -69,6 +71,8 @@ pub(super) struct Node {
     demanded: AtomicBool,
     /// When one did last, in milliseconds from `epoch`; 0 for never.
     last_demand: AtomicU64,
+    /// When a caller's hint was last followed, likewise.
+    last_hint: AtomicU64,
 }
 
 /// How a node takes part.
@@ -261,6 +265,7 @@ impl Node {
             gone: CancellationToken::new(),
             demanded: AtomicBool::new(false),
             last_demand: AtomicU64::new(0),
+            last_hint: AtomicU64::new(0),
         }
     }
 
@@ -329,8 +334,9 @@ impl Node {
         self.verified().is_some_and(|verified| verified.offers_pq())
     }
 
-    /// What the last appraisal that passed found, if the rules that are in force let it pass. While it awaits judgement by them it is
-    /// waited for, at most for `patience`: nothing is sealed under rules of before.
+    /// What the last appraisal that passed found, if the rules that are in force let it pass. While it
+    /// awaits judgement by them it is waited for, at most for `patience`: nothing is sealed under rules
+    /// of before.
     pub(super) async fn verified_under(
         &self,
         rules: &watch::Receiver<Arc<Rules>>,
@@ -417,7 +423,10 @@ impl Node {
             if was_there && old.is_none_or(|old| !old.is_continued_by(&new.node)) {
                 self.load.begin_warm_up();
             }
-            changed |= old.is_none_or(|old| old.node.models() != new.node.models());
+            changed |= old.is_none_or(|old| {
+                // Whoever requires a post-quantum key is led by that, too.
+                old.node.models() != new.node.models() || old.offers_pq() != new.offers_pq()
+            });
             let trust = new.trust.clone();
             state.id = Some(Arc::clone(&new.id));
             let old = state.verified.replace(new);
@@ -508,6 +517,18 @@ impl Node {
             Ok(Ok(state)) if state.passed => Reattested::Passed,
             _ => Reattested::Failed,
         }
+    }
+
+    /// Whether a hint that anybody can give, and that may mean other keys, is followed: it was long ago
+    /// that another was.
+    pub(super) fn takes_hint(&self) -> bool {
+        let order = Ordering::Relaxed;
+        let now = self.ms_after(Duration::ZERO).max(1);
+        let due = |last: u64| {
+            let rest = Duration::from_millis(now.saturating_sub(last));
+            (last == 0 || rest >= HINT_INTERVAL).then_some(now)
+        };
+        self.last_hint.fetch_update(order, order, due).is_ok()
     }
 
     /// Has the node appraised again soon, and does not wait for it.

@@ -69,9 +69,10 @@ pub enum Code {
     FirstByteTimeout,
     /// The node fell silent in the middle of its reply.
     IdleTimeout,
-    /// The key may not use every model of this node, and what is sealed cannot be looked into.
+    /// The key may not use every model of this node, and what is sealed cannot be looked into; or it is not
+    /// sealed as the key or the policy requires.
     RelayNotAllowed,
-    /// The policy forbids the format that this path is for.
+    /// The policy, or the caller's key, forbids the format that this path is for.
     DialectForbidden,
     /// No node may announce itself from this address.
     AnnouncementNotAllowed,
@@ -222,10 +223,11 @@ impl Code {
             Self::IdleTimeout => row(S::GATEWAY_TIMEOUT, "idle_timeout", SERVER,
                 "The node fell silent in the middle of its reply."),
             Self::RelayNotAllowed => row(S::FORBIDDEN, "relay_not_allowed", PERMISSION,
-                "This API key is held to some models and this node serves others; what is sealed shows \
-                 not which one it asks."),
+                "This API key is held to some models and this node serves others, and what is sealed shows \
+                 not which one it asks; or the key or the policy requires another seal."),
             Self::DialectForbidden => row(S::FORBIDDEN, "dialect_forbidden", PERMISSION,
-                "The policy of this gateway forbids what is sealed in the format of this path."),
+                "The policy of this gateway, or this API key, forbids what is sealed in the format of \
+                 this path."),
             Self::AnnouncementNotAllowed => row(S::FORBIDDEN, "announcement_not_allowed",
                 PERMISSION,
                 "The configuration of this gateway lets no node announce itself with this address."),

@@ -323,6 +323,16 @@ async fn a_policy_that_requires_it_refuses_a_node_without() {
                 .map(|it| it.1)
                 .collect();
             assert_eq!(kems, [0x647a], "X25519's key is not given out");
+            // Nor carried, although the node itself tells of its key.
+            let own = reqwest::get(format!("{}/.well-known/ohttp-gateway", setup.node.url));
+            let own = own.await.unwrap().bytes().await.unwrap();
+            let inner = Inner::new(&"00".repeat(32), &json!({"model": "tiny", "prompt": "x"}));
+            let (classical, _) = seal(&own, &inner).await;
+            let url = format!("{}/v1/nodes/node-a/ohttp", setup.gateway.url);
+            let carried = setup.client.post(url).bearer_auth(KEY).body(classical);
+            let carried = carried.header("content-type", "message/ohttp-chunked-req");
+            let (status, error) = error_of(carried.send().await.unwrap()).await;
+            assert_eq!((status, &error["code"]), (403, &json!("relay_not_allowed")));
         } else {
             assert_eq!(list.status(), 404);
             setup.gateway.logged("suites", 1).await;
@@ -354,7 +364,11 @@ async fn a_client_can_require_it_and_takes_it_where_it_is() {
     assert!(matches!(refused, Err(AskError::Exchange(_))), "{refused:?}");
 
     let strict = at("node-a").require_pq().build().unwrap();
-    assert!(strict.verify("tiny").await.is_ok());
+    let reply = strict.verify("tiny").await.unwrap();
+    let reply = reply
+        .completions(&json!({"model": "tiny", "prompt": prompt("x")}))
+        .await;
+    assert!(matches!(reply, Ok(Reply::Whole(_))), "{reply:?}");
     let refused = at("node-b")
         .require_pq()
         .build()

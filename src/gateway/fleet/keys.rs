@@ -27,7 +27,12 @@ impl Shared {
         let mut keys = verified.node.sealing_keys(now);
         keys.retain(|key| !caller.wish.requires_pq() || key.suite.is_post_quantum());
         if keys.is_empty() {
-            return Err(Error::NoPostQuantumNode);
+            let requires_pq = caller.wish.requires_pq();
+            return Err(if requires_pq {
+                Error::NoPostQuantumNode
+            } else {
+                Error::NodeNotFound
+            });
         }
         let list = encode_key_configs(keys.iter().map(|key| (key.key_id, &key.public_key)));
         let mut response = json(list.into());

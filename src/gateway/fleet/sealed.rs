@@ -28,11 +28,11 @@ use crate::{
     ids::RequestId,
     openai::nodes::ConfidentialRequest,
     seal::{Kem, REQUEST_MEDIA_TYPE, named_key},
-    sealer::{ExchangeError, NodeBody, OHTTP},
+    sealer::{ExchangeError, NodeBody, OHTTP, is_media_type},
 };
 
 /// The media type of a node's refusals in clear.
-const PROBLEM: &str = "application/problem+json";
+const PROBLEM: &[u8] = b"application/problem+json";
 
 impl Shared {
     /// Carries a request. Whoever drops the future, or the reply's body, ends all work for it.
@@ -145,17 +145,21 @@ impl Shared {
             return Err(Error::RelayNotAllowed);
         }
         // A node opens nothing with a key of another KEM than the request names.
-        let kem = named_key(&content).map(|(_, kem)| kem);
+        let named = named_key(&content);
+        let kem = named.map(|(_, kem)| kem);
         let requires_pq = caller.wish.requires_pq() || verified.node.requires_pq();
         if requires_pq && kem != Some(Kem::XWing) {
             return Err(Error::SealNotPostQuantum);
         }
-        record.suite = kem.map(Kem::as_str);
         let request = post(OHTTP, REQUEST_MEDIA_TYPE).body(Full::new(content));
-        let known = Arc::clone(&node.node);
+        let (known, digest) = (Arc::clone(&node.node), verified.node.statement_digest());
+        let is_known = named.is_some_and(|named| has_key(&verified, named));
         let begun = self.begin(request, node, verified, permit, record).await?;
-        if is_stale(&begun.response) {
-            known.want_appraisal();
+        if begun.response.status().is_success() {
+            record.suite = kem.map(Kem::as_str);
+        } else if is_known && is_refused(&begun.response) && known.takes_hint() {
+            // Who asks for the keys after this refusal gets those that the node has now.
+            let _ = known.reattest(&digest, self.timeouts.attest).await;
         }
         Ok(begun)
     }
@@ -200,12 +204,19 @@ impl Shared {
     }
 }
 
-/// Whether a node may have other keys than its statement here says: it does not open what it was sent,
-/// as after a restart. It is only a hint, which anybody who may ask can cause.
-fn is_stale(response: &Response<NodeBody>) -> bool {
+/// Whether a node does not open what it was sent, as after a restart, when it has other keys than its
+/// statement here says. It is only a hint, which anybody who may ask can cause.
+fn is_refused(response: &Response<NodeBody>) -> bool {
     let media_type = response.headers().get(CONTENT_TYPE);
     response.status() == StatusCode::BAD_REQUEST
-        && media_type.is_some_and(|it| it.as_bytes() == PROBLEM.as_bytes())
+        && media_type.is_some_and(|it| is_media_type(it.as_bytes(), PROBLEM))
+}
+
+/// Whether a verified statement has the key that a request names: one that it has not is the caller's
+/// own old one.
+fn has_key(verified: &Verified, (key_id, kem): (u8, Kem)) -> bool {
+    let mut keys = verified.node.statement().keys().iter();
+    keys.any(|key| key.key_id == key_id && key.suite.as_str() == kem.as_str())
 }
 
 /// Whether the key of a lock is still the node's: that it was, when the lock was given, may have been

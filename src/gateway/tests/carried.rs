@@ -339,9 +339,39 @@ async fn a_refusal_of_what_is_carried_has_the_node_attested_again() {
     let known = Arc::clone(&gateway.shared.nodes.all()[0]);
     let before = known.verified().unwrap();
     node.restart();
-    read(gateway.begin_as(A, OHTTP, REQUEST_MEDIA_TYPE, "x").await).await;
-    let is_new = known.until(|now| now.is_some_and(|now| now.statement != before.statement));
-    timeout(PATIENCE, is_new).await.unwrap();
+    let attested = node.attested();
+    let is_new = || known.verified().unwrap().statement != before.statement;
+    // Sealed to no key, to one that the statement never had, and to its own.
+    for (content, expected) in [
+        ("x", false),
+        ("\x09\0\x20\0\x01\0\x02x", false),
+        ("\x03\0\x20\0\x01\0\x02x", true),
+    ] {
+        let refused = read(
+            gateway
+                .begin_as(A, OHTTP, REQUEST_MEDIA_TYPE, content)
+                .await,
+        )
+        .await;
+        assert_eq!(refused.status, 400);
+        // Whoever asks for the keys now gets the new ones.
+        assert_eq!(is_new(), expected, "{content:?}");
+        assert_eq!(node.attested() > attested, expected, "{content:?}");
+    }
+    node.restart();
+    let attested = node.attested();
+    let content = "\x03\0\x20\0\x01\0\x02x";
+    read(
+        gateway
+            .begin_as(A, OHTTP, REQUEST_MEDIA_TYPE, content)
+            .await,
+    )
+    .await;
+    assert_eq!(
+        node.attested(),
+        attested,
+        "one hint in a minute is followed"
+    );
 }
 
 /// Replies with an event and then waits; says when nobody reads any more.

@@ -175,11 +175,16 @@ struct Identity {
 
 impl Identity {
     fn new(name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
+        Self::of(Suite::X25519, name, tls_spki_sha256)
+    }
+
+    /// One with a key of one suite alone.
+    fn of(suite: Suite, name: &str, tls_spki_sha256: Option<[u8; 32]>) -> Self {
         let mut own = (
             OpeningKeys::new(),
             vec![claimed(200, Dialect::Seed.suite()).1],
         );
-        generate_key(3, &mut own);
+        generate_key_of(suite, 3, &mut own);
         Self::with(own, name, tls_spki_sha256)
     }
 
@@ -223,14 +228,23 @@ impl Identity {
 }
 
 /// Puts a fresh key before the others.
-fn generate_key(key_id: u8, (keys, all): &mut (OpeningKeys, Vec<ClaimedKey>)) {
-    let (secret, key) = claimed(key_id, Suite::X25519);
+fn generate_key(key_id: u8, own: &mut (OpeningKeys, Vec<ClaimedKey>)) {
+    generate_key_of(Suite::X25519, key_id, own);
+}
+
+fn generate_key_of(suite: Suite, key_id: u8, (keys, all): &mut (OpeningKeys, Vec<ClaimedKey>)) {
+    let (secret, key) = claimed(key_id, suite);
     all.insert(0, key);
     keys.insert(key_id, secret);
 }
 
 fn claimed(key_id: u8, suite: Suite) -> (NodeSecret, ClaimedKey) {
-    let secret = NodeSecret::generate(Kem::X25519).unwrap();
+    let kem = if suite == Suite::XWing {
+        Kem::XWing
+    } else {
+        Kem::X25519
+    };
+    let secret = NodeSecret::generate(kem).unwrap();
     let now = unix_seconds(Clock::system().now());
     let key = ClaimedKey {
         key_id,
@@ -346,6 +360,15 @@ impl FakeNode {
     /// New keys and a new statement, as after a restart.
     pub(crate) fn restart(&self) {
         *self.shared.identity.lock().unwrap() = Arc::new(Identity::new(
+            &self.shared.name,
+            self.shared.tls_spki_sha256,
+        ));
+    }
+
+    /// The same with a key of one suite alone.
+    pub(super) fn restart_with(&self, suite: Suite) {
+        *self.shared.identity.lock().unwrap() = Arc::new(Identity::of(
+            suite,
             &self.shared.name,
             self.shared.tls_spki_sha256,
         ));

@@ -9,6 +9,7 @@ mod fleet;
 mod harness;
 mod health;
 mod metrics;
+mod post_quantum;
 mod refusals;
 mod retries;
 mod selection;
