@@ -124,11 +124,12 @@ impl<'a> Keeper<'a> {
             }
         };
         self.due = Instant::now() + rest;
-        note(self.node, &verified, &self.rules.borrow());
-        let changed = self.node.appraised(verified.ok());
+        let changed = self.node.appraised(verified.as_ref().ok().cloned());
         if self.node.expire(now) || changed {
             self.nodes.changed();
         }
+        // Said once it holds: who reads it may ask.
+        note(self.node, &verified, &self.rules.borrow());
     }
 
     /// Judges by the rules in force what others let pass.

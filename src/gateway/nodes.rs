@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -38,8 +41,10 @@ pub(super) struct Nodes {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Wakes the task that makes snapshots.
     changed: Notify,
-    /// Says that another was made.
-    made: watch::Sender<()>,
+    /// How many reasons there were to make another.
+    news: AtomicU64,
+    /// How many of them the last that was made knows.
+    made: watch::Sender<u64>,
     /// Whether every node was appraised once, whatever came of it.
     settled: watch::Sender<bool>,
     /// Held while it is decided whether one more is put out.
@@ -93,7 +98,8 @@ impl Nodes {
             aliases: RwLock::new(Arc::new(aliases)),
             snapshot: RwLock::default(),
             changed: Notify::new(),
-            made: watch::Sender::new(()),
+            made: watch::Sender::new(0),
+            news: AtomicU64::new(0),
             settled: watch::Sender::new(false),
             putting_out: Mutex::default(),
         }
@@ -109,13 +115,18 @@ impl Nodes {
         name: &str,
         patience: Duration,
     ) -> Result<Arc<Served>, Error> {
-        // Read first: a snapshot that is older than its word would be believed.
-        let settled = *self.settled.borrow();
+        // Read first: a snapshot that is older than their word would be believed.
+        let (settled, news) = (*self.settled.borrow(), self.news.load(Ordering::Acquire));
         let found = self.snapshot().model(name).cloned();
-        if found.is_ok() || settled {
+        if found.is_ok() {
             return found;
         }
-        self.settled(patience).await;
+        if !settled {
+            self.settled(patience).await;
+        }
+        // What is known already, and in no snapshot yet.
+        let mut made = self.made.subscribe();
+        let _ = timeout(patience, made.wait_for(|made| *made >= news)).await;
         self.snapshot().model(name).cloned()
     }
 
@@ -234,6 +245,7 @@ impl Nodes {
 
     /// Has a new snapshot made of what attestation found.
     pub(super) fn changed(&self) {
+        self.news.fetch_add(1, Ordering::Release);
         self.changed.notify_one();
     }
 
@@ -247,6 +259,7 @@ impl Nodes {
     }
 
     fn rebuild(&self, now: SystemTime) {
+        let news = self.news.load(Ordering::Acquire);
         let all = self.all();
         let settled = all.iter().all(|node| node.is_appraised());
         let (announced, configured): (Vec<_>, Vec<_>) =
@@ -279,7 +292,7 @@ impl Nodes {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         // Last: who waits for it reads the snapshot next.
-        self.made.send_replace(());
+        self.made.send_replace(news);
         if settled {
             self.settled.send_replace(true);
         }

@@ -141,7 +141,12 @@ async fn a_tunnel_that_is_refused_leads_to_another_node_and_else_to_503() {
     let (other_engine, other) = node(&files, "node-b", "").await;
     let places = [(A, &*one.url), (B, &*other.url)];
     let forward = Forward::start(&places, None, None).await;
-    let config = config(&files, &[A, B], "", &proxy(&forward, ""));
+    // A tunnel for each request: what was sent into one that is cut may have run.
+    let more = format!(
+        "{}[limits]\nidle_connections_per_node = 0\n",
+        proxy(&forward, "")
+    );
+    let config = config(&files, &[A, B], "", &more);
     let setup = finish(files, (engine, one), &config).await;
     setup.gateway.logged("node verified", 2).await;
     forward.answer(A, Answer::Refuse(403));
@@ -169,7 +174,8 @@ async fn a_proxy_that_hangs_holds_a_request_no_longer_than_a_connection_may_take
     let files = Files::new();
     let node = node(&files, "node-a", "").await;
     let forward = Forward::start(&[(A, &node.1.url)], None, None).await;
-    let more = format!("{}[timeouts]\nconnect_ms = 300\n", proxy(&forward, ""));
+    let more = "[limits]\nidle_connections_per_node = 0\n[timeouts]\nconnect_ms = 300\n";
+    let more = format!("{}{more}", proxy(&forward, ""));
     let config = config(&files, &[A], "", &more);
     let setup = finish(files, node, &config).await;
     setup.gateway.logged("node verified", 1).await;
