@@ -9,7 +9,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -62,6 +62,8 @@ struct Connection {
     /// Requests at once that the other end takes, as far as it has said so.
     most: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    /// Whether it was seen to break, which the sender may not know yet.
+    is_broken: Arc<AtomicBool>,
     /// When the last of its requests ended.
     idle_since: Arc<Mutex<Instant>>,
 }
@@ -80,7 +82,7 @@ impl Multiplexed {
     pub(super) fn place(&self) -> Option<Place> {
         let mut connections = self.lock();
         // Where one was idle for long, the node may be closing it.
-        connections.retain(|connection| !connection.sender.is_closed() && !connection.is_old());
+        connections.retain(|connection| !connection.is_closed() && !connection.is_old());
         connections.iter().find_map(|it| it.place(true))
     }
 
@@ -121,7 +123,7 @@ impl Multiplexed {
 
     /// Lets connections go that are closed, or have waited too long.
     pub(super) fn sweep(&self) {
-        let stays = |it: &mut Connection| !it.sender.is_closed() && !it.is_old();
+        let stays = |it: &mut Connection| !it.is_closed() && !it.is_old();
         self.lock().retain_mut(stays);
     }
 
@@ -172,8 +174,13 @@ impl Connection {
             sender,
             most,
             requests: Arc::default(),
+            is_broken: Arc::default(),
             idle_since: Arc::new(Mutex::new(Instant::now())),
         })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed() || self.is_broken.load(Ordering::Relaxed)
     }
 
     fn is_old(&self) -> bool {
@@ -216,6 +223,10 @@ impl Place {
                 None if was_refused(&error) => (SendError::NotSent(error), None),
                 None => {
                     let reused = self.reused;
+                    // The same request over a fresh one must not meet it again.
+                    let is_its_own = h2_of(&error).is_some_and(h2::Error::is_reset);
+                    let is_broken = &self.connection.is_broken;
+                    is_broken.fetch_or(!is_its_own, Ordering::Relaxed);
                     (
                         SendError::Broken {
                             reused,
@@ -231,9 +242,13 @@ impl Place {
 
 /// Whether the node says that it did nothing with the request (RFC 9113 section 8.7).
 fn was_refused(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error);
-    let cause = source.and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
+    h2_of(error)
+        .is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+/// What HTTP/2 itself says of a failure.
+fn h2_of(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 impl Drop for Place {
@@ -356,6 +371,7 @@ mod tests {
                 (not_sent, false),
                 "{reason}"
             );
+            assert!(all.place().is_some(), "others go on");
         }
     }
 
