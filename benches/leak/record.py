@@ -25,6 +25,8 @@ from stack import KEY, Stack, until
 
 SETTINGS = {"natural": None, "equal": 40}
 """What is asked for: `max_tokens`, which every answer then reaches; None lets it end by itself."""
+LEVELLED = ("bucket", "paced")
+"""Profiles with `obfuscation` on the leg before the gateway, which has none of its own otherwise."""
 REST_S = 0.03
 """How long a leg is watched after the caller has all."""
 PATIENCE_S = 60
@@ -72,7 +74,10 @@ class Reply:
     """What the caller got, and when: milliseconds after the request was written."""
 
     first_ms: float
+    last_ms: float
+    """The last content."""
     end_ms: float
+    """`[DONE]`."""
     text: str
 
 
@@ -107,19 +112,19 @@ async def ask(address: str, question: Question, tls: ssl.SSLContext | None) -> R
     host, port = address.rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
     writer.write(question.request())
-    begin, raw, first, end = time.monotonic(), b"", None, None
+    begin, raw, first, last, end = time.monotonic(), b"", None, None, None
     while data := await reader.read(65536):
-        now, fresh_from = time.monotonic(), max(0, len(raw) - 64)
+        now, fresh_from = time.monotonic(), max(0, len(raw) - len(b'"content": "'))
         raw += data
-        if first is None and CONTENT.search(raw, fresh_from):
-            first = now
+        if CONTENT.search(raw, fresh_from):
+            first, last = first or now, now
         if end is None and raw.find(b"data: [DONE]", fresh_from) >= 0:
             end = now
     writer.close()
     text = said(unchunked(raw))
     if first is None or end is None:
         raise ValueError("a reply without content")
-    return Reply((first - begin) * 1000, (end - begin) * 1000, text)
+    return Reply((first - begin) * 1000, (last - begin) * 1000, (end - begin) * 1000, text)
 
 
 def seen(units: list[wire.Unit]) -> list[list[int]]:
@@ -148,13 +153,14 @@ async def trace(lane: Lane, question: Question, tls: ssl.SSLContext | None) -> d
     legs = {"node": seen(lane.node_leg.take())}
     if lane.client_leg:
         legs["client"] = seen(lane.client_leg.take())
-    return kept | {"first_ms": round(reply.first_ms, 2), "end_ms": round(reply.end_ms, 2), "steps": len(steps),
-                   "tokens": sum(step.tokens for step in steps), "legs": legs}
+    times = {key: round(getattr(reply, key), 2) for key in ("first_ms", "last_ms", "end_ms")}
+    return kept | times | {"steps": len(steps), "tokens": sum(step.tokens for step in steps), "legs": legs}
 
 
 async def open_lane(stack: Stack, name: str, profile: str) -> Lane:
     node_leg = wire.Leg(stack.node.host_and_port)
-    gateway = await asyncio.to_thread(stack.gateway, name, profile, await node_leg.open())
+    gateway = await asyncio.to_thread(stack.gateway, name, profile, await node_leg.open(),
+                                      profile in LEVELLED)
     if stack.certificate is None:
         lane = Lane(profile, gateway.address, None, node_leg)
     else:

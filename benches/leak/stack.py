@@ -96,15 +96,16 @@ class Stack:
             check=True, stderr=subprocess.DEVNULL)
         return self.certificate
 
-    def gateway(self, name: str, padding: str, node_address: str) -> Process:
+    def gateway(self, name: str, padding: str, node_address: str, obfuscation: bool = False) -> Process:
         """A gateway that reaches the node at `node_address`, and appraises it only as it starts."""
         scheme = "https" if self.node_tls else "http"
         text = configured((self.made / "gateway.toml").read_text(encoding="utf-8"), [
             LISTEN, (r'(?m)^url = ".*"$', f'url = "{scheme}://{node_address}"')])
         tls = f'\n[tls]\ncertificate_file = "{self.certificate}"\nkey_file = "{self.folder}/gateway.key"\n'
+        streams = "\n[streams]\nobfuscation = true\n" if obfuscation else ""
         path = self.made / f"{name}.toml"
         path.write_text(f'padding = "{padding}"\nreattest_s = 3600\n{text}'
-                        f'\n[health]\nprobe_s = 3600\n{tls if self.certificate else ""}', encoding="utf-8")
+                        f'\n[health]\nprobe_s = 3600\n{streams}{tls if self.certificate else ""}', encoding="utf-8")
         return self.start(name, self.binary, "--log", "warn", "gateway", "--config", str(path))
 
     def cpu_s(self, process: Process) -> float:

@@ -117,7 +117,7 @@ def cost(traces: dict[int, dict], plain: dict[int, dict]) -> dict:
     for leg in traces[both[0]]["legs"]:
         ours, base = (sum(carried(side[number], leg) for number in both) for side in (traces, plain))
         found[f"{leg} bytes"], found[f"{leg} ratio"] = round(ours / len(both)), round(ours / base, 2)
-    for key in ("first_ms", "end_ms"):
+    for key in ("first_ms", "last_ms", "end_ms"):
         more = np.array([traces[number][key] - plain[number][key] for number in both])
         found[key] = {"median": round(float(np.median(more)), 1), "p95": round(float(np.percentile(more, 95)), 1)}
     return found
@@ -177,10 +177,10 @@ def tables(found: dict) -> str:
         lines.append(f"| {' | '.join(name.split())} | {' | '.join(shown(cell[family]) for family in families)} |")
     legs = [key.split()[0] for key in next(iter(found["cost"].values())) if key.endswith(" ratio")]
     lines += ["", f"| answers | profile | {' | '.join(f'bytes, {leg} leg' for leg in legs)} | first content, ms more "
-                  "(median, p95) | end, ms more (median, p95) | lengths exact |", f"|---|---|{'---|' * (len(legs) + 3)}"]
+                  "(median, p95) | last content | end | lengths exact |", f"|---|---|{'---|' * (len(legs) + 4)}"]
     for name, cell in found["cost"].items():
         carried = " | ".join(f"{cell[f'{leg} bytes']} (×{cell[f'{leg} ratio']:.2f})" for leg in legs)
-        waits = " | ".join(f"{cell[key]['median']:+.0f}, {cell[key]['p95']:+.0f}" for key in ("first_ms", "end_ms"))
+        waits = " | ".join(f"{cell[key]['median']:+.0f}, {cell[key]['p95']:+.0f}" for key in ("first_ms", "last_ms", "end_ms"))
         exact = "yes" if found["exact"][name]["exact"] else "no"
         lines.append(f"| {' | '.join(name.split())} | {carried} | {waits} | {exact} |")
     return "\n".join(lines)
