@@ -10,7 +10,7 @@ SIZE_EDGES = np.unique(np.concatenate([np.arange(0, 256, 32), np.arange(256, 320
 GAP_EDGES_MS = np.array([0, 0.5, 2, 5, 10, 20, 30, 36, 38, 39, 39.5, 40, 40.5, 41, 42, 44, 50, 60, 80, 100, 200, 1e6])
 """Finer around a tick of 40 ms, so that what moves a tick is not lost."""
 TICK_MS = 40.0
-FAMILIES = ("length", "sizes", "times", "all")
+FAMILIES = ("request", "length", "sizes", "times", "all")
 
 
 def spread(values: np.ndarray) -> np.ndarray:
@@ -39,18 +39,20 @@ def bursts(gaps: np.ndarray) -> np.ndarray:
 
 
 def families(units: list[list[int]]) -> dict[str, np.ndarray]:
-    """Features of each family. `length` is how many, how much and how long, which are in the others too."""
+    """Features of each family: what goes up, and of what comes down how much, how large and when; `all` has everything."""
     rows = np.array([unit[:2] for unit in units], dtype=float)
     at, size = rows[:, 0] / 1000, rows[:, 1]
     down, up = size > 0, size < 0
     came, gaps = at[down], np.diff(at[down])
+    request = np.concatenate([[up.sum(), -size[up].sum()], spread(-size[up])])
     length = np.array([down.sum(), size[down].sum(), at[-1] - at[0]])
     sizes = np.concatenate([
-        [down.sum(), up.sum(), size[down].sum(), -size[up].sum(), np.unique(size[down]).size],
-        spread(size[down]), spread(-size[up]), np.histogram(size[down], SIZE_EDGES)[0], ends(size[down])])
+        [down.sum(), size[down].sum(), np.unique(size[down]).size],
+        spread(size[down]), np.histogram(size[down], SIZE_EDGES)[0], ends(size[down])])
     phase = (came - came[0]) % TICK_MS
     times = np.concatenate([
-        [down.sum(), up.sum(), at[-1] - at[0], came[0] - at[0], came[-1] - came[0]],
-        spread(gaps), spread(np.minimum(phase, TICK_MS - phase)), spread(at[up]), bursts(gaps),
+        [down.sum(), at[-1] - at[0], came[0] - at[0], came[-1] - came[0]],
+        spread(gaps), spread(np.minimum(phase, TICK_MS - phase)), bursts(gaps),
         np.histogram(gaps, GAP_EDGES_MS)[0], ends(gaps)])
-    return {"length": length, "sizes": sizes, "times": times, "all": np.concatenate([sizes, times])}
+    everything = np.concatenate([request, sizes, times, spread(at[up])])
+    return {"request": request, "length": length, "sizes": sizes, "times": times, "all": everything}

@@ -82,8 +82,8 @@ def leak(traces: list[dict], leg: str) -> dict:
     for family in features.FAMILIES:
         score = scores(np.array([row[family] for row in rows]), target, prompt)
         found[family] = auc(score, target, prompt)
-        if family in ("sizes", "all"):
-            found[f"{family}, same count"] = auc(score, target, prompt, count)
+        if family == "all":
+            found["all, same count"] = auc(score, target, prompt, count)
     return found | {"traces": len(traces), "counts": len(np.unique(count))}
 
 
@@ -170,10 +170,10 @@ def shown(cell: dict) -> str:
 
 
 def tables(found: dict) -> str:
-    lines = ["| leg | answers | profile | all features | sizes | times | length alone | all, same number of pieces |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| leg | answers | profile | all features | request | reply's sizes | reply's times | reply's length alone | all, same "
+             "number of pieces |", "|---|---|---|---|---|---|---|---|---|"]
     for name, cell in found["leak"].items():
-        families = ("all", "sizes", "times", "length", "all, same count")
+        families = ("all", "request", "sizes", "times", "length", "all, same count")
         lines.append(f"| {' | '.join(name.split())} | {' | '.join(shown(cell[family]) for family in families)} |")
     legs = [key.split()[0] for key in next(iter(found["cost"].values())) if key.endswith(" ratio")]
     lines += ["", f"| answers | profile | {' | '.join(f'bytes, {leg} leg' for leg in legs)} | first content, ms more "
