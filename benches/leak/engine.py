@@ -5,6 +5,7 @@ Like an engine that decodes speculatively, it sends one event for each step. Pri
 """
 
 import asyncio
+import functools
 import itertools
 import json
 import signal
@@ -30,6 +31,11 @@ def line(value: dict) -> bytes:
     return chunk(b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n")
 
 
+@functools.lru_cache(4096)
+def said(text: str) -> bytes:
+    return line(event({"content": text}))
+
+
 async def say(asked: dict, writer: asyncio.StreamWriter) -> None:
     """Streams an answer. Each piece has its time from the begin, so that delays do not add up."""
     text, max_tokens = asked["messages"][-1]["content"], asked.get("max_tokens")
@@ -44,7 +50,7 @@ async def say(asked: dict, writer: asyncio.StreamWriter) -> None:
     for step in steps:
         due, tokens = due + step.after_s, tokens + step.tokens
         await asyncio.sleep(max(0.0, due - clock()))
-        writer.write(line(event({"content": step.text})))
+        writer.write(said(step.text))
         await writer.drain()
     writer.write(line(event({}, "length" if max_tokens else "stop")))
     usage = {"prompt_tokens": len(text.split()), "completion_tokens": tokens, "total_tokens": len(text.split()) + tokens}
