@@ -10,6 +10,8 @@ SIZE_EDGES = np.unique(np.concatenate([np.arange(0, 256, 32), np.arange(256, 320
 GAP_EDGES_MS = np.array([0, 0.5, 2, 5, 10, 20, 30, 36, 38, 39, 39.5, 40, 40.5, 41, 42, 44, 50, 60, 80, 100, 200, 1e6])
 """Finer around a tick of 40 ms, so that what moves a tick is not lost."""
 TICK_MS = 40.0
+ANSWERS = (4, 6, 8)
+"""HTTP/2's SETTINGS, PING and WINDOW_UPDATE: what goes up because of what came down."""
 FAMILIES = ("request", "length", "sizes", "times", "all")
 
 
@@ -44,7 +46,8 @@ def families(units: list[list[int]]) -> dict[str, np.ndarray]:
     at, size = rows[:, 0] / 1000, rows[:, 1]
     down, up = size > 0, size < 0
     came, gaps = at[down], np.diff(at[down])
-    request = np.concatenate([[up.sum(), -size[up].sum()], spread(-size[up])])
+    asked = -size[[unit[1] < 0 and unit[2] not in ANSWERS for unit in units]]
+    request = np.concatenate([[asked.size, asked.sum()], spread(asked)])
     length = np.array([down.sum(), size[down].sum(), at[-1] - at[0]])
     sizes = np.concatenate([
         [down.sum(), size[down].sum(), np.unique(size[down]).size],
@@ -54,5 +57,5 @@ def families(units: list[list[int]]) -> dict[str, np.ndarray]:
         [down.sum(), at[-1] - at[0], came[0] - at[0], came[-1] - came[0]],
         spread(gaps), spread(np.minimum(phase, TICK_MS - phase)), bursts(gaps),
         np.histogram(gaps, GAP_EDGES_MS)[0], ends(gaps)])
-    everything = np.concatenate([request, sizes, times, spread(at[up])])
+    everything = np.concatenate([request, [up.sum()], sizes, times, spread(at[up])])
     return {"request": request, "length": length, "sizes": sizes, "times": times, "all": everything}
