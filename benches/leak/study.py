@@ -13,7 +13,7 @@ import os
 import pathlib
 import platform
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 # Threads that wait for each other cost more than they give on so little data.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -33,8 +33,6 @@ FOLDS, DRAWS, SEED = 5, 1000, 7
 EXACT = ("bucket", "paced")
 STRONG_AUC, GOAL_AUC = 0.90, 0.55
 DATA, APPLICATION_DATA = 0, 23
-LONGER, MOST_JOINED = 400, 0.02
-"""A piece is of two units when it has so many bytes more than the shortest; the part of replies that may have one."""
 
 
 def classifiers():
@@ -96,21 +94,16 @@ def messages(trace: dict) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def exactness(traces: list[dict]) -> dict:
-    """Whether requests are of one length, and replies of as many pieces have one sequence of lengths.
-
-    Events that reach the node together, as on a busy machine, go in one longer piece: such replies are counted by themselves.
-    """
-    requests, by_count, joined = set(), defaultdict(set), 0
+    """Whether requests are of one length, and replies of as many pieces have one sequence of lengths."""
+    requests, by_count = set(), defaultdict(Counter)
     for trace in traces:
         request, reply = messages(trace)
         requests.add(request)
-        if max(reply) > min(reply) + LONGER:
-            joined += 1
-        else:
-            by_count[len(reply)].add(reply)
-    several = sum(len(sequences) > 1 for sequences in by_count.values())
-    return {"requests": len(requests), "counts": len(by_count), "counts with several sequences": several, "joined": joined,
-            "exact": len(requests) == 1 and several == 0 and joined <= MOST_JOINED * len(traces)}
+        by_count[len(reply)][reply] += 1
+    others = sum(sum(found.values()) - max(found.values()) for found in by_count.values())
+    sizes = sorted({size for found in by_count.values() for sequence in found for size in sequence})
+    return {"requests": len(requests), "counts": len(by_count), "replies with another sequence": others, "sizes": sizes[:8],
+            "exact": len(requests) == 1 and others == 0}
 
 
 def cost(traces: dict[int, dict], plain: dict[int, dict]) -> dict:
@@ -189,7 +182,7 @@ def tables(found: dict) -> str:
         carried = " | ".join(f"{cell[f'{leg} bytes']} (×{cell[f'{leg} ratio']:.2f})" for leg in legs)
         waits = " | ".join(f"{cell[key]['median']:+.0f}, {cell[key]['p95']:+.0f}" for key in ("first_ms", "last_ms", "end_ms"))
         lengths = found["exact"][name]
-        exact = "no" if not lengths["exact"] else f"yes, but for {lengths['joined']}" if lengths["joined"] else "yes"
+        exact = "yes" if lengths["exact"] else f"no: {lengths['replies with another sequence']} replies"
         lines.append(f"| {' | '.join(name.split())} | {carried} | {waits} | {exact} |")
     return "\n".join(lines)
 
