@@ -214,19 +214,20 @@ async fn ticks_that_nobody_waited_for_are_passed_over() {
 #[tokio::test]
 async fn a_stream_that_is_whole_ends_at_a_tick_and_gives_the_engines_place_back_before() {
     let (mut paced, mut engine) = begin_with_engine().await;
-    let (_, first) = paced.next().await.unwrap();
-    paced.opener.push(first).unwrap();
-    assert_eq!(paced.node.state.models.engines()[0].places.held(), 1);
-    engine.write_all(b"data: [DONE]\n\n").await.unwrap();
-    for _ in 0..2 {
-        let (_, next) = paced.next().await.unwrap();
-        paced.opener.push(next).unwrap();
+    let mut held = Vec::new();
+    for tick in 1..=3 {
+        let (_, chunk) = paced.next().await.unwrap();
+        paced.opener.push(chunk).unwrap();
+        held.push(paced.node.state.models.engines()[0].places.held());
+        if tick == 2 {
+            engine.write_all(b"data: [DONE]\n\n").await.unwrap();
+        }
     }
-    assert_eq!(paced.node.state.models.engines()[0].places.held(), 0);
+    assert_eq!(held, [1, 1, 0], "three chunks are none of the row");
     let taken = paced.node.state.requests.available_permits();
     let requests = Arc::clone(&paced.node.state.requests);
     let (times, said) = paced.finish().await;
-    assert_eq!(times, [4], "four chunks, a power of two");
+    assert_eq!(times, [4], "and four are");
     assert!(said.text().contains("one") && said.text().ends_with("data: [DONE]\n\n"));
     assert_eq!((said.status, said.incomplete), (Some(200), None));
     assert_eq!(requests.available_permits(), taken + 1);

@@ -38,6 +38,14 @@ impl Obfuscation {
         out
     }
 
+    /// The same with letters that a seed chooses.
+    #[cfg(fuzzing)]
+    #[must_use]
+    pub fn level_seeded(self, events: &[u8], seed: u64) -> Vec<u8> {
+        use rand::SeedableRng as _;
+        self.level(events, &mut rand::rngs::StdRng::seed_from_u64(seed))
+    }
+
     /// One line, of whose bytes the first `object` are those up to the brace that ends its object.
     fn put(self, out: &mut Vec<u8>, line: &[u8], object: usize, rng: &mut impl Rng) {
         let (before, _) = line.split_at_checked(object).unwrap_or((line, &[]));
