@@ -97,7 +97,7 @@ enum Source {
     /// The engine has not begun to answer.
     Work(Work),
     Engine {
-        engine: EngineStream,
+        engine: Box<EngineStream>,
         _place: EnginePlace,
     },
     /// All of it is known.
@@ -202,7 +202,7 @@ impl PacedReply {
                 self.record.status = 200;
                 sealer.begin(200, &EVENTS)?;
                 self.source = Source::Engine {
-                    engine,
+                    engine: Box::new(engine),
                     _place: place,
                 };
                 self.add(sealer, &first)

@@ -378,7 +378,7 @@ async fn events_get_the_length_of_a_unit_where_it_is_asked_for_or_set() {
                 let member = payload.get("obfuscation").and_then(Value::as_str);
                 assert_eq!(member.is_some(), expected, "{gateway} {event}");
                 assert!(
-                    !expected || event.len() % unit == 0,
+                    !expected || event.len().is_multiple_of(unit),
                     "{} {event}",
                     event.len()
                 );

@@ -148,7 +148,7 @@ mod tests {
             let has_word = event.contains("obfuscation");
             prop_assert_eq!(said.remove("obfuscation").is_some(), !has_word);
             prop_assert_eq!(Value::Object(said), serde_json::to_value(&members).unwrap());
-            prop_assert!(has_word || levelled.len() % unit == 0);
+            prop_assert!(has_word || levelled.len().is_multiple_of(unit));
         }
     }
 }
