@@ -288,7 +288,11 @@ async fn a_paced_stream_that_its_engine_refuses_has_the_engines_status_and_may_b
         (Reply::Json(422, refusal.clone()), 422, Value::Null),
         (Reply::Json(500, refusal), 502, json!("engine_error")),
         // The last: the node is let be for as long as it says.
-        (Reply::Later(503, Some("7")), 503, json!("overloaded")),
+        (
+            Reply::Later(503, Some("7")),
+            503,
+            json!("no_node_available"),
+        ),
     ];
     for (reply, status, code) in cases {
         recorded.setup.engine.reply(reply);
