@@ -1,7 +1,11 @@
 //! Levels the lengths of events, with the member that OpenAI has for it.
 
-use rand::Rng;
+use std::{borrow::Cow, collections::HashMap};
 
+use rand::Rng;
+use serde::de::IgnoredAny;
+
+const NAME: &str = "obfuscation";
 /// The member, up to its value and after it.
 const MEMBER: &[u8] = b"\"obfuscation\":\"";
 const AFTER: &[u8] = b"\"}";
@@ -25,7 +29,7 @@ impl Obfuscation {
     }
 
     /// Whole events as [`super::ReplyEvents`] gives them, levelled. The end event stays as it is, and
-    /// so does an event that has such a member already, wherever in it.
+    /// so does an event that has such a member already, at its top.
     #[must_use]
     pub fn level(self, events: &[u8], rng: &mut impl Rng) -> Vec<u8> {
         let mut out = Vec::with_capacity(events.len().saturating_mul(2));
@@ -73,13 +77,18 @@ impl Obfuscation {
 
 /// Where the object of an event's line ends, if the line has one that can take the member.
 fn payload(line: &[u8]) -> Option<usize> {
-    let data = line.strip_prefix(b"data: {")?;
-    let has_member = memchr::memmem::find(data, b"obfuscation").is_some();
-    let end = memchr::memrchr(b'}', line).filter(|_| !has_member);
-    end.filter(|end| {
-        line.get(*end..)
-            .is_some_and(|rest| rest.trim_ascii() == b"}")
-    })
+    line.strip_prefix(b"data: {")?;
+    let end = memchr::memrchr(b'}', line)?;
+    let (object, rest) = line.split_at_checked(end)?;
+    let takes_it = rest.trim_ascii() == b"}" && !has_member(line.strip_prefix(b"data: ")?);
+    takes_it.then_some(object.len())
+}
+
+/// Whether an object has the member at its top. The word can stand anywhere in what it says.
+fn has_member(object: &[u8]) -> bool {
+    memchr::memmem::find(object, NAME.as_bytes()).is_some()
+        && serde_json::from_slice::<HashMap<Cow<'_, str>, IgnoredAny>>(object)
+            .is_ok_and(|members| members.contains_key(NAME))
 }
 
 #[cfg(test)]
@@ -118,11 +127,23 @@ mod tests {
             "data: [DONE]\n\n",
             "\n",
             "data: {\"obfuscation\":\"x\"}\n\n",
-            "data: {\"a\":{\"obfuscation\":\"x\"}}\n\n",
+            "data: {\"a\":[1,{}],\"obfuscation\" : null }\n\n",
             "",
         ];
         for events in cases {
             assert_eq!(level(64, events), events);
+        }
+        let said = [
+            "data: {\"text\":\"obfuscation\"}\n\n",
+            "data: {\"text\":\"say \\\"obfuscation\\\": x\"}\n\n",
+            "data: {\"model\":\"obfuscation\",\"text\":\"\"}\n\n",
+            "data: {\"a\":{\"obfuscation\":\"x\"}}\n\n",
+        ];
+        for event in said {
+            let levelled = level(64, event);
+            assert!(levelled.len().is_multiple_of(64), "{levelled}");
+            let object: Value = serde_json::from_str(&levelled[6..]).unwrap();
+            assert!(object["obfuscation"].is_string(), "{levelled}");
         }
         let many = "data: {}\n\n\ndata: { }  \n\ndata: {\"a\":\"}\"}\n\ndata: [DONE]\n\n";
         let levelled = level(64, many);
@@ -138,17 +159,22 @@ mod tests {
     proptest! {
         #[test]
         fn any_object_stays_one_with_one_member_more(
-            members in proptest::collection::btree_map("[a-z\"\\\\{}]{0,6}", ".*", 0..5),
+            members in proptest::collection::btree_map(
+                "[a-z\"\\\\{}]{0,6}|obfuscation", ".*|obfuscation", 0..5),
             unit in 1_usize..300,
         ) {
             let event = format!("data: {}\n\n", serde_json::to_string(&members).unwrap());
             let levelled = level(unit, &event);
             let mut said: serde_json::Map<String, Value> =
                 serde_json::from_str(&levelled[6..]).unwrap();
-            let has_word = event.contains("obfuscation");
-            prop_assert_eq!(said.remove("obfuscation").is_some(), !has_word);
+            let has_member = members.contains_key(NAME);
+            if has_member {
+                prop_assert_eq!(levelled, event);
+            } else {
+                prop_assert!(said.remove(NAME).is_some());
+                prop_assert!(levelled.len().is_multiple_of(unit));
+            }
             prop_assert_eq!(Value::Object(said), serde_json::to_value(&members).unwrap());
-            prop_assert!(has_word || levelled.len().is_multiple_of(unit));
         }
     }
 }
