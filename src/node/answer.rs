@@ -6,7 +6,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    spawn,
+    time::{Instant, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     State,
@@ -96,16 +100,16 @@ pub(super) async fn answer(
     } = question;
     let request = match Request::parse(endpoint, content) {
         Ok(request) => request,
-        Err(error) => return exchange.error(400, error.object()),
+        Err(error) => return exchange.error(400, error.object()).await,
     };
     if outer.is_some_and(|outer| outer.model != request.model() || outer.stream != request.stream())
     {
         let refusal = Refusal::Malformed("model_name and stream are those of the sealed body");
-        return exchange.refuse(refusal, &state.clock);
+        return exchange.refuse(refusal, &state.clock).await;
     }
     let name = model.as_deref().unwrap_or(request.model());
     let Some(engine) = state.models.engine_of(name) else {
-        return exchange.error(404, Code::ModelNotFound.object());
+        return exchange.error(404, Code::ModelNotFound.object()).await;
     };
     exchange.record.model = Some(name.to_owned());
     exchange.record.engine = Some(Arc::clone(&engine.counts));
@@ -117,7 +121,7 @@ pub(super) async fn answer(
     };
     let levelled = match level::level_request(endpoint, request.body(), &options) {
         Ok(levelled) => levelled,
-        Err(error) => return exchange.error(400, error.object()),
+        Err(error) => return exchange.error(400, error.object()).await,
     };
     drop(request);
     let asking = Asking {
@@ -130,11 +134,11 @@ pub(super) async fn answer(
     if asking.levelled.asked.stream && exchange.is_paced() {
         // The reply begins now, and the work for it is done behind its ticks.
         let here = Arc::clone(state);
-        let work = async move { work(&here, asking).await };
-        return exchange.paced(Box::pin(work), state);
+        let work = spawn(async move { work(&here, asking).await });
+        return exchange.paced(AbortOnDropHandle::new(work), state);
     }
     let answer = work(state, asking).await;
-    exchange.answer(answer, state)
+    exchange.answer(answer, state).await
 }
 
 /// Lets a request to the engine, maybe after a wait in its queue.

@@ -1,12 +1,15 @@
 //! A paced reply: a chunk of 512 bytes at each tick, whatever the engine does (docs/wire.md, "Hiding
 //! lengths").
 //!
-//! The reply begins when the request was accepted, and the work for it happens inside its body: so the
-//! wait for a place and for the engine's first word is hidden too. The body is pulled, as any other:
-//! while nobody reads, no tick counts, and nothing piles up. What the engine says faster than ticks
-//! carry it waits, up to a bound, and then the engine is not read. Dropping the body ends the work.
+//! The reply begins when the request was accepted, and the work for it is done behind its ticks: so the
+//! wait for a place and for the engine's first word is hidden too. That work is a task, which goes on
+//! whether anybody reads or not: what waits in turn with others must not depend on one reader. From the
+//! engine's first word on the body is pulled, as any other: while nobody reads, no tick counts, and
+//! nothing piles up. What the engine says faster than ticks carry it waits, up to a bound, and then the
+//! engine is not read. Dropping the body ends the work.
 
 use std::{
+    fmt,
     future::Future,
     mem,
     num::NonZeroUsize,
@@ -18,13 +21,14 @@ use std::{
 
 use bytes::Bytes;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::{sync::WaitForCancellationFutureOwned, task::AbortOnDropHandle};
 
 use super::{
     State,
     answer::{Answer, Begun},
     engine_stream::{EngineStream, Part, Why},
     places::EnginePlace,
+    problem::Refusal,
     record::Record,
     reply::{Aborted, Place},
     seal::{EVENT_STREAM, trailer, trailers},
@@ -39,7 +43,7 @@ use crate::{
 const MAX_WAITING: usize = 64 * 1024;
 
 /// What works on a request; dropped, it ends.
-pub(super) type Work = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub(super) type Work = AbortOnDropHandle<Answer>;
 
 /// When ticks are: at whole multiples of a time from a request's acceptance on.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +66,9 @@ impl Pacing {
     /// The first tick after now.
     pub(super) fn next(self) -> Instant {
         let tick = self.tick.as_nanos().max(1);
-        let since = self.accepted.elapsed().as_nanos() % tick;
-        let left = u64::try_from(tick.saturating_sub(since)).unwrap_or(u64::MAX);
-        Instant::now() + Duration::from_nanos(left)
+        let passed = self.accepted.elapsed().as_nanos() / tick;
+        let at = passed.saturating_add(1).saturating_mul(tick);
+        self.accepted + Duration::from_nanos(u64::try_from(at).unwrap_or(u64::MAX))
     }
 
     /// One tick after the other. Ticks that nobody waited for are passed over, and those after them are
@@ -82,6 +86,8 @@ pub(super) struct PacedReply {
     sealer: Option<PacedSealer>,
     source: Source,
     ticks: Interval,
+    /// Whether what was there of the answer was taken in since the last tick.
+    is_taken_in: bool,
     state: Arc<State>,
     /// Ends when the node stops without waiting any longer.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -116,6 +122,7 @@ impl PacedReply {
             sealer: Some(sealer),
             source: Source::Work(work),
             ticks: pacing.ticks(),
+            is_taken_in: false,
             cut: Box::pin(state.cut.clone().cancelled_owned()),
             state,
             is_cut: false,
@@ -133,37 +140,57 @@ impl PacedReply {
         let Some(mut sealer) = self.sealer.take() else {
             return Poll::Ready(None);
         };
-        if let Err(error) = self.take_in(cx, &mut sealer) {
-            return Poll::Ready(Some(Err(self.abort(error))));
+        // Asked first: what goes out at a tick waited for it, so that no chunk is late by what the
+        // engine says just then. Who reads only now and then finds every tick due.
+        let is_due = self.ticks.poll_tick(cx).is_ready();
+        if !is_due || !self.is_taken_in {
+            self.is_taken_in = true;
+            if let Err(error) = self.take_in(cx, &mut sealer) {
+                return Poll::Ready(Some(Err(self.abort(&error))));
+            }
         }
-        if self.ticks.poll_tick(cx).is_pending() {
+        if !is_due {
             self.sealer = Some(sealer);
             return Poll::Pending;
         }
-        let bytes = match sealer.tick() {
-            Ok(Tick::Chunk(bytes, sealer)) => {
+        self.is_taken_in = false;
+        let sealed = self.seal(sealer);
+        Poll::Ready(Some(sealed.map_err(|error| self.abort(&error))))
+    }
+
+    /// Seals what goes out at a tick.
+    fn seal(&mut self, mut sealer: PacedSealer) -> Result<Bytes, SealError> {
+        if sealer.must_begin() {
+            self.begin(&mut sealer, Refusal::EngineFailed.into())?;
+        }
+        let says_something = sealer.has_begun();
+        let bytes = match sealer.tick()? {
+            Tick::Chunk(bytes, sealer) => {
                 self.sealer = Some(sealer);
                 bytes
             }
-            Ok(Tick::Last(bytes)) => {
+            Tick::Last(bytes) => {
                 self.record.outcome = self.outcome;
                 bytes
             }
-            Err(error) => return Poll::Ready(Some(Err(self.abort(error)))),
         };
-        self.record.went(bytes.len());
-        Poll::Ready(Some(Ok(bytes)))
+        if says_something {
+            self.record.went(bytes.len());
+        } else {
+            self.record.filled(bytes.len());
+        }
+        Ok(bytes)
     }
 
-    fn abort(&mut self, error: SealError) -> Aborted {
-        tracing::error!(%error, "seal");
+    fn abort(&mut self, error: &dyn fmt::Display) -> Aborted {
+        tracing::error!(%error, "paced reply");
         self.record.outcome = "internal";
         self.source = Source::Ended;
         Aborted
     }
 
     /// Takes what is there of the answer, as long as there is room for it.
-    fn take_in(&mut self, cx: &mut Context<'_>, sealer: &mut PacedSealer) -> Result<(), SealError> {
+    fn take_in(&mut self, cx: &mut Context<'_>, sealer: &mut PacedSealer) -> Result<(), Failed> {
         // Asked first: an engine that is always ahead never waits.
         if !self.is_cut && self.cut.as_mut().poll(cx).is_ready() {
             self.is_cut = true;
@@ -173,10 +200,10 @@ impl PacedReply {
             match &mut self.source {
                 Source::Ended => return Ok(()),
                 Source::Work(work) => {
-                    let Poll::Ready(answer) = work.as_mut().poll(cx) else {
+                    let Poll::Ready(answer) = Pin::new(work).poll(cx) else {
                         return Ok(());
                     };
-                    self.begin(sealer, answer)?;
+                    self.begin(sealer, answer.map_err(|_| Failed::Work)?)?;
                 }
                 Source::Engine { .. } if sealer.waiting() >= MAX_WAITING => return Ok(()),
                 Source::Engine { engine, .. } => {
@@ -213,9 +240,7 @@ impl PacedReply {
                 self.outcome = said.outcome();
                 self.record.says(&said);
                 let message = said.to_sealer();
-                sealer.begin(message.status, &message.fields())?;
-                sealer.push(&message.content)?;
-                sealer.end(&[])
+                sealer.say(message.status, &message.fields(), &message.content)
             }
         }
     }
@@ -254,6 +279,16 @@ impl PacedReply {
         }
         Ok(())
     }
+}
+
+/// Why a reply is aborted.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// What a panic says stays with it.
+    #[error("the work for the request ended without an answer")]
+    Work,
 }
 
 const EVENTS: [(&str, &str); 1] = [("content-type", EVENT_STREAM)];

@@ -90,11 +90,16 @@ impl Record {
             .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// Counts sealed bytes of the reply.
-    pub(super) fn went(&mut self, bytes: usize) {
+    /// Counts sealed bytes of the reply that say nothing yet.
+    pub(super) fn filled(&mut self, bytes: usize) {
         self.bytes_out = self
             .bytes_out
             .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// Counts sealed bytes of the reply.
+    pub(super) fn went(&mut self, bytes: usize) {
+        self.filled(bytes);
         self.first_byte
             .get_or_insert_with(|| self.started.elapsed());
     }

@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -51,28 +51,35 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Answers with a refusal.
-    pub(super) fn refuse(self, refusal: Refusal, clock: &SteadyClock) -> Response<ReplyBody> {
-        self.say(&Said::refusal(refusal, clock))
+    pub(super) async fn refuse(self, refusal: Refusal, clock: &SteadyClock) -> Response<ReplyBody> {
+        self.say(&Said::refusal(refusal, clock)).await
     }
 
     /// Answers with an error of the contract, which is the caller's to see.
-    pub(super) fn error(self, status: u16, object: ErrorObject<'_>) -> Response<ReplyBody> {
-        self.say(&Said::Error { status, object })
+    pub(super) async fn error(self, status: u16, object: ErrorObject<'_>) -> Response<ReplyBody> {
+        self.say(&Said::Error { status, object }).await
     }
 
     /// Answers with what the work for it came to.
-    pub(super) fn answer(self, answer: Answer, state: &State) -> Response<ReplyBody> {
+    pub(super) async fn answer(self, answer: Answer, state: &State) -> Response<ReplyBody> {
         match answer {
-            Answer::Said(outcome) => self.say(&outcome.said(&state.clock)),
+            Answer::Said(outcome) => self.say(&outcome.said(&state.clock)).await,
             Answer::Stream(begun) => self.stream(*begun, state.cut.clone()),
         }
     }
 
-    fn say(mut self, said: &Said<'_>) -> Response<ReplyBody> {
-        self.record.outcome = said.outcome();
+    /// Answers with what is known whole; if it is paced, at the next tick. Who leaves before has had
+    /// nothing.
+    async fn say(mut self, said: &Said<'_>) -> Response<ReplyBody> {
+        let pacing = self.seal.pacing();
         self.record.says(said);
-        match self.seal.whole(said) {
+        let sealed = self.seal.whole(said);
+        if let Some(pacing) = pacing {
+            sleep_until(pacing.next()).await;
+        }
+        match sealed {
             Ok(response) => {
+                self.record.outcome = said.outcome();
                 self.record.went(response.body().len());
                 response.map(|sealed| ReplyBody::Whole {
                     body: Full::new(sealed),
@@ -85,13 +92,7 @@ impl Exchange {
 
     /// Whether what is said goes out at ticks.
     pub(super) fn is_paced(&self) -> bool {
-        matches!(
-            self.seal,
-            Seal::Ohttp {
-                pacing: Some(_),
-                ..
-            }
-        )
+        self.seal.pacing().is_some()
     }
 
     /// Answers with an event stream that begins before its engine has said anything, as `work` will.

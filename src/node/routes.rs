@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use attestation::{Answer, Nonce};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
-use tokio::{task::spawn_blocking, time::sleep_until};
+use tokio::task::spawn_blocking;
 
 use super::{
     State,
@@ -150,11 +150,7 @@ async fn exchange(state: &Arc<State>, request: Request<Incoming>) -> Response<Re
     let padding = received.padding();
     let pacing = (padding == Padding::Paced).then(|| Pacing::begin(&state.config.padding));
     let peer = head.extensions.get::<Peer>().copied();
-    let response = opened(state, (received, pacing), (record, place), peer).await;
-    if let (Some(pacing), ReplyBody::Whole { .. }) = (pacing, response.body()) {
-        sleep_until(pacing.next()).await;
-    }
-    response
+    opened(state, (received, pacing), (record, place), peer).await
 }
 
 /// Answers a request that opened.
@@ -181,7 +177,7 @@ async fn opened(
     };
     let Ok(request) = request else {
         let refusal = Refusal::Malformed("what was sealed is no well-formed request");
-        return exchange.refuse(refusal, &state.clock);
+        return exchange.refuse(refusal, &state.clock).await;
     };
     let accepted = Form::of(&request).and_then(|form| {
         exchange.record.id = Some(form.id);
@@ -189,7 +185,7 @@ async fn opened(
     });
     let (form, endpoint) = match accepted {
         Ok(accepted) => accepted,
-        Err(refusal) => return exchange.refuse(refusal, &state.clock),
+        Err(refusal) => return exchange.refuse(refusal, &state.clock).await,
     };
     exchange.record.path = Some(endpoint.path());
     let model = request.fields.get("sealgate-model").map(ToOwned::to_owned);

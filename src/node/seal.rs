@@ -42,6 +42,14 @@ pub(super) enum Seal {
 }
 
 impl Seal {
+    /// When a reply may go out, if it is paced.
+    pub(super) const fn pacing(&self) -> Option<Pacing> {
+        match self {
+            Self::Ohttp { pacing, .. } => *pacing,
+            Self::Ehbp(_) | Self::Seed(_) => None,
+        }
+    }
+
     /// Seals an answer that is known whole.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ mod suite;
 mod tests;
 mod varint;
 
-pub use bhttp::{Fields, FormError};
+pub use bhttp::{Fields, FormError, MAX_INFORMATIONAL};
 pub use dialect::{DialectKeys, DialectSecret};
 pub use ehbp::{
     ENCAPSULATED_KEY, Ehbp, EhbpError, EhbpFrames, EhbpKeys, EhbpOpener, EhbpReplySealer,

@@ -3,18 +3,21 @@
 //!
 //! Whoever drives it says when a tick is, and asks for one chunk then: what there is to say travels
 //! in it, and what is missing to its length is something that readers pass over. Before the head is
-//! known that is an informational response, in an event stream a comment, after the end zeros.
+//! known that is an informational response, in an event stream a comment, after the end zeros. What
+//! is no event stream goes out whole at one tick, under its bucket.
 
 use std::{fmt, mem, num::NonZeroUsize};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use super::{
-    bhttp::{put_final_head, put_framing, put_informational},
-    chunks::OpenChunkAt,
+    bhttp::{
+        MAX_INFORMATIONAL, Put as _, put_content, put_final_head, put_framing, put_informational,
+    },
+    chunks::{ChunkWriter, OpenChunkAt},
     context::{Place, ReplySealing},
     error::SealError,
-    padding::{STREAM_UNIT, total},
+    padding::{Lengths as _, Padding, STREAM_UNIT, total},
     reply_sealer::{ResponseNonce, put_tail},
     stream::{COUNT_LEN, SHORTEST_COMMENT, is_event_stream, put_comment, put_count},
 };
@@ -25,8 +28,6 @@ const CHUNK: usize = STREAM_UNIT;
 const PROCESSING: u16 = 102;
 /// What ends an event stream, and stands in the final chunk.
 const END: &[u8] = b"data: [DONE]\n\n";
-/// What a second piece of content in one chunk is counted in.
-const SHORT_COUNT_LEN: usize = 1;
 
 /// Seals a reply chunk by chunk, one at each tick. After an error it is gone.
 #[must_use]
@@ -35,25 +36,24 @@ pub struct PacedSealer {
     /// What goes out before anything encrypted; empty once it went.
     nonce: Option<ResponseNonce>,
     head: Head,
-    /// Whether a comment can stand in the content, between two lines.
-    has_comments: bool,
     /// Content that has not gone out.
     waiting: BytesMut,
     /// The end of the content and the trailers, once they are known.
     tail: Option<Vec<u8>>,
     /// Chunks that went out.
     sent: usize,
-    /// Steps from one power of two to the next in the row of totals; none lets the reply end as soon
-    /// as it can.
+    /// Steps from one power of two to the next in the row of totals; none once the reply was cut.
     steps: Option<NonZeroUsize>,
 }
 
 /// Status and fields of the reply.
 enum Head {
     Unknown,
-    /// As they are encoded, without the framing indicator.
+    /// An event stream's, as they are encoded, without the framing indicator.
     Known(Vec<u8>),
     Sent,
+    /// With all that follows, of what is no event stream.
+    Whole(Vec<u8>),
 }
 
 /// What a tick gives.
@@ -74,7 +74,6 @@ impl PacedSealer {
             sealing,
             nonce: Some(nonce),
             head: Head::Unknown,
-            has_comments: false,
             waiting: BytesMut::new(),
             tail: None,
             sent: 0,
@@ -82,13 +81,17 @@ impl PacedSealer {
         }
     }
 
-    /// Tells status and fields, once.
+    /// Tells status and fields of an event stream, once.
     ///
     /// # Errors
-    /// [`SealError`] if a field is not well-formed, they do not fit a chunk, or were told before.
+    /// [`SealError`] if a field is not well-formed, they are no event stream's or do not fit a chunk, or
+    /// the reply has begun.
     pub fn begin(&mut self, status: u16, fields: &[(&str, &str)]) -> Result<(), SealError> {
-        if !matches!(self.head, Head::Unknown) {
+        if self.has_begun() {
             return Err(SealError::Failed);
+        }
+        if !is_event_stream(fields) {
+            return Err(SealError::NotAnEventStream);
         }
         let mut head = Vec::new();
         put_final_head(&mut head, status, fields)?;
@@ -97,25 +100,39 @@ impl PacedSealer {
             return Err(SealError::Malformed("field section"));
         }
         self.head = Head::Known(head);
-        self.has_comments = is_event_stream(fields);
-        if !self.has_comments {
-            // There is nothing to fill it with until it is late enough, and nobody waits longer for
-            // an error than he must.
-            self.steps = None;
-        }
         Ok(())
     }
 
-    /// Adds content; of an event stream, whole lines.
+    /// Tells a reply that is no event stream, once and whole: it goes out at the next tick.
+    ///
+    /// # Errors
+    /// [`SealError`] if a field is not well-formed, or the reply has begun.
+    pub fn say(
+        &mut self,
+        status: u16,
+        fields: &[(&str, &str)],
+        content: &[u8],
+    ) -> Result<(), SealError> {
+        if self.has_begun() {
+            return Err(SealError::Failed);
+        }
+        let mut message = Vec::new();
+        put_final_head(&mut message, status, fields)?;
+        put_content(&mut message, content)?;
+        put_tail(&mut message, &[])?;
+        self.head = Head::Whole(message);
+        Ok(())
+    }
+
+    /// Adds content, whole lines.
     ///
     /// # Errors
     /// [`SealError::PartialLine`], or [`SealError::Failed`] before the head and after the end.
     pub fn push(&mut self, content: &[u8]) -> Result<(), SealError> {
-        if matches!(self.head, Head::Unknown) || self.tail.is_some() {
+        if !self.takes_content() {
             return Err(SealError::Failed);
         }
-        let whole_lines = content.last().is_none_or(|last| *last == b'\n');
-        if self.has_comments && !whole_lines {
+        if content.last().is_some_and(|last| *last != b'\n') {
             return Err(SealError::PartialLine);
         }
         self.waiting.extend_from_slice(content);
@@ -128,7 +145,7 @@ impl PacedSealer {
     /// [`SealError`] if a trailer is not well-formed or they are too long; [`SealError::Failed`]
     /// before the head and after the end.
     pub fn end(&mut self, trailers: &[(&str, &str)]) -> Result<(), SealError> {
-        if matches!(self.head, Head::Unknown) || self.tail.is_some() {
+        if !self.takes_content() {
             return Err(SealError::Failed);
         }
         let mut tail = Vec::new();
@@ -159,6 +176,12 @@ impl PacedSealer {
         !matches!(self.head, Head::Unknown)
     }
 
+    /// Whether readers would pass over no more before the reply's status: it has to begin now.
+    #[must_use]
+    pub fn must_begin(&self) -> bool {
+        !self.has_begun() && self.sent >= MAX_INFORMATIONAL
+    }
+
     /// Bytes of content that have not gone out.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -168,11 +191,14 @@ impl PacedSealer {
     /// Seals what goes out at this tick.
     ///
     /// # Errors
-    /// [`SealError`] if the counter is used up, or a reply that is no event stream was begun and not
-    /// ended: it must be aborted then.
+    /// [`SealError`] if the counter is used up, or the reply [had to begin](Self::must_begin) and did
+    /// not: it must be aborted then.
     pub fn tick(mut self) -> Result<Tick, SealError> {
-        if self.has_begun() && !self.has_comments && self.tail.is_none() {
-            return Err(SealError::NotAnEventStream);
+        if self.must_begin() {
+            return Err(SealError::Failed);
+        }
+        if matches!(self.head, Head::Whole(_)) {
+            return self.put_whole().map(Tick::Last);
         }
         let mut out = BytesMut::new();
         if let Some(nonce) = self.nonce.take() {
@@ -190,11 +216,15 @@ impl PacedSealer {
                 self.head = Head::Unknown;
             }
             Head::Known(known) => head.extend_from_slice(&known),
-            Head::Sent => {}
+            Head::Sent | Head::Whole(_) => {}
         }
         self.put_middle(&mut out, &head)?;
         self.sent = self.sent.saturating_add(1);
         Ok(Tick::Chunk(out.freeze(), self))
+    }
+
+    fn takes_content(&self) -> bool {
+        matches!(self.head, Head::Known(_) | Head::Sent) && self.tail.is_none()
     }
 
     /// What stands before the first chunk's head.
@@ -208,23 +238,18 @@ impl PacedSealer {
 
     /// The end event, where the content has one: it is kept for the final chunk.
     fn kept(&self) -> usize {
-        let has_end = self.has_comments && self.tail.is_some() && self.waiting.ends_with(END);
+        let has_end = self.tail.is_some() && self.waiting.ends_with(END);
         if has_end { END.len() } else { 0 }
     }
 
     /// Whether the next chunk is the last: all that waits fits in it, and the total is of the row.
     fn is_last(&self) -> bool {
-        let (Some(tail), Head::Known(_) | Head::Sent) = (&self.tail, &self.head) else {
-            return false;
+        let Some(tail) = &self.tail else {
+            return matches!(self.head, Head::Whole(_));
         };
         let waits = self.waiting.len();
         let room = CHUNK.saturating_sub(self.head_len());
-        let fits = if self.has_comments {
-            waits == self.kept() || counted_len(waits).saturating_add(tail.len()) <= room
-        } else {
-            // What is no event stream can only be cut where a chunk is full.
-            counted_len(waits).saturating_add(SHORT_COUNT_LEN) < room
-        };
+        let fits = waits == self.kept() || counted_len(waits).saturating_add(tail.len()) <= room;
         let next = self.sent.saturating_add(1);
         fits && self
             .steps
@@ -235,7 +260,7 @@ impl PacedSealer {
         let framing = usize::from(self.sent == 0);
         match &self.head {
             Head::Known(head) => head.len().saturating_add(framing),
-            Head::Unknown | Head::Sent => framing,
+            Head::Unknown | Head::Sent | Head::Whole(_) => framing,
         }
     }
 
@@ -275,6 +300,22 @@ impl PacedSealer {
             out.extend_from_slice(piece);
             self.waiting.advance(len);
         }
+    }
+
+    /// All of what is no event stream, in the form of a whole message.
+    fn put_whole(mut self) -> Result<Bytes, SealError> {
+        let nonce = self.nonce.take();
+        let nonce = nonce.as_ref().map_or(&[][..], ResponseNonce::as_bytes);
+        let mut plain = self.framing();
+        if let Head::Whole(message) = &self.head {
+            plain.extend_from_slice(message);
+        }
+        let len = Padding::Bucket
+            .whole(plain.len())
+            .ok_or(SealError::Length)?;
+        let mut out = ChunkWriter::new(&[nonce], &mut self.sealing, len)?;
+        out.put(&plain)?;
+        out.finish()
     }
 
     fn put_last(mut self, out: &mut BytesMut) -> Result<(), SealError> {

@@ -133,7 +133,7 @@ pub(super) async fn answer(
         }
     });
     if let Err(refusal) = let_in {
-        return exchange.refuse(refusal, &state.clock);
+        return exchange.refuse(refusal, &state.clock).await;
     }
     let question = Question {
         id,

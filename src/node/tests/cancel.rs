@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -51,7 +51,7 @@ enum Phase {
     Blocked,
 }
 
-const PHASES: [(Phase, &str, Padding); 12] = [
+const PHASES: [(Phase, &str, Padding); 13] = [
     (Phase::BodyArrives, super::BODY, Padding::Off),
     (Phase::Queued, super::BODY, Padding::Off),
     (Phase::Queued, STREAM_BODY, Padding::Paced),
@@ -64,6 +64,7 @@ const PHASES: [(Phase, &str, Padding); 12] = [
     (Phase::AfterFirstEvent, STREAM_BODY, Padding::Off),
     (Phase::AfterFirstEvent, STREAM_BODY, Padding::Paced),
     (Phase::Blocked, STREAM_BODY, Padding::Off),
+    (Phase::Blocked, STREAM_BODY, Padding::Paced),
 ];
 
 /// Plays the engine up to the phase.
@@ -261,6 +262,41 @@ impl Body for Parts {
             None if this.more => Poll::Pending,
             None => Poll::Ready(None),
         }
+    }
+}
+
+#[tokio::test]
+async fn who_reads_nothing_holds_no_turn_of_others() {
+    let mut engine = FakeEngine::start().await;
+    let config = format!("{}max_in_flight = 1\n", engine.config());
+    let node = Running::start(&config).await.over_http_2();
+    for padding in [Padding::Off, Padding::Paced] {
+        let (first, mut asked) = fill(&node, &mut engine).await;
+        let (request, _) = node
+            .seal(Sent {
+                content: STREAM_BODY,
+                padding,
+                ..Sent::default()
+            })
+            .await;
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .http2_initial_stream_window_size(0)
+            .build_http();
+        let unread = tokio::spawn(async move {
+            let _reply = client.request(request).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        node.until_queued(1, 1).await;
+        asked.reply(400, "{}").await;
+        // His turn comes and goes although nobody takes a byte of his reply.
+        engine.asked().await.reply(400, "{}").await;
+        let answering = async { engine.asked().await.reply(400, "{}").await };
+        let (reply, ()) = tokio::join!(node.ask(Sent::default()), answering);
+        assert_eq!(reply.status, 400, "{padding}");
+        unread.abort();
+        drop(first);
+        node.until_idle().await;
     }
 }
 

@@ -12,11 +12,13 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    sync::oneshot::error::TryRecvError,
     time::{Instant, sleep},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    STREAM_BODY,
+    BODY, STREAM_BODY,
     harness::{Running, Sent},
 };
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
     node::{
         answer::{Answer, Begun},
         engine_stream::EngineStream,
-        paced::{PacedReply, Pacing, Work},
+        paced::{PacedReply, Pacing},
         problem::Refusal,
         record::Record,
     },
@@ -50,7 +52,7 @@ struct Paced {
 }
 
 /// Begins a reply in time that stands still, for `work` to answer.
-async fn begin(work: impl FnOnce(&Running) -> Work) -> Paced {
+async fn begin(work: impl Future<Output = Answer> + Send + 'static) -> Paced {
     let node = Running::start(NODE).await;
     let (request, opener) = node
         .seal(Sent {
@@ -76,7 +78,8 @@ async fn begin(work: impl FnOnce(&Running) -> Work) -> Paced {
     let began = Instant::now();
     let pacing = Pacing::begin(&state.config.padding);
     let sealer = sealer.into_paced(pacing.steps).unwrap();
-    let reply = PacedReply::new(sealer, work(&node), pacing, state, (record, place));
+    let work = AbortOnDropHandle::new(tokio::spawn(work));
+    let reply = PacedReply::new(sealer, work, pacing, state, (record, place));
     Paced {
         node,
         reply,
@@ -179,7 +182,7 @@ async fn engine(node: &Running) -> (DuplexStream, Answer) {
 /// A reply whose engine has said one event, and the engine's side of it.
 async fn begin_with_engine() -> (Paced, DuplexStream) {
     let (said, saying) = tokio::sync::oneshot::channel();
-    let paced = begin(|_| Box::pin(async { saying.await.unwrap() })).await;
+    let paced = begin(async { saying.await.unwrap() }).await;
     let (engine, answer) = engine(&paced.node).await;
     said.send(answer).ok().unwrap();
     (paced, engine)
@@ -188,12 +191,12 @@ async fn begin_with_engine() -> (Paced, DuplexStream) {
 #[tokio::test]
 async fn chunks_come_at_ticks_from_acceptance_on_and_the_status_is_the_true_one() {
     let refusal = Refusal::Overloaded { retry_after_s: 3 };
-    for (after_ms, last) in [(0, 1), (39, 1), (95, 3), (1000, 25)] {
+    for (after_ms, last) in [(0, 1), (39, 1), (95, 3), (990, 25)] {
         let work = async move {
             sleep(Duration::from_millis(after_ms)).await;
             Answer::from(refusal)
         };
-        let paced = begin(|_| Box::pin(work)).await;
+        let paced = begin(work).await;
         let (times, said) = paced.finish().await;
         assert_eq!(times, ticks(1..=last), "{after_ms}");
         assert_eq!(said.status, Some(503));
@@ -203,7 +206,7 @@ async fn chunks_come_at_ticks_from_acceptance_on_and_the_status_is_the_true_one(
 
 #[tokio::test]
 async fn ticks_that_nobody_waited_for_are_passed_over() {
-    let mut paced = begin(|_| Box::pin(pending())).await;
+    let mut paced = begin(pending()).await;
     let mut times = Vec::new();
     for rest_ms in [0, 0, 10_000, 0, 0, 55, 0] {
         sleep(Duration::from_millis(rest_ms)).await;
@@ -299,7 +302,7 @@ async fn a_node_that_waits_no_longer_says_so_at_the_next_tick() {
             let (paced, engine) = begin_with_engine().await;
             (paced, Some(engine))
         } else {
-            (begin(|_| Box::pin(pending())).await, None)
+            (begin(pending()).await, None)
         };
         for _ in 0..5 {
             let (_, chunk) = paced.next().await.unwrap();
@@ -315,21 +318,95 @@ async fn a_node_that_waits_no_longer_says_so_at_the_next_tick() {
 
 #[tokio::test]
 async fn who_leaves_ends_the_work() {
-    let (left, mut ended) = tokio::sync::oneshot::channel::<()>();
-    let mut paced = begin(|_| {
-        Box::pin(async move {
-            let _left = left;
-            pending().await
-        })
+    let (left, ended) = tokio::sync::oneshot::channel::<()>();
+    let mut ended = Box::pin(ended);
+    let mut paced = begin(async move {
+        let _left = left;
+        pending().await
     })
     .await;
     paced.next().await.unwrap();
-    assert!(ended.try_recv().is_err());
+    assert!(ended.try_recv().is_err_and(|it| it == TryRecvError::Empty));
     drop(paced.reply);
-    assert_eq!(
-        ended.try_recv(),
-        Err(tokio::sync::oneshot::error::TryRecvError::Closed)
-    );
+    assert!(ended.await.is_err(), "it is dropped");
     let requests = &paced.node.state.requests;
     assert_eq!(requests.available_permits(), 4096);
+}
+
+#[tokio::test]
+async fn work_that_panics_ends_the_reply_without_a_word() {
+    let mut paced = begin(async { panic!("a test") }).await;
+    let aborted = poll_fn(|cx| paced.reply.poll(cx)).await;
+    assert!(aborted.unwrap().is_err());
+    assert!(paced.next().await.is_none());
+}
+
+#[tokio::test]
+async fn who_comes_only_when_a_tick_is_due_reads_all_of_it() {
+    let (mut paced, mut engine) = begin_with_engine().await;
+    engine.write_all(b"data: [DONE]\n\n").await.unwrap();
+    let mut said = Said::default();
+    for _ in 0..8 {
+        sleep(TICK * 2).await;
+        let Some((_, chunk)) = paced.next().await else {
+            break;
+        };
+        paced.opener.push(chunk).unwrap();
+        said.take(&mut paced.opener);
+    }
+    let last = paced.opener.finish().unwrap().content;
+    let text = said.text() + &String::from_utf8_lossy(&last);
+    assert!(
+        text.contains("one") && text.ends_with("data: [DONE]\n\n"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_tick_is_a_multiple_from_acceptance_on() {
+    let tick_ms: u64 = 40;
+    let pacing = Pacing::begin(&toml::from_str(&format!("tick_ms = {tick_ms}")).unwrap());
+    let accepted = Instant::now();
+    for (at_ms, next) in [
+        (0, 1),
+        (1, 1),
+        (39, 1),
+        (40, 2),
+        (41, 2),
+        (79, 2),
+        (4001, 101),
+    ] {
+        tokio::time::advance(accepted + Duration::from_millis(at_ms) - Instant::now()).await;
+        let expected = Duration::from_millis(next * tick_ms);
+        assert_eq!(pacing.next() - accepted, expected, "{at_ms}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_stream_waits_for_a_tick_and_is_logged_after_it() {
+    const TICK_MS: u64 = 300;
+    let tick = Duration::from_millis(TICK_MS);
+    let engines = "[[engine]]\nurl = \"builtin:echo\"\n";
+    let node = Running::start(&format!("padding = {{ tick_ms = {TICK_MS} }}\n{engines}")).await;
+    let echo = |body: &str| body.replace("\"m\"", "\"echo\"");
+    let (unary, stream) = (echo(BODY), echo(STREAM_BODY));
+    let old = [("date", "Thu, 01 Jan 1970 00:00:00 GMT")];
+    for (content, fields, status) in [
+        (&unary[..], &[][..], 200),
+        ("{}", &[], 400),
+        (&stream, &old, 400),
+    ] {
+        let sent = Sent {
+            content,
+            fields,
+            padding: Padding::Paced,
+            ..Sent::default()
+        };
+        let (request, opener) = node.seal(sent).await;
+        let began = Instant::now();
+        let reply = node.begin_with(request, opener).await;
+        // It may be later, and never sooner.
+        assert!(began.elapsed() >= tick, "{content}");
+        assert_eq!(reply.finish().await.status, status, "{content}");
+    }
 }

@@ -28,7 +28,9 @@ pub(in crate::seal) const MAX_TRAILER_BYTES: usize = 8 * 1024;
 const MAX_CONTROL_BYTES: usize = 8 * 1024;
 /// Most informational responses before the final one: a paced stream has one at each tick until its
 /// status is known.
-const MAX_INFORMATIONAL: u32 = 1 << 16;
+pub const MAX_INFORMATIONAL: usize = 1 << 16;
+/// Most bytes of names and values of one of them.
+const MAX_INFORMATIONAL_BYTES: usize = 1024;
 
 /// What is wrong with a Binary HTTP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

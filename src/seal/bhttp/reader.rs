@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::{
     FormError, MAX_CONTROL_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_INFORMATIONAL,
-    MAX_TRAILER_BYTES,
+    MAX_INFORMATIONAL_BYTES, MAX_TRAILER_BYTES,
     fields::{Fields, is_name, is_token},
     item::Item,
 };
@@ -115,7 +115,7 @@ pub(in crate::seal) struct Reader<C> {
     item: Item,
     form: Form,
     budget: Budget,
-    informational: u32,
+    informational: usize,
     content_left: u64,
 }
 
@@ -231,7 +231,14 @@ impl<C: Control> Reader<C> {
 
     fn control(&mut self, mut texts: Vec<String>, input: &mut Bytes) -> Result<Step<C>, FormError> {
         Ok(match C::read(&mut texts, &mut self.item, input)? {
-            Some(control) => Step::Next(State::Fields(control, Section::default())),
+            Some(control) => {
+                self.budget = if control.is_informational() {
+                    Budget::INFORMATIONAL
+                } else {
+                    Budget::WHOLE
+                };
+                Step::Next(State::Fields(control, Section::default()))
+            }
             None => self.wait(State::Control(texts)),
         })
     }
@@ -251,7 +258,6 @@ impl<C: Control> Reader<C> {
                 .checked_add(1)
                 .filter(|count| *count <= MAX_INFORMATIONAL)
                 .ok_or(FormError::TooManyInformational)?;
-            self.budget = Budget::WHOLE;
             return Ok(Step::Next(State::Control(Vec::new())));
         }
         Ok(Step::Event(
@@ -430,6 +436,10 @@ impl Budget {
     const WHOLE: Self = Self {
         fields: MAX_FIELDS,
         bytes: MAX_FIELD_BYTES,
+    };
+    const INFORMATIONAL: Self = Self {
+        fields: MAX_FIELDS,
+        bytes: MAX_INFORMATIONAL_BYTES,
     };
 
     fn take(&mut self, bytes: usize) -> Result<(), FormError> {

@@ -7,6 +7,7 @@ use super::{
     reader::{Control, Event, Reader, RequestLine, StatusLine},
     *,
 };
+use crate::seal::SealError;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Message<C> {
@@ -354,7 +355,7 @@ fn flaws_and_forms_of_responses() {
 
 #[test]
 fn informational_responses_are_passed_over_and_counted() {
-    let most = usize::try_from(MAX_INFORMATIONAL).unwrap();
+    let most = MAX_INFORMATIONAL;
     for (count, expected) in [
         (most, Ok(())),
         (most + 1, Err(FormError::TooManyInformational)),
@@ -369,7 +370,9 @@ fn informational_responses_are_passed_over_and_counted() {
         }
         assert_eq!(read, expected, "{count}");
     }
-    for len in [100, 300, 511, 512, 16_000] {
+    // Its status, two lengths, the name's length and the end of the section.
+    let longest = 1024 + 2 + 1 + 2 + 1;
+    for len in [100, 300, 511, 512, longest] {
         let mut filling = Vec::new();
         put_informational(&mut filling, 102, len).unwrap();
         assert_eq!(filling.len(), len);
@@ -379,6 +382,15 @@ fn informational_responses_are_passed_over_and_counted() {
             Some(StatusLine { status: 200 }),
             "{len}"
         );
+    }
+    let too_long = put_informational(&mut Vec::new(), 102, longest + 1);
+    assert_eq!(too_long, Err(SealError::Length));
+    // Each counts for itself, and the final response's fields as if there were none.
+    for (each, expected) in [(1024, Ok(())), (1025, Err(FormError::FieldsTooLong))] {
+        let hint = [b"\x40\x67", &lines(2, each)[..], b"\x00"].concat();
+        let last = [b"\x40\xc8", &lines(3, 32 * 1024)[..], b"\x00\x00\x00"].concat();
+        let message = [b"\x03", &hint.repeat(40)[..], &last].concat();
+        assert_eq!(response(&message).map(|_| ()), expected, "{each}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Messages as the two roles write them: requests with known lengths, responses without.
 
 use super::{
-    MAX_FIELD_BYTES, MAX_TRAILER_BYTES,
+    MAX_FIELD_BYTES, MAX_INFORMATIONAL_BYTES, MAX_TRAILER_BYTES,
     fields::{is_name, is_value},
 };
 use crate::seal::{error::SealError, varint};
@@ -107,7 +107,9 @@ pub(in crate::seal) fn put_informational(
     let taken = out.len().saturating_sub(begin);
     // The integer before the value, and the end of the section.
     let value = len.checked_sub(taken).and_then(|left| left.checked_sub(3));
-    let value = value.filter(|value| (64..16_384).contains(value));
+    // Shorter ones are counted in one byte, and longer ones not read.
+    let most = MAX_INFORMATIONAL_BYTES.saturating_sub(FILLING.len());
+    let value = value.filter(|value| (64..=most).contains(value));
     let value = value.ok_or(SealError::Length)?;
     put_integer(out, value)?;
     out.resize(out.len().saturating_add(value), b'0');

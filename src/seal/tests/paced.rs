@@ -8,7 +8,7 @@ use super::{
     streams::{DONE, EVENT_STREAM, REPLY_HEAD, event, without_comments},
     *,
 };
-use crate::seal::{PacedSealer, SealError, Tick, padding::total};
+use crate::seal::{MAX_INFORMATIONAL, PacedSealer, SealError, Tick, padding::total};
 
 const USAGE: [(&str, &str); 1] = [("sealgate-usage", "{}")];
 
@@ -130,31 +130,58 @@ fn what_comes_before_the_status_is_passed_over() {
 }
 
 #[test]
-fn a_refusal_has_its_own_status_and_waits_for_no_row() {
+fn what_is_no_stream_has_its_own_status_and_goes_out_at_once_under_its_bucket() {
     for silent in [0, 2, 4] {
-        for len in (0..1600).chain([5000]) {
+        for (len, last) in [
+            (0, vec![1024]),
+            (500, vec![1024]),
+            (900, vec![1024]),
+            (1024, vec![2048]),
+            (5000, vec![8192]),
+            (16_000, vec![16_384]),
+            (16_384, vec![16_384, 16_384]),
+            (34_000, vec![16_384, 16_384, 2048]),
+        ] {
             let (opener, mut sealer) = paced(1);
             let mut body = Vec::new();
             for _ in 0..silent {
                 sealer = tick(sealer, &mut body);
             }
             let fields = [("content-type", "application/json"), ("retry-after", "7")];
-            sealer.begin(503, &fields).unwrap();
             let content = vec![b'x'; len];
-            sealer.push(&content).unwrap();
-            sealer.end(&[]).unwrap();
+            sealer.say(503, &fields, &content).unwrap();
+            assert_eq!(sealer.say(503, &fields, b""), Err(SealError::Failed));
+            assert_eq!(sealer.push(DONE), Err(SealError::Failed));
+            assert_eq!(sealer.cut(&[]), Ok(false), "it is out at the next tick");
             tick_to_the_end(sealer, &mut body);
             let lens = plaintext_lens(&body, REPLY_HEAD);
-            assert!(lens.iter().all(|len| *len == 512), "{len}: {lens:?}");
-            assert!(
-                lens.len() <= silent + (len + 60) / 500 + 1,
-                "{len}: {lens:?}"
-            );
+            let expected = [vec![512; silent], last].concat();
+            assert_eq!(lens, expected, "{len}");
             let (head, back, _) = read_reply(opener, [&body[..]]).complete();
             assert_eq!((head.status, head.retry_after.as_deref()), (503, Some("7")));
             assert!(back == content, "{len}");
         }
     }
+}
+
+#[test]
+fn a_status_comes_before_readers_have_passed_over_all_that_they_do() {
+    let (opener, mut sealer) = paced(1);
+    let mut body = Vec::new();
+    while !sealer.must_begin() {
+        sealer = tick(sealer, &mut body);
+    }
+    assert_eq!(body.len(), REPLY_HEAD + MAX_INFORMATIONAL * (2 + 512 + 16));
+    sealer.say(502, &[], b"").unwrap();
+    assert!(!sealer.must_begin());
+    tick_to_the_end(sealer, &mut body);
+    let (head, _, _) = read_reply(opener, [&body[..]]).complete();
+    assert_eq!(head.status, 502);
+    let (_, mut sealer) = paced(1);
+    for _ in 0..MAX_INFORMATIONAL {
+        sealer = tick(sealer, &mut Vec::new());
+    }
+    assert_eq!(sealer.tick().map(|_| ()), Err(SealError::Failed));
 }
 
 #[test]
@@ -226,10 +253,9 @@ fn what_has_no_place_is_refused() {
     assert_eq!(sealer.push(DONE), Err(SealError::Failed), "after the end");
     let (_, mut sealer) = paced(1);
     let long = "h".repeat(300);
-    let refused = sealer.begin(200, &[("x", &long)]);
+    let refused = sealer.begin(200, &[EVENT_STREAM[0], ("x", &long)]);
     assert_eq!(refused, Err(SealError::Malformed("field section")));
-    sealer.begin(200, &[]).unwrap();
-    let refused = sealer.tick().map(|_| ());
+    let refused = sealer.begin(200, &[]);
     assert_eq!(refused, Err(SealError::NotAnEventStream), "no comment fits");
     let (_, sealer) = Node::new().exchange();
     let refused = sealer.into_stream(200, &EVENT_STREAM, Padding::Paced);
