@@ -16,11 +16,13 @@ use crate::seal::Kem;
 mod bounds;
 mod engine;
 mod evidence;
+mod padding;
 
 pub use self::{
     bounds::{LimitsConfig, Millis, TimeoutsConfig},
     engine::{CacheSalting, EngineConfig, EngineUrl, InvalidEngineUrl, MAX_IN_FLIGHT},
     evidence::{CollateralConfig, EvidenceConfig, GpusConfig},
+    padding::PaddingConfig,
 };
 
 /// Most engines of one node.
@@ -71,6 +73,9 @@ pub struct NodeConfig {
     /// The sealing keys.
     #[serde(default)]
     pub keys: KeysConfig,
+    /// The pace of replies that are paced.
+    #[serde(default)]
+    pub padding: PaddingConfig,
     /// What the node holds at most.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -130,6 +135,7 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
     if life > MAX_KEY_LIFE {
         return Err(config.invalid("keys.life_s", "a sealer refuses keys that live over 7 days"));
     }
+    padding::check(config)?;
     let mut names = HashSet::new();
     for model in value
         .engines

@@ -17,13 +17,14 @@ use super::{
     body::{self, ReplyBody},
     error::{Error, NodeFailure},
     exchange::Job,
+    padding,
     record::Record,
     stream::EventStream,
     whole::WholeReply,
 };
 use crate::{
     ids::RequestId,
-    openai::{Endpoint, Request},
+    openai::{Endpoint, Request, sse::Obfuscation},
     sealer::{ExchangeError, Reply},
 };
 
@@ -44,7 +45,7 @@ impl Shared {
             .try_infer(endpoint, parts, &mut body, &mut record)
             .await
         {
-            Ok((answer, permit)) => self.reply(answer, permit, record),
+            Ok((answer, permit, obfuscation)) => self.reply(answer, permit, obfuscation, record),
             Err(error) => {
                 record.refused(&error);
                 drop(record);
@@ -62,13 +63,14 @@ impl Shared {
         parts: &Parts,
         body: &mut Incoming,
         record: &mut Record,
-    ) -> Result<(Answer, Permit), Error> {
+    ) -> Result<(Answer, Permit, Option<Obfuscation>), Error> {
         if self.phase.is_draining() {
             return Err(Error::Draining);
         }
         let caller = self.callers.authenticate(&parts.headers)?;
         record.key = Some(Arc::clone(&caller.name));
         let wish = caller.wish.and(self.labels.wished(&parts.headers)?);
+        let padding = padding::asked(&parts.headers)?.or(caller.padding);
         let permit = self.admission.admit(caller)?;
         let max = self.limits.body_bytes;
         body::check_head(&parts.headers, body, max)?;
@@ -93,6 +95,7 @@ impl Shared {
             caller: &self.callers.pseudonym(&parts.headers),
             content: request.body(),
             requires_pq: wish.requires_pq(),
+            padding: padding.unwrap_or(self.padding),
         };
         let asking = self.ask(&job, &served, wish, record);
         let answer = tokio::select! {
@@ -102,10 +105,18 @@ impl Shared {
             }
             () = self.cut.cancelled() => return Err(NodeFailure::Cut.into()),
         };
-        Ok((answer, permit))
+        let (obfuscation, by_default) = self.obfuscation;
+        let levels = request.asked().include_obfuscation.unwrap_or(by_default);
+        Ok((answer, permit, levels.then_some(obfuscation)))
     }
 
-    fn reply(&self, answer: Answer, permit: Permit, mut record: Record) -> Response<ReplyBody> {
+    fn reply(
+        &self,
+        answer: Answer,
+        permit: Permit,
+        obfuscation: Option<Obfuscation>,
+        mut record: Record,
+    ) -> Response<ReplyBody> {
         let Answer {
             verified,
             node,
@@ -141,7 +152,8 @@ impl Shared {
             Reply::Stream(unread) => {
                 record.replied(StatusCode::OK);
                 let trust = verified.trust.clone();
-                let body = EventStream::new(unread, self.timeouts.stream, trust, record, held);
+                let as_told = (self.timeouts.stream, obfuscation);
+                let body = EventStream::new(unread, as_told, trust, record, held);
                 let mut response = Response::new(ReplyBody::Stream(Box::new(body)));
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

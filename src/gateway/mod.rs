@@ -44,6 +44,7 @@ mod locks;
 mod metrics;
 mod node;
 mod nodes;
+mod padding;
 mod probe;
 mod reconfigure;
 mod record;

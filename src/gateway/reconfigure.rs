@@ -21,7 +21,7 @@ use super::{
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
     metrics::Reloaded,
     node::{Node, Terms},
-    shared::{Shared, Timeouts, as_usize, limits_of, timeouts_of},
+    shared::{Shared, Timeouts, as_usize, limits_of, obfuscation_of, timeouts_of},
 };
 use crate::{
     config::{
@@ -342,6 +342,7 @@ fn next(
     shared.admission = before.admission.bounded(limits.in_flight.get(), bodies);
     shared.labels = Arc::new(labels);
     shared.padding = value.padding;
+    shared.obfuscation = obfuscation_of(value);
     shared.retry_unauthenticated = value.retry_unauthenticated;
     shared.cors = Cors::new(value.cors.origins.clone());
     shared.limits = limits_of(value);

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use attestation::Padding;
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub(super) struct Record {
     pub(super) stream: bool,
     /// What it was sealed with last, here or by the caller.
     pub(super) suite: Option<&'static str>,
+    /// How it was padded last; of what is carried, nobody here knows.
+    pub(super) padding: Option<Padding>,
     pub(super) tries: u32,
     /// Those of them that were sealed again to the same node.
     pub(super) reseals: u32,
@@ -72,6 +75,7 @@ impl Record {
             node: None,
             stream: false,
             suite: None,
+            padding: None,
             tries: 0,
             reseals: 0,
             bytes_in: 0,
@@ -147,6 +151,7 @@ impl Record {
             bytes_out: self.bytes_out,
             usage: self.usage.as_ref(),
             suite: self.suite,
+            padding: self.padding,
             tries: self.tries,
             reseals: self.reseals,
         });
@@ -165,6 +170,7 @@ impl Drop for Record {
             node = self.node.as_deref(),
             stream = self.stream,
             suite = self.suite,
+            padding = self.padding.map(Padding::as_str),
             outcome = match self.outcome {
                 Outcome::Cancelled => "cancelled",
                 Outcome::Complete => "complete",

@@ -6,13 +6,14 @@
 //! on the way becomes one error event and an aborted connection.
 
 use std::{
+    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
@@ -23,12 +24,18 @@ use super::{
     record::Record,
     trust::Trust,
 };
-use crate::sealer::{ExchangeError, Gathered, Progress, Reading, Unread};
+use crate::{
+    openai::sse::Obfuscation,
+    sealer::{ExchangeError, Gathered, Progress, Reading, Unread},
+};
 
 /// Time for the error event to leave before the connection is aborted.
 const LINGER: Duration = Duration::from_millis(20);
 /// A comment: clients ignore it, and proxies see that the connection is alive.
 const SIGN_OF_LIFE: &[u8] = b": waiting\n\n";
+
+/// Events that wait for others leave when they are so many bytes together.
+const MAX_COALESCED: usize = 16 * 1024;
 
 /// How long a stream waits, for what.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +44,8 @@ pub(super) struct Timing {
     pub(super) idle: Duration,
     /// Between two signs of life.
     pub(super) sign_of_life: Duration,
+    /// That events wait for others, to leave with them in one piece.
+    pub(super) coalesce: Duration,
 }
 
 /// A reply that is an event stream.
@@ -44,6 +53,11 @@ pub(super) struct Timing {
 pub(super) struct EventStream {
     source: Source,
     timing: Timing,
+    /// How the lengths of events are levelled, if they are.
+    obfuscation: Option<Obfuscation>,
+    /// Events that wait for others, and until when.
+    gathered: Gathered,
+    leaves: Option<Pin<Box<Sleep>>>,
     /// When the last part of the reply opened, and when the caller last got something.
     opened_at: Instant,
     sent_at: Instant,
@@ -80,7 +94,7 @@ enum Due {
 impl EventStream {
     pub(super) fn new(
         from: Unread,
-        timing: Timing,
+        (timing, obfuscation): (Timing, Option<Obfuscation>),
         trust: Trust,
         record: Record,
         held: Held,
@@ -89,6 +103,9 @@ impl EventStream {
         Self {
             source: Source::Open(Reading::new(from)),
             timing,
+            obfuscation,
+            gathered: Gathered::default(),
+            leaves: None,
             opened_at: now,
             sent_at: now,
             timer: Box::pin(sleep_until(now + timing.idle.min(timing.sign_of_life))),
@@ -108,7 +125,8 @@ impl EventStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Aborted>>> {
-        let mut out = Gathered::default();
+        let mut out = mem::take(&mut self.gathered);
+        let mut fresh = Gathered::default();
         match &mut self.source {
             Source::Ended => return Poll::Ready(None),
             Source::Failed => {
@@ -121,32 +139,61 @@ impl EventStream {
             Source::Open(_) if self.trust_ended.as_mut().poll(cx).is_ready() => {
                 self.fail(&mut out, self.trust.failure());
             }
-            Source::Open(reading) => match reading.read(cx, &mut out, &mut self.opened_at) {
-                Ok(Progress::Ended) => self.end(&mut out),
-                Err(error) => self.fail(&mut out, error.into()),
-                Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
-                    Due::Nothing => return Poll::Pending,
-                    Due::SignOfLife => out.add(Bytes::from_static(SIGN_OF_LIFE)),
-                    Due::Failure(failure) => self.fail(&mut out, failure),
-                },
-                Ok(Progress::Full | Progress::Waiting) => {}
-            },
+            Source::Open(reading) => {
+                let read = reading.read(cx, &mut fresh, &mut self.opened_at);
+                self.add(&mut out, fresh.into_bytes());
+                match read {
+                    Ok(Progress::Ended) => self.end(&mut out),
+                    Err(error) => self.fail(&mut out, error.into()),
+                    Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
+                        Due::Nothing => return Poll::Pending,
+                        Due::SignOfLife => out.add(Bytes::from_static(SIGN_OF_LIFE)),
+                        Due::Failure(failure) => self.fail(&mut out, failure),
+                    },
+                    Ok(Progress::Waiting) if self.waits(cx, out.len()) => {
+                        self.gathered = out;
+                        return Poll::Pending;
+                    }
+                    Ok(Progress::Full | Progress::Waiting) => {}
+                }
+            }
         }
+        self.leaves = None;
         self.sent_at = Instant::now();
         let bytes = out.into_bytes();
         self.record.bytes_out = self.record.bytes_out.saturating_add(bytes.len());
         Poll::Ready(Some(Ok(bytes)))
     }
 
+    /// Adds events, levelled if they are to be.
+    fn add(&self, out: &mut Gathered, events: Bytes) {
+        match self.obfuscation {
+            Some(obfuscation) if !events.is_empty() => {
+                out.add(obfuscation.level(&events, &mut rand::rng()).into());
+            }
+            _ => out.add(events),
+        }
+    }
+
+    /// Whether so many bytes of events wait for more.
+    fn waits(&mut self, cx: &mut Context<'_>, len: usize) -> bool {
+        let coalesce = self.timing.coalesce;
+        if coalesce.is_zero() || len >= MAX_COALESCED {
+            return false;
+        }
+        let leaves = self.leaves.get_or_insert_with(|| Box::pin(sleep(coalesce)));
+        leaves.as_mut().poll(cx).is_pending()
+    }
+
     /// The reply ended as a message; now it is shown whether it is complete.
     fn end(&mut self, out: &mut Gathered) {
-        let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Ended) else {
+        let Source::Open(reading) = mem::replace(&mut self.source, Source::Ended) else {
             return;
         };
         self.record.usage = reading.usage();
         match reading.complete() {
             Ok((rest, counted)) => {
-                out.add(rest);
+                self.add(out, rest);
                 self.record.usage = counted.or_else(|| self.record.usage.take());
                 self.record.complete();
                 if let Some(held) = self.held.take() {
@@ -159,7 +206,7 @@ impl EventStream {
 
     /// Gives what was proved, then one error event; the abort is left to the next call.
     fn fail(&mut self, out: &mut Gathered, failure: NodeFailure) {
-        if let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Failed) {
+        if let Source::Open(reading) = mem::replace(&mut self.source, Source::Failed) {
             self.record.usage = reading.usage();
         }
         if let (Some(held), Some(shown)) = (self.held.take(), failure.shows()) {
@@ -232,9 +279,16 @@ mod tests {
         let timing = Timing {
             idle: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(1),
+            coalesce: Duration::ZERO,
         };
         let record = Record::new(RequestId::generate(), "/v1/completions", &metrics);
-        EventStream::new(Unread::Ended(last), timing, trust.clone(), record, held)
+        EventStream::new(
+            Unread::Ended(last),
+            (timing, None),
+            trust.clone(),
+            record,
+            held,
+        )
     }
 
     async fn next(stream: &mut EventStream) -> String {

@@ -48,6 +48,7 @@ mod health;
 mod keys;
 mod metrics;
 mod models;
+mod paced;
 mod places;
 pub mod probe;
 mod problem;

@@ -11,20 +11,24 @@ use super::{
     State,
     answer::{self, Question},
     dialects::{self, EHBP_KEYS},
+    paced::Pacing,
     problem::{Outside, Refusal},
     record::Record,
     reply::{Exchange, Place, ReplyBody},
-    request::{self, Form, Received, padding},
+    request::{self, Form, Received},
     seal::Seal,
 };
-use crate::{listener::Peer, seal::KEYS_MEDIA_TYPE};
+use crate::{
+    listener::Peer,
+    seal::{KEYS_MEDIA_TYPE, Padding},
+};
 
 const ATTESTATION: &str = "/v1/attestation";
 const OHTTP: &str = "/.well-known/ohttp-gateway";
 const JSON: &str = "application/json";
 
 /// Answers one request.
-pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
+pub(super) async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<ReplyBody> {
     if let Some((dialect, endpoint)) = dialects::at(&state.config, request.uri().path()) {
         return if request.method() == Method::POST {
             Box::pin(dialects::answer(state, dialect, endpoint, request)).await
@@ -130,7 +134,7 @@ fn unanswered(error: &dyn fmt::Display) -> Outside {
 }
 
 /// One sealed request and its answer.
-async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
+async fn exchange(state: &Arc<State>, request: Request<Incoming>) -> Response<ReplyBody> {
     let mut record = Record::begin(&state.metrics);
     let (head, mut body) = request.into_parts();
     let (received, place) = match take(state, &head, &mut body, &mut record).await {
@@ -143,32 +147,45 @@ async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBo
             return outside.response();
         }
     };
+    let padding = received.padding();
+    let pacing = (padding == Padding::Paced).then(|| Pacing::begin(&state.config.padding));
+    let peer = head.extensions.get::<Peer>().copied();
+    opened(state, (received, pacing), (record, place), peer).await
+}
+
+/// Answers a request that opened.
+async fn opened(
+    state: &Arc<State>,
+    (received, pacing): (Received, Option<Pacing>),
+    (record, place): (Record, Place),
+    peer: Option<Peer>,
+) -> Response<ReplyBody> {
+    let padding = received.padding();
     let Received {
         request,
         sealer,
         buffered,
     } = received;
-    let padding = request
-        .as_ref()
-        .map(|r| padding(&r.fields))
-        .unwrap_or_default();
     let mut exchange = Exchange {
-        seal: Seal::Ohttp { sealer, padding },
+        seal: Seal::Ohttp {
+            sealer,
+            padding,
+            pacing,
+        },
         record,
         place,
     };
     let Ok(request) = request else {
         let refusal = Refusal::Malformed("what was sealed is no well-formed request");
-        return exchange.refuse(refusal, &state.clock);
+        return exchange.refuse(refusal, &state.clock).await;
     };
-    let peer = head.extensions.get::<Peer>().copied();
     let accepted = Form::of(&request).and_then(|form| {
         exchange.record.id = Some(form.id);
         request::accept(state, &request, &form, peer).map(|endpoint| (form, endpoint))
     });
     let (form, endpoint) = match accepted {
         Ok(accepted) => accepted,
-        Err(refusal) => return exchange.refuse(refusal, &state.clock),
+        Err(refusal) => return exchange.refuse(refusal, &state.clock).await,
     };
     exchange.record.path = Some(endpoint.path());
     let model = request.fields.get("sealgate-model").map(ToOwned::to_owned);

@@ -170,7 +170,32 @@ fn a_wrong_configuration_names_the_key() {
             format!("{MINIMAL}[archive]\ndir = \"a\"\nmax_bytes_per_node = 1000\n"),
             "archive.max_bytes_per_node",
         ),
+        (
+            "events of a unit that hides nothing",
+            format!("{MINIMAL}[streams]\nobfuscation_unit_bytes = 15\n"),
+            "streams.obfuscation_unit_bytes",
+        ),
+        (
+            "events of a unit that is too long",
+            format!("{MINIMAL}[streams]\nobfuscation_unit_bytes = 4097\n"),
+            "streams.obfuscation_unit_bytes",
+        ),
+        (
+            "events that wait too long",
+            format!("{MINIMAL}[streams]\ncoalesce_ms = 1001\n"),
+            "streams.coalesce_ms",
+        ),
     ];
+    for fine in [
+        "obfuscation_unit_bytes = 16",
+        "obfuscation_unit_bytes = 4096",
+        "coalesce_ms = 1000",
+    ] {
+        assert!(
+            load(&format!("{MINIMAL}[streams]\n{fine}\n")).is_ok(),
+            "{fine}"
+        );
+    }
     for (name, text, named) in cases {
         let error = load(&text).expect_err(name);
         assert!(error.contains(named), "{name}: {error}");

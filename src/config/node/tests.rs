@@ -71,6 +71,44 @@ fn both_suites_are_offered_unless_one_is_left_out() {
     }
 }
 
+#[test]
+fn the_pace_has_bounds_and_hides_as_long_as_a_request_may_wait() {
+    let paced = |line: &str| load(&format!("{MINIMAL}{line}\n"));
+    for fine in ["tick_ms = 20", "tick_ms = 1000", "steps_per_doubling = 16"] {
+        assert!(paced(&format!("[padding]\n{fine}")).is_ok(), "{fine}");
+    }
+    let waits = |queue_ms, tick_ms, first_byte_ms| {
+        paced(&format!(
+            "queue_ms = {queue_ms}\n[padding]\ntick_ms = {tick_ms}\n\
+             [timeouts]\nengine_first_byte_ms = {first_byte_ms}"
+        ))
+    };
+    // 61,440 ticks: of 20 ms, 1,228.8 s.
+    assert!(waits(28_800, 20, 600_000).is_ok());
+    assert!(waits(1, 1000, 30_719_999).is_ok());
+    for (flaw, named) in [
+        (paced("[padding]\ntick_ms = 19"), "padding.tick_ms"),
+        (paced("[padding]\ntick_ms = 1001"), "padding.tick_ms"),
+        (
+            paced("[padding]\nsteps_per_doubling = 0"),
+            "steps_per_doubling",
+        ),
+        (
+            paced("[padding]\nsteps_per_doubling = 17"),
+            "padding.steps_per_doubling",
+        ),
+        (
+            waits(28_801, 20, 600_000),
+            "set a longer tick or shorter waits",
+        ),
+        (waits(1, 40, 1_228_801), "padding.tick_ms"),
+        (waits(1, 1000, i64::MAX), "padding.tick_ms"),
+    ] {
+        let error = flaw.unwrap_err();
+        assert!(error.contains(named), "{named}: {error}");
+    }
+}
+
 /// The least configuration with another source.
 fn source(lines: &str) -> String {
     MINIMAL.replace("source = \"software-root\"\ndir = \"software-root\"", lines)

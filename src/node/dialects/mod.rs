@@ -92,7 +92,7 @@ struct Opened {
 
 /// Answers one request in a dialect.
 pub(super) async fn answer(
-    state: &State,
+    state: &Arc<State>,
     dialect: Dialect,
     endpoint: Endpoint,
     request: Request<Incoming>,
@@ -133,7 +133,7 @@ pub(super) async fn answer(
         }
     });
     if let Err(refusal) = let_in {
-        return exchange.refuse(refusal, &state.clock);
+        return exchange.refuse(refusal, &state.clock).await;
     }
     let question = Question {
         id,

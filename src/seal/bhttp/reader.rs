@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::{
     FormError, MAX_CONTROL_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_INFORMATIONAL,
-    MAX_TRAILER_BYTES,
+    MAX_INFORMATIONAL_BYTES, MAX_TRAILER_BYTES,
     fields::{Fields, is_name, is_token},
     item::Item,
 };
@@ -115,7 +115,7 @@ pub(in crate::seal) struct Reader<C> {
     item: Item,
     form: Form,
     budget: Budget,
-    informational: u8,
+    informational: usize,
     content_left: u64,
 }
 
@@ -157,10 +157,7 @@ impl<C: Control> Reader<C> {
             state: State::Framing,
             item: Item::default(),
             form: Form::KnownLength,
-            budget: Budget {
-                fields: MAX_FIELDS,
-                bytes: MAX_FIELD_BYTES,
-            },
+            budget: Budget::WHOLE,
             informational: 0,
             content_left: max_content,
         }
@@ -234,7 +231,14 @@ impl<C: Control> Reader<C> {
 
     fn control(&mut self, mut texts: Vec<String>, input: &mut Bytes) -> Result<Step<C>, FormError> {
         Ok(match C::read(&mut texts, &mut self.item, input)? {
-            Some(control) => Step::Next(State::Fields(control, Section::default())),
+            Some(control) => {
+                self.budget = if control.is_informational() {
+                    Budget::INFORMATIONAL
+                } else {
+                    Budget::WHOLE
+                };
+                Step::Next(State::Fields(control, Section::default()))
+            }
             None => self.wait(State::Control(texts)),
         })
     }
@@ -429,6 +433,15 @@ impl Section {
 }
 
 impl Budget {
+    const WHOLE: Self = Self {
+        fields: MAX_FIELDS,
+        bytes: MAX_FIELD_BYTES,
+    };
+    const INFORMATIONAL: Self = Self {
+        fields: MAX_FIELDS,
+        bytes: MAX_INFORMATIONAL_BYTES,
+    };
+
     fn take(&mut self, bytes: usize) -> Result<(), FormError> {
         self.bytes = self
             .bytes

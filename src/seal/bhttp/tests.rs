@@ -7,6 +7,7 @@ use super::{
     reader::{Control, Event, Reader, RequestLine, StatusLine},
     *,
 };
+use crate::seal::SealError;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Message<C> {
@@ -326,7 +327,7 @@ fn flaws_of_requests() {
 fn flaws_and_forms_of_responses() {
     let with = |rest: &[u8]| [&[3][..], rest].concat();
     let ended = b"\x40\xc8\x00\x00\x00";
-    let hints: Vec<u8> = b"\x40\x67\x01a\x01b\x00".repeat(8);
+    let hints: Vec<u8> = b"\x40\x67\x01a\x01b\x00".repeat(101);
     let fine = response(&with(&[&hints[..], ended].concat())).unwrap();
     assert_eq!(fine.head, Some(StatusLine { status: 200 }));
     assert_eq!(fine.fields, Fields::default());
@@ -342,11 +343,6 @@ fn flaws_and_forms_of_responses() {
             FormError::Status,
         ),
         (
-            "nine informational",
-            with(&[&hints[..], b"\x40\x64\x00", ended].concat()),
-            FormError::TooManyInformational,
-        ),
-        (
             "only informational",
             with(b"\x40\x64\x00"),
             FormError::Incomplete,
@@ -354,6 +350,47 @@ fn flaws_and_forms_of_responses() {
     ];
     for (name, message, error) in cases {
         assert_eq!(response(&message).unwrap_err(), error, "{name}");
+    }
+}
+
+#[test]
+fn informational_responses_are_passed_over_and_counted() {
+    let most = MAX_INFORMATIONAL;
+    for (count, expected) in [
+        (most, Ok(())),
+        (most + 1, Err(FormError::TooManyInformational)),
+    ] {
+        let heads = b"\x40\x66\x00".repeat(count);
+        let message = [b"\x03", &heads[..], b"\x40\xc8\x00\x00\x00"].concat();
+        let mut reader = Reader::<StatusLine>::new(0);
+        let mut input = Bytes::from(message);
+        let mut read = Ok(());
+        while !input.is_empty() && read.is_ok() {
+            read = reader.read(&mut input).map(|_| ());
+        }
+        assert_eq!(read, expected, "{count}");
+    }
+    // Its status, two lengths, the name's length and the end of the section.
+    let longest = 1024 + 2 + 1 + 2 + 1;
+    for len in [100, 300, 511, 512, longest] {
+        let mut filling = Vec::new();
+        put_informational(&mut filling, 102, len).unwrap();
+        assert_eq!(filling.len(), len);
+        let fine = response(&[b"\x03", &filling[..], b"\x40\xc8\x00\x00\x00"].concat());
+        assert_eq!(
+            fine.unwrap().head,
+            Some(StatusLine { status: 200 }),
+            "{len}"
+        );
+    }
+    let too_long = put_informational(&mut Vec::new(), 102, longest + 1);
+    assert_eq!(too_long, Err(SealError::Length));
+    // Each counts for itself, and the final response's fields as if there were none.
+    for (each, expected) in [(1024, Ok(())), (1025, Err(FormError::FieldsTooLong))] {
+        let hint = [b"\x40\x67", &lines(2, each)[..], b"\x00"].concat();
+        let last = [b"\x40\xc8", &lines(3, 32 * 1024)[..], b"\x00\x00\x00"].concat();
+        let message = [b"\x03", &hint.repeat(40)[..], &last].concat();
+        assert_eq!(response(&message).map(|_| ()), expected, "{each}");
     }
 }
 
