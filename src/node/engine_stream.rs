@@ -76,6 +76,9 @@ pub(super) struct EngineStream {
     events: EngineEvents,
     /// Gone at the end.
     leveller: Option<StreamLeveller>,
+    /// What was used so far, to be told next. A part of its own: beside an event it would make a chunk
+    /// longer or not, by how long the event is.
+    comment: Option<Vec<u8>>,
     idle: Duration,
     /// When the engine must have said something.
     deadline: Pin<Box<Sleep>>,
@@ -94,6 +97,7 @@ impl EngineStream {
             body,
             events,
             leveller,
+            comment: None,
             idle,
             deadline: Box::pin(sleep(first)),
         }
@@ -103,6 +107,9 @@ impl EngineStream {
     ///
     /// Not to be called again after an end.
     pub(super) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Part> {
+        if let Some(comment) = self.comment.take() {
+            return Poll::Ready(Part::Content(comment));
+        }
         let mut content = Vec::new();
         let mut heard = false;
         loop {
@@ -111,7 +118,7 @@ impl EngineStream {
                 Ok(true) => return Poll::Ready(self.end(content, cx)),
                 Err(why) => return Poll::Ready(self.broken(content, why)),
             }
-            if content.len() >= MAX_PIECE {
+            if content.len() >= MAX_PIECE || self.comment.is_some() {
                 break;
             }
             match Pin::new(&mut self.body).poll_frame(cx) {
@@ -133,6 +140,9 @@ impl EngineStream {
         }
         if heard {
             self.deadline.as_mut().reset(Instant::now() + self.idle);
+        }
+        if content.is_empty() {
+            content = self.comment.take().unwrap_or_default();
         }
         if !content.is_empty() {
             return Poll::Ready(Part::Content(content));
@@ -160,8 +170,9 @@ impl EngineStream {
                 return Ok(true);
             }
             content.extend_from_slice(&levelled);
-            if let Some(comment) = leveller.usage_comment() {
-                content.extend_from_slice(&comment);
+            self.comment = leveller.usage_comment();
+            if self.comment.is_some() {
+                break;
             }
         }
         Ok(false)

@@ -12,7 +12,6 @@ use std::{
     fmt,
     future::Future,
     mem,
-    num::NonZeroUsize,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -36,7 +35,7 @@ use super::{
 use crate::{
     config::node::PaddingConfig,
     openai::Usage,
-    seal::{PacedSealer, SealError, Tick},
+    seal::{PacedSealer, Row, SealError, Tick},
 };
 
 /// Content that waits for ticks before the engine is no longer read; one piece of its may be above.
@@ -50,7 +49,7 @@ pub(super) type Work = AbortOnDropHandle<Answer>;
 pub(super) struct Pacing {
     accepted: Instant,
     tick: Duration,
-    pub(super) steps: NonZeroUsize,
+    pub(super) row: Row,
 }
 
 impl Pacing {
@@ -59,7 +58,10 @@ impl Pacing {
         Self {
             accepted: Instant::now(),
             tick: config.tick_ms.duration(),
-            steps: config.steps_per_doubling.into(),
+            row: Row {
+                least: config.least_chunks.into(),
+                steps: config.steps_per_doubling.into(),
+            },
         }
     }
 

@@ -102,9 +102,7 @@ impl Exchange {
                 sealer,
                 pacing: Some(pacing),
                 ..
-            } => sealer
-                .into_paced(pacing.steps)
-                .map(|sealer| (sealer, pacing)),
+            } => sealer.into_paced(pacing.row).map(|sealer| (sealer, pacing)),
             Seal::Ohttp { .. } | Seal::Ehbp(_) | Seal::Seed(_) => Err(SealError::NeedsTicks),
         };
         match begun {

@@ -55,7 +55,7 @@ pub use ehbp::{
 pub use error::{OpenError, OpenErrorKind, RandomError, SealError};
 pub use keys::{NodeSecret, OpeningKeys, encode_key_configs};
 pub use paced::{PacedSealer, Tick};
-pub use padding::{Padding, UnknownPadding};
+pub use padding::{Padding, Row, UnknownPadding};
 pub use reply_opener::{FinalPart, ReplyHead, ReplyOpener, ReplyPart, Trailers};
 pub use reply_sealer::ReplySealer;
 pub use request_opener::{MAX_REQUEST_CONTENT, OpenedRequest, RequestLimits, RequestOpener};

@@ -6,7 +6,7 @@
 //! known that is an informational response, in an event stream a comment, after the end zeros. What
 //! is no event stream goes out whole at one tick, under its bucket.
 
-use std::{fmt, mem, num::NonZeroUsize};
+use std::{fmt, mem};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
@@ -17,7 +17,7 @@ use super::{
     chunks::{ChunkWriter, OpenChunkAt},
     context::{Place, ReplySealing},
     error::SealError,
-    padding::{Lengths as _, Padding, STREAM_UNIT, total},
+    padding::{Lengths as _, Padding, Row, STREAM_UNIT},
     reply_sealer::{ResponseNonce, put_tail},
     stream::{COUNT_LEN, SHORTEST_COMMENT, is_event_stream, put_comment, put_count},
 };
@@ -42,8 +42,8 @@ pub struct PacedSealer {
     tail: Option<Vec<u8>>,
     /// Chunks that went out.
     sent: usize,
-    /// Steps from one power of two to the next in the row of totals; none once the reply was cut.
-    steps: Option<NonZeroUsize>,
+    /// What the number of chunks is one of; none once the reply was cut.
+    row: Option<Row>,
 }
 
 /// Status and fields of the reply.
@@ -57,6 +57,10 @@ enum Head {
 }
 
 /// What a tick gives.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every tick gives the large one, and it moves back where it was"
+)]
 pub enum Tick {
     /// A chunk, and what seals the next one.
     Chunk(Bytes, PacedSealer),
@@ -65,11 +69,7 @@ pub enum Tick {
 }
 
 impl PacedSealer {
-    pub(in crate::seal) fn new(
-        nonce: ResponseNonce,
-        sealing: ReplySealing,
-        steps: NonZeroUsize,
-    ) -> Self {
+    pub(in crate::seal) fn new(nonce: ResponseNonce, sealing: ReplySealing, row: Row) -> Self {
         Self {
             sealing,
             nonce: Some(nonce),
@@ -77,7 +77,7 @@ impl PacedSealer {
             waiting: BytesMut::new(),
             tail: None,
             sent: 0,
-            steps: Some(steps),
+            row: Some(row),
         }
     }
 
@@ -160,7 +160,7 @@ impl PacedSealer {
     /// # Errors
     /// As [`Self::end`].
     pub fn cut(&mut self, trailers: &[(&str, &str)]) -> Result<bool, SealError> {
-        self.steps = None;
+        self.row = None;
         if self.is_last() {
             return Ok(false);
         }
@@ -251,9 +251,7 @@ impl PacedSealer {
         let room = CHUNK.saturating_sub(self.head_len());
         let fits = waits == self.kept() || counted_len(waits).saturating_add(tail.len()) <= room;
         let next = self.sent.saturating_add(1);
-        fits && self
-            .steps
-            .is_none_or(|steps| total(next, steps.get()) == next)
+        fits && self.row.is_none_or(|row| row.total(next) == next)
     }
 
     fn head_len(&self) -> usize {

@@ -1,5 +1,7 @@
 //! How long a message becomes so that its length tells little (docs/wire.md, "Hiding lengths").
 
+use std::num::NonZeroUsize;
+
 pub use attestation::{Padding, UnknownPadding};
 
 /// Plaintext of every chunk of a padded event stream is a multiple of this many bytes.
@@ -38,14 +40,24 @@ fn bucket(len: usize) -> Option<usize> {
     len.checked_next_multiple_of(unit)
 }
 
-/// The least number of the row that is at least `chunks`: powers of two with `steps` steps from each
-/// to the next, none of them of more than 1,024 chunks.
-pub(super) fn total(chunks: usize, steps: usize) -> usize {
-    let chunks = chunks.max(1);
-    let power = 1_usize.checked_shl(chunks.ilog2()).unwrap_or(chunks);
-    let step = power.div_ceil(steps.max(1)).min(LARGEST_STEP);
-    let over = chunks.saturating_sub(power).next_multiple_of(step);
-    power.saturating_add(over).min(power.saturating_mul(2))
+/// The numbers of chunks that paced streams can have.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The least of them, or the next of the row.
+    pub least: NonZeroUsize,
+    /// Steps from one power of two to the next, none of them of more than 1,024 chunks.
+    pub steps: NonZeroUsize,
+}
+
+impl Row {
+    /// The least number of the row that is at least `chunks`.
+    pub(super) fn total(self, chunks: usize) -> usize {
+        let chunks = chunks.max(self.least.get());
+        let power = 1_usize.checked_shl(chunks.ilog2()).unwrap_or(chunks);
+        let step = power.div_ceil(self.steps.get()).min(LARGEST_STEP);
+        let over = chunks.saturating_sub(power).next_multiple_of(step);
+        power.saturating_add(over).min(power.saturating_mul(2))
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +90,15 @@ mod tests {
         assert_eq!(Padding::Bucket.whole(usize::MAX), None);
     }
 
+    fn total(chunks: usize, steps: usize) -> usize {
+        at_least(1, steps).total(chunks)
+    }
+
+    fn at_least(least: usize, steps: usize) -> Row {
+        let [least, steps] = [least, steps].map(|it| NonZeroUsize::new(it).unwrap());
+        Row { least, steps }
+    }
+
     #[test]
     fn a_paced_stream_has_one_of_few_numbers_of_chunks() {
         let rows: [(usize, &[usize]); 3] = [
@@ -96,5 +117,12 @@ mod tests {
         assert_eq!(total(2049, 1), 3072, "a step is never over 1,024 chunks");
         assert_eq!(total(100_000, 1), 65_536 + 34 * 1024);
         assert_eq!(total(usize::MAX, 1), usize::MAX);
+
+        let least = [(1, 32), (31, 32), (32, 32), (33, 64), (65, 128)];
+        for (chunks, expected) in least {
+            assert_eq!(at_least(32, 1).total(chunks), expected, "{chunks}");
+        }
+        assert_eq!(at_least(33, 1).total(1), 64, "a number of the row");
+        assert_eq!(at_least(33, 2).total(1), 48);
     }
 }

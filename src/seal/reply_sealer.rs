@@ -1,6 +1,6 @@
 //! Sealing a reply, whole, in one buffer.
 
-use std::{fmt, num::NonZeroUsize};
+use std::fmt;
 
 use bytes::Bytes;
 use rand::CryptoRng;
@@ -12,7 +12,7 @@ use super::{
     error::SealError,
     keys::fresh_rng,
     paced::PacedSealer,
-    padding::{Lengths as _, Padding},
+    padding::{Lengths as _, Padding, Row},
     stream::StreamSealer,
     suite::MAX_KEY_LEN,
 };
@@ -72,9 +72,9 @@ impl ReplySealer {
     ///
     /// # Errors
     /// [`SealError`] if the system gives no randomness.
-    pub fn into_paced(self, steps: NonZeroUsize) -> Result<PacedSealer, SealError> {
+    pub fn into_paced(self, row: Row) -> Result<PacedSealer, SealError> {
         let (nonce, sealing) = self.begin(&mut fresh_rng()?)?;
-        Ok(PacedSealer::new(nonce, sealing, steps))
+        Ok(PacedSealer::new(nonce, sealing, row))
     }
 
     pub(in crate::seal) fn begin(

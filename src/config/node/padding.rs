@@ -1,6 +1,10 @@
 //! `[padding]`: the pace of replies whose asker wants padding `paced` (docs/wire.md, "Hiding lengths").
 
-use std::{num::NonZeroU8, ops::RangeInclusive, time::Duration};
+use std::{
+    num::{NonZeroU8, NonZeroU16},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +18,10 @@ use crate::{
 const TICK_MS: RangeInclusive<u128> = 20..=1000;
 /// Most steps from one power of two to the next.
 const MAX_STEPS: u8 = 16;
+/// Short answers end 1.3 s after acceptance at the earliest.
+const LEAST_CHUNKS: NonZeroU16 = NonZeroU16::MIN.saturating_add(31);
+/// Longest least.
+const MAX_LEAST_CHUNKS: u16 = 4096;
 
 /// Ticks that can pass before a stream's status is known, with some to spare.
 const MAX_WAIT_TICKS: usize = MAX_INFORMATIONAL / 16 * 15;
@@ -28,6 +36,9 @@ pub struct PaddingConfig {
     /// 1 to 16. With 1 it has a power of two, and ends up to twice as late as its content; with
     /// more it ends sooner, and tells more of its length.
     pub steps_per_doubling: NonZeroU8,
+    /// The least number of chunks that a paced stream has, or the next that it can have; 1 to 4,096. All
+    /// answers that fit are alike; the end of a shorter one is late by what is missing.
+    pub least_chunks: NonZeroU16,
 }
 
 impl Default for PaddingConfig {
@@ -35,6 +46,7 @@ impl Default for PaddingConfig {
         Self {
             tick_ms: Millis::from_millis(40),
             steps_per_doubling: NonZeroU8::MIN,
+            least_chunks: LEAST_CHUNKS,
         }
     }
 }
@@ -46,6 +58,9 @@ pub(super) fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
     }
     if padding.steps_per_doubling.get() > MAX_STEPS {
         return Err(config.invalid("padding.steps_per_doubling", "at most 16 steps"));
+    }
+    if padding.least_chunks.get() > MAX_LEAST_CHUNKS {
+        return Err(config.invalid("padding.least_chunks", "at most 4096 chunks"));
     }
     let ticks = u32::try_from(MAX_WAIT_TICKS).unwrap_or(u32::MAX);
     let hidden = padding.tick_ms.duration().saturating_mul(ticks);

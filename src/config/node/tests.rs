@@ -74,7 +74,13 @@ fn both_suites_are_offered_unless_one_is_left_out() {
 #[test]
 fn the_pace_has_bounds_and_hides_as_long_as_a_request_may_wait() {
     let paced = |line: &str| load(&format!("{MINIMAL}{line}\n"));
-    for fine in ["tick_ms = 20", "tick_ms = 1000", "steps_per_doubling = 16"] {
+    for fine in [
+        "tick_ms = 20",
+        "tick_ms = 1000",
+        "steps_per_doubling = 16",
+        "least_chunks = 1",
+        "least_chunks = 4096",
+    ] {
         assert!(paced(&format!("[padding]\n{fine}")).is_ok(), "{fine}");
     }
     let waits = |queue_ms, tick_ms, first_byte_ms| {
@@ -96,6 +102,11 @@ fn the_pace_has_bounds_and_hides_as_long_as_a_request_may_wait() {
         (
             paced("[padding]\nsteps_per_doubling = 17"),
             "padding.steps_per_doubling",
+        ),
+        (paced("[padding]\nleast_chunks = 0"), "least_chunks"),
+        (
+            paced("[padding]\nleast_chunks = 4097"),
+            "padding.least_chunks",
         ),
         (
             waits(28_801, 20, 600_000),

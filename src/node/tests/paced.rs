@@ -77,7 +77,7 @@ async fn begin(work: impl Future<Output = Answer> + Send + 'static) -> Paced {
     tokio::time::pause();
     let began = Instant::now();
     let pacing = Pacing::begin(&state.config.padding);
-    let sealer = sealer.into_paced(pacing.steps).unwrap();
+    let sealer = sealer.into_paced(pacing.row).unwrap();
     let work = AbortOnDropHandle::new(tokio::spawn(work));
     let reply = PacedReply::new(sealer, work, pacing, state, (record, place));
     Paced {

@@ -15,7 +15,7 @@ use ohttp::{
 };
 
 use super::*;
-use crate::seal::Tick;
+use crate::seal::{Row, Tick};
 
 const CONTENT: &[u8] = b"{\"model\":\"m\",\"prompt\":\"a prompt\"}";
 const ANSWER: &[u8] = b"{\"choices\":[]}";
@@ -108,7 +108,12 @@ const USAGE: [(&str, &str); 1] = [("sealgate-usage", "{}")];
 /// The same stream at ticks, some of them before its status is known.
 fn paced_reply(sealer: ReplySealer) -> Vec<u8> {
     let mut reply = Vec::new();
-    let mut sealer = sealer.into_paced(std::num::NonZeroUsize::MIN).unwrap();
+    let one = std::num::NonZeroUsize::MIN;
+    let row = Row {
+        least: one,
+        steps: one,
+    };
+    let mut sealer = sealer.into_paced(row).unwrap();
     for tick in 1.. {
         if tick == 4 {
             sealer.begin(200, &EVENTS).unwrap();

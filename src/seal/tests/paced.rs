@@ -8,14 +8,20 @@ use super::{
     streams::{DONE, EVENT_STREAM, REPLY_HEAD, event, without_comments},
     *,
 };
-use crate::seal::{MAX_INFORMATIONAL, PacedSealer, SealError, Tick, padding::total};
+use crate::seal::{MAX_INFORMATIONAL, PacedSealer, Row, SealError, Tick};
 
 const USAGE: [(&str, &str); 1] = [("sealgate-usage", "{}")];
 
+fn row(steps: usize) -> Row {
+    Row {
+        least: NonZeroUsize::MIN,
+        steps: NonZeroUsize::new(steps).unwrap(),
+    }
+}
+
 fn paced(steps: usize) -> (ReplyOpener, PacedSealer) {
     let (opener, sealer) = Node::new().exchange();
-    let steps = NonZeroUsize::new(steps).unwrap();
-    (opener, sealer.into_paced(steps).unwrap())
+    (opener, sealer.into_paced(row(steps)).unwrap())
 }
 
 /// Ticks up to the end of a reply that was ended; gives its number of chunks.
@@ -73,7 +79,8 @@ fn check(story: &Story) {
     tick_to_the_end(sealer, &mut body);
     let lens = plaintext_lens(&body, REPLY_HEAD);
     assert!(lens.iter().all(|len| *len == 512), "{lens:?}: {story:?}");
-    assert_eq!(total(lens.len(), story.steps), lens.len(), "{story:?}");
+    let total = row(story.steps).total(lens.len());
+    assert_eq!(total, lens.len(), "{story:?}");
     let seen = read_reply(opener, [&body[..]]);
     let last = &seen.end.as_ref().unwrap().content;
     if story.end.ends_with(DONE) {
