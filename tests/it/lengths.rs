@@ -1,7 +1,12 @@
 //! What an eavesdropper between gateway and node learns of lengths, read off the bytes that passed; and
 //! who chooses how much that is.
 
+use attestation::Policy;
 use reqwest::Response;
+use sealgate::{
+    client::{Client, Endpoint},
+    seal::Padding,
+};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -25,6 +30,9 @@ const LAST: usize = 1 + 512 + 16;
 const X_WING: usize = 7 + 1120;
 /// What a reply begins with.
 const NONCE: usize = 32;
+/// The final chunk of the smallest bucket.
+const BUCKET: usize = 1 + 1024 + 16;
+const TICKS: &str = "[padding]\ntick_ms = 20\n";
 
 /// A set-up whose node is reached through the relay.
 struct Recorded {
@@ -74,9 +82,19 @@ impl Recorded {
 
     /// Asks for a stream of these tokens, each of which is read before the next is made.
     async fn streamed(&self, text: &str, tokens: &[&str], padding: &str) -> Lengths {
+        self.streamed_by(KEY, text, tokens, Some(padding)).await
+    }
+
+    async fn streamed_by(
+        &self,
+        key: &str,
+        text: &str,
+        tokens: &[&str],
+        padding: Option<&str>,
+    ) -> Lengths {
         let feed = self.setup.engine.stream();
         let body = json!({"model": "tiny", "prompt": prompt(text), "stream": true});
-        let asking = self.ask(COMPLETIONS, &body, KEY, Some(padding));
+        let asking = self.ask(COMPLETIONS, &body, key, padding);
         let (reply, ()) = tokio::join!(asking, feed.text(tokens[0]));
         let mut events = EventStream::new(reply);
         assert_eq!(events.text().await, tokens[0]);
@@ -90,6 +108,29 @@ impl Recorded {
         assert_eq!(rest.last().unwrap(), "[DONE]");
         self.relay.last()
     }
+}
+
+/// Writes `line` above all tables of the gateway's configuration.
+fn at_top(files: &Files, line: &str) {
+    let config = files.dir.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(config, format!("{line}\n{text}")).unwrap();
+}
+
+fn with_least(files: &Files, padding: &str) -> String {
+    let policy = policy(&measurement());
+    let least = format!("version = 1\nleast_padding = \"{padding}\"\n");
+    let policy = policy.replace("version = 1\n", &least);
+    files.write("policy.toml", &policy);
+    policy
+}
+
+/// Whether a stream went in chunks of one length, a power of two of them.
+fn is_paced(seen: &Lengths) -> bool {
+    let (last, chunks) = seen.back.split_last().unwrap();
+    (chunks.first(), *last) == (Some(&(NONCE + CHUNK)), LAST)
+        && chunks[1..].iter().all(|len| *len == CHUNK)
+        && seen.back.len().is_power_of_two()
 }
 
 fn embedded(numbers: &[f32]) -> Value {
@@ -139,7 +180,7 @@ fn pairs() -> [(&'static str, [(Value, Value); 2]); 4] {
 
 #[tokio::test]
 async fn whole_exchanges_of_one_bucket_are_of_one_length() {
-    let recorded = Recorded::start("[padding]\ntick_ms = 20\n", "").await;
+    let recorded = Recorded::start(TICKS, "").await;
     for padding in ["off", "bucket", "paced"] {
         for (path, pair) in pairs() {
             let mut seen = Vec::new();
@@ -150,7 +191,7 @@ async fn whole_exchanges_of_one_bucket_are_of_one_length() {
             let hidden = padding != "off";
             assert_eq!(alike, (hidden, hidden), "{path} {padding}: {seen:?}");
             if hidden {
-                assert_eq!(seen[0].back, [NONCE + 1 + 1024 + 16], "{path} {padding}");
+                assert_eq!(seen[0].back, [NONCE + BUCKET], "{path} {padding}");
             }
         }
     }
@@ -158,7 +199,7 @@ async fn whole_exchanges_of_one_bucket_are_of_one_length() {
 
 #[tokio::test]
 async fn streams_of_as_many_tokens_are_of_one_length() {
-    let recorded = Recorded::start("[padding]\ntick_ms = 20\n", "").await;
+    let recorded = Recorded::start(TICKS, "").await;
     let short = ["a", "b", "c", "d"];
     let long = ["elephant ", "\u{1F418}", " of another size", " and shape"];
     for padding in ["off", "bucket", "paced"] {
@@ -178,13 +219,58 @@ async fn streams_of_as_many_tokens_are_of_one_length() {
             _ => {
                 assert!(requests_alike);
                 // How many there are is how long the engine took, and rounded.
-                for seen in [one, other] {
-                    let (last, chunks) = seen.back.split_last().unwrap();
-                    assert_eq!((chunks[0], *last), (NONCE + CHUNK, LAST));
-                    assert!(chunks[1..].iter().all(|len| *len == CHUNK), "{seen:?}");
-                    assert!(seen.back.len().is_power_of_two(), "{}", seen.back.len());
-                }
+                assert!(is_paced(&one) && is_paced(&other), "{one:?} {other:?}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn streams_of_chats_are_of_one_length_too() {
+    let recorded = Recorded::start(TICKS, "").await;
+    let words = [["a", "b"], ["an elephant", " of quite another size"]];
+    for padding in ["off", "bucket", "paced"] {
+        let mut seen = Vec::new();
+        for words in words {
+            let feed = recorded.setup.engine.stream();
+            let messages = json!([{"role": "user", "content": prompt(words[1])}]);
+            let body = json!({"model": "tiny", "messages": messages, "stream": true});
+            let asking = recorded.ask("/v1/chat/completions", &body, KEY, Some(padding));
+            let (reply, ()) = tokio::join!(asking, feed.raw(said(words[0])));
+            assert_eq!(reply.status(), 200, "{padding}");
+            let mut events = EventStream::new(reply);
+            until_said(&mut events, words[0]).await;
+            feed.raw(said(words[1])).await;
+            until_said(&mut events, words[1]).await;
+            feed.raw("data: [DONE]\n\n").await;
+            let (rest, end) = events.rest().await;
+            end.unwrap();
+            assert_eq!(rest.last().unwrap(), "[DONE]");
+            seen.push(recorded.relay.last());
+        }
+        let alike = (seen[0].there == seen[1].there, seen[0].back == seen[1].back);
+        match padding {
+            "off" => assert_eq!(alike, (false, false)),
+            "bucket" => assert_eq!(alike, (true, true), "{seen:?}"),
+            _ => assert!(alike.0 && seen.iter().all(is_paced), "{seen:?}"),
+        }
+    }
+}
+
+/// A word of a chat as an engine says it.
+fn said(word: &str) -> String {
+    let choice = json!({"index": 0, "delta": {"content": word}, "finish_reason": null});
+    let event = json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "tiny",
+        "choices": [choice]});
+    format!("data: {event}\n\n")
+}
+
+async fn until_said(events: &mut EventStream, word: &str) {
+    loop {
+        let event = events.next().await.unwrap().expect("the stream goes on");
+        let event: Value = serde_json::from_str(&event).unwrap();
+        if event["choices"][0]["delta"]["content"] == word {
+            return;
         }
     }
 }
@@ -196,8 +282,8 @@ async fn is_padded(recorded: &Recorded, key: &str, padding: Option<&str>) -> boo
     assert_eq!(reply.status(), 200);
     let _ = reply.bytes().await.unwrap();
     let seen = recorded.relay.last();
-    let padded = seen.back == [NONCE + 1 + 1024 + 16];
-    let there = seen.there == [X_WING + 1 + 1024 + 16];
+    let padded = seen.back == [NONCE + BUCKET];
+    let there = seen.there == [X_WING + BUCKET];
     assert_eq!(padded, there, "both ways alike: {seen:?}");
     padded
 }
@@ -205,8 +291,8 @@ async fn is_padded(recorded: &Recorded, key: &str, padding: Option<&str>) -> boo
 #[tokio::test]
 async fn the_request_chooses_before_its_key_and_the_key_before_the_gateway() {
     let keys = ["off", "paced"].map(|it| (format!("sk-test-{it}"), it));
-    let gateway = "padding = \"bucket\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
-    let recorded = Recorded::start_with("[padding]\ntick_ms = 20\n", gateway, |files| {
+    let gateway = "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    let recorded = Recorded::start_with(TICKS, gateway, |files| {
         let mut text = std::fs::read_to_string(files.dir.path().join("keys.toml")).unwrap();
         for (key, padding) in &keys {
             let digest = hex::encode(Sha256::digest(key));
@@ -215,11 +301,7 @@ async fn the_request_chooses_before_its_key_and_the_key_before_the_gateway() {
             );
         }
         files.write("keys.toml", &text);
-        let config = files.dir.path().join("gateway.toml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        let (padding, rest) = gateway.split_once('\n').unwrap();
-        let text = text.replace(gateway, rest);
-        std::fs::write(config, format!("{padding}\n{text}")).unwrap();
+        at_top(files, "padding = \"bucket\"");
     })
     .await;
     let [(off, _), (paced, _)] = &keys;
@@ -243,6 +325,14 @@ async fn the_request_chooses_before_its_key_and_the_key_before_the_gateway() {
         let line = format!("padding={expected:?}");
         recorded.setup.gateway.logged(&line, times).await;
     }
+    for (key, asked, expected) in [
+        (paced.as_str(), None, true),
+        (KEY, None, false),
+        (off, Some("paced"), true),
+    ] {
+        let seen = recorded.streamed_by(key, "x", &["a", "b"], asked).await;
+        assert_eq!(is_paced(&seen), expected, "{key} {asked:?}: {seen:?}");
+    }
     for unknown in ["", "Paced", "bucket, paced", "x"] {
         let body = json!({"model": "tiny", "prompt": prompt("x")});
         let reply = recorded.ask(COMPLETIONS, &body, KEY, Some(unknown)).await;
@@ -259,10 +349,8 @@ async fn the_request_chooses_before_its_key_and_the_key_before_the_gateway() {
 
 #[tokio::test]
 async fn nothing_goes_under_the_least_that_the_policy_has() {
-    let recorded = Recorded::start_with("[padding]\ntick_ms = 20\n", "", |files| {
-        let policy = policy(&measurement());
-        let policy = policy.replace("version = 1\n", "version = 1\nleast_padding = \"bucket\"\n");
-        files.write("policy.toml", &policy);
+    let recorded = Recorded::start_with(TICKS, "", |files| {
+        with_least(files, "bucket");
     })
     .await;
     for (asked, expected, times) in [
@@ -280,8 +368,110 @@ async fn nothing_goes_under_the_least_that_the_policy_has() {
 }
 
 #[tokio::test]
-async fn a_paced_stream_that_its_engine_refuses_has_the_engines_status_and_may_be_tried_again() {
-    let recorded = Recorded::start("[padding]\ntick_ms = 20\n", "").await;
+async fn streams_are_paced_where_the_gateway_or_the_policy_has_it_so() {
+    let gateway_wide: fn(&Files) = |files| at_top(files, "padding = \"paced\"");
+    let by_policy: fn(&Files) = |files| drop(with_least(files, "paced"));
+    for (change, asked, expected) in [
+        (gateway_wide, None, true),
+        (gateway_wide, Some("bucket"), false),
+        (by_policy, None, true),
+        (by_policy, Some("off"), true),
+    ] {
+        let recorded = Recorded::start_with(TICKS, "", change).await;
+        let seen = recorded.streamed_by(KEY, "x", &["a", "b"], asked).await;
+        assert_eq!(is_paced(&seen), expected, "{asked:?}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_seals_for_himself_is_padded_as_he_or_his_policy_says() {
+    let setup = Setup::start().await;
+    let dir = setup.dir.path();
+    let mut padded = 0;
+    for (asked, (least, own, is_padded)) in [
+        ("off", Padding::Off, false),
+        ("bucket", Padding::Off, true),
+        ("off", Padding::Bucket, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = policy(&measurement());
+        let least = format!("version = 1\nleast_padding = \"{least}\"\n");
+        let text = text.replace("version = 1\n", &least);
+        let policy = Policy::from_toml(&text, &mut |name| std::fs::read(dir.join(name))).unwrap();
+        let client = Client::at_node(&setup.node.url, policy).padding(own);
+        let channel = client.build().unwrap().verify("tiny").await.unwrap();
+        let body = json!({"model": "tiny", "prompt": prompt("x")}).to_string();
+        let _reply = channel.request(Endpoint::Completions, body).await.unwrap();
+        setup.node.logged("outcome=\"complete\"", asked + 1).await;
+        padded += usize::from(is_padded);
+        let there = format!(" bytes_in={} ", X_WING + BUCKET);
+        let back = format!(" bytes_out={} ", NONCE + BUCKET);
+        for seen in [there, back] {
+            let log = setup.node.log();
+            assert_eq!(log.matches(&seen).count(), padded, "{seen} {least} {own}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_after_fillers_is_retried_elsewhere() {
+    let (files, busy, idle) = (Files::new(), Engine::start().await, Engine::start().await);
+    let full = format!("max_in_flight = 1\nqueue_ms = 300\n{TICKS}");
+    let first = Process::start("node", &files.node("node-a", &busy, &full)).await;
+    let second = Process::start("node", &files.node("node-b", &idle, TICKS)).await;
+    let relay = Recorder::before(&first.url).await;
+    let gateway = Process::start("gateway", &files.gateway(&[&relay.url, &second.url], "")).await;
+    busy.reply(Reply::Hang);
+    let dir = files.dir.path().to_owned();
+    let policy = Policy::from_toml(&policy(&measurement()), &mut |name| {
+        std::fs::read(dir.join(name))
+    });
+    let client = Client::at_node(&first.url, policy.unwrap())
+        .build()
+        .unwrap();
+    let held = tokio::spawn(async move {
+        let channel = client.verify("tiny").await.unwrap();
+        let body = json!({"model": "tiny", "prompt": prompt("x")}).to_string();
+        drop(channel.request(Endpoint::Completions, body).await);
+    });
+    busy.arrived(1).await;
+    let setup = Setup {
+        dir: files.dir,
+        engine: idle,
+        node: second,
+        gateway,
+        client: reqwest::Client::new(),
+    };
+    // Its log lies in the set-up's folder: it ends before that.
+    let (recorded, _first) = (Recorded { setup, relay }, first);
+    assert_eq!(recorded.setup.get("/v1/models").await.status(), 200);
+    let body = json!({"model": "tiny", "prompt": prompt("x"), "stream": true});
+    for _ in 0..32 {
+        let reply = recorded.ask(COMPLETIONS, &body, KEY, Some("paced")).await;
+        assert_eq!(reply.status(), 200);
+        assert_eq!(reply.headers()["sealgate-node"], "node-b");
+        let (events, end) = EventStream::new(reply).rest().await;
+        end.unwrap();
+        assert_eq!(events.last().unwrap(), "[DONE]");
+        if let Some(refused) = recorded.relay.exchanges().pop() {
+            let (last, fillers) = refused.back.split_last().unwrap();
+            assert_eq!(*last, BUCKET, "{refused:?}");
+            assert!(
+                fillers.len() > 1 && fillers[0] == NONCE + CHUNK,
+                "{refused:?}"
+            );
+            held.abort();
+            return;
+        }
+    }
+    panic!("nothing went to the node that is full");
+}
+
+#[tokio::test]
+async fn a_paced_stream_that_its_engine_refuses_has_the_engines_status() {
+    let recorded = Recorded::start(TICKS, "").await;
     let body = json!({"model": "tiny", "prompt": prompt("x"), "stream": true});
     let refusal = json!({"error": {"message": "no such thing", "type": "invalid_request_error"}});
     let cases = [
@@ -302,7 +492,7 @@ async fn a_paced_stream_that_its_engine_refuses_has_the_engines_status_and_may_b
         assert!(code.is_null() || error["code"] == code, "{error}");
         let lens = recorded.relay.last().back;
         let (last, chunks) = lens.split_last().unwrap();
-        assert!([LAST, NONCE + LAST].contains(last), "{lens:?}");
+        assert!([BUCKET, NONCE + BUCKET].contains(last), "{lens:?}");
         assert!(chunks.iter().skip(1).all(|len| *len == CHUNK), "{lens:?}");
     }
 }

@@ -383,7 +383,7 @@ async fn the_next_tick_is_a_multiple_from_acceptance_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_stream_waits_for_a_tick_and_is_logged_after_it() {
+async fn what_is_no_stream_waits_for_a_tick() {
     const TICK_MS: u64 = 300;
     let tick = Duration::from_millis(TICK_MS);
     let engines = "[[engine]]\nurl = \"builtin:echo\"\n";
