@@ -64,9 +64,12 @@ impl Tap {
     }
 }
 
-/// All that the node opened, as one text each.
+/// All that the node opened.
 #[derive(Clone, Default)]
-struct Inside(Arc<Mutex<Vec<(Option<String>, Vec<u8>)>>>);
+struct Inside(Arc<Mutex<Vec<Kept>>>);
+
+/// The credential in a request, and all of it as one text.
+type Kept = (Option<String>, Vec<u8>);
 
 impl Inside {
     fn keep(&self, asked: &Asked) {

@@ -197,7 +197,7 @@ fn open_only(key: &[u8], nonce: [u8; 12], sealed: &[u8]) -> Vec<u8> {
 #[test]
 fn another_sealer_reaches_our_node_and_reads_its_reply() {
     let node = Node::of(Kem::XWing);
-    let peer = other::EncapsulationKey::try_from(&node.public_key.as_bytes()[..]).unwrap();
+    let peer = other::EncapsulationKey::try_from(node.public_key.as_bytes()).unwrap();
     let (enc, shared) = peer.encapsulate_with_rng(&mut rng());
     let header = [KEY_ID, 0x64, 0x7a, 0, 1, 0, 2];
     let info = [&b"message/bhttp chunked request\0"[..], &header].concat();
