@@ -16,6 +16,7 @@ mod cli;
 mod client;
 mod completions;
 mod contract;
+mod credential;
 mod dialects;
 mod doctor;
 mod endpoints;
