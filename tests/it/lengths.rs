@@ -225,6 +225,17 @@ async fn streams_of_as_many_tokens_are_of_one_length() {
     }
 }
 
+/// What a stream has used so far travels beside its events, from the 64th token on.
+#[tokio::test]
+async fn what_a_long_stream_has_used_does_not_tell_how_long_its_words_are() {
+    let recorded = Recorded::start(TICKS, "").await;
+    let mut seen = Vec::new();
+    for word in ["a", "a quite long word"] {
+        seen.push(recorded.streamed("a cat", &[word; 70], "bucket").await.back);
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
 #[tokio::test]
 async fn streams_of_chats_are_of_one_length_too() {
     let recorded = Recorded::start(TICKS, "").await;

@@ -40,7 +40,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(40);
 const EVENT: &str = "data: {\"id\":\"c\",\"object\":\"text_completion\",\"created\":1,\
     \"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"one\",\"finish_reason\":null}]}\n\n";
-const NODE: &str = "timeouts = { engine_first_byte_ms = 5000, engine_idle_ms = 1000 }\n\
+const NODE: &str = "padding = { least_chunks = 1 }\n\
+    timeouts = { engine_first_byte_ms = 5000, engine_idle_ms = 1000 }\n\
     [[engine]]\nurl = \"http://127.0.0.1:1\"\nmodels = [\"m\"]\nmax_in_flight = 1\n";
 
 /// A reply and what opens it.
