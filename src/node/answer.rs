@@ -10,13 +10,13 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     State,
+    buffered::Buffered,
     engine::{Engine, EngineError},
     engine_stream::{EngineStream, Part},
     health::{Dead, Try},
     places::EnginePlace,
     problem::{RETRY_AFTER_S, Refusal},
     reply::{Exchange, ReplyBody},
-    request::Buffered,
     salt::Caller,
 };
 use crate::{

@@ -21,7 +21,7 @@ use super::{
     STREAM_BODY,
     harness::{Asked, FakeEngine, PATIENCE, Running, Sent},
 };
-use crate::{node::request::Buffered, seal::REQUEST_MEDIA_TYPE};
+use crate::{node::buffered::Buffered, seal::REQUEST_MEDIA_TYPE};
 
 const HALF_A_REPLY: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
     content-length: 100\r\n\r\n{\"id\":\"c\"";

@@ -1,4 +1,4 @@
-//! What the node says of itself, and which of its statements still count.
+//! What a node or gateway says of itself, and which of its statements still count.
 
 use std::{
     collections::VecDeque,
@@ -6,17 +6,16 @@ use std::{
 };
 
 use attestation::{
-    StatementDigest,
+    Dialect, StatementDigest,
     statement::{ClaimedKey, Draft, EngineLocation, Software, StatementError},
 };
 use aws_lc_rs::{
     error::Unspecified,
     signature::{Ed25519KeyPair, KeyPair as _},
 };
-use sha2::{Digest as _, Sha256};
 
 use super::keys::{KeyRing, opens_until};
-use crate::{config::node::NodeConfig, seal::RandomError};
+use crate::{config::node::KeysConfig, seal::RandomError};
 
 /// Most statements that are remembered (docs/wire.md, "Request").
 const MAX_REMEMBERED: usize = 64;
@@ -43,25 +42,41 @@ impl From<Unspecified> for IdentityError {
 
 /// The bytes of one statement and their digest.
 #[derive(Debug)]
-pub(super) struct StatementText {
-    pub(super) bytes: Vec<u8>,
-    pub(super) digest: StatementDigest,
+pub(crate) struct StatementText {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) digest: StatementDigest,
 }
 
-/// The node's keys and statements.
+/// The keys and statements of one process.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     fixed: Fixed,
     ring: RwLock<KeyRing>,
     given: RwLock<Given>,
+}
+
+/// Who states, and with which keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named<'a> {
+    pub(crate) node_id: &'a str,
+    pub(crate) keys: &'a KeysConfig,
+    pub(crate) dialects: &'a [Dialect],
+}
+
+/// What a statement says beside who states and its keys; it may become another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) models: Vec<String>,
+    /// The key that connections end at, if they are TLS and end here.
+    pub(crate) tls_spki_sha256: Option<[u8; 32]>,
+    pub(crate) engine: EngineLocation,
+    pub(crate) config_sha256: [u8; 32],
 }
 
 /// What never changes while the process runs.
 #[derive(Debug)]
 struct Fixed {
     node_id: String,
-    engine: EngineLocation,
-    config_sha256: [u8; 32],
     /// Only its public half is used yet.
     receipt_key: Ed25519KeyPair,
 }
@@ -70,44 +85,34 @@ struct Fixed {
 #[derive(Debug)]
 struct Given {
     current: Arc<StatementText>,
-    /// What the current one says of keys, models and TLS.
+    /// What the current one says.
     keys: Vec<ClaimedKey>,
-    models: Vec<String>,
-    tls_spki_sha256: Option<[u8; 32]>,
+    facts: Facts,
     remembered: VecDeque<(StatementDigest, u64)>,
 }
 
 impl Identity {
-    /// Makes the keys of a node and its first statement; `tls_spki_sha256` is the key that connections
-    /// end at, if they are TLS.
+    /// Makes the keys and the first statement.
     ///
     /// # Errors
     /// [`IdentityError`] if the system gives no randomness.
-    pub(super) fn generate(
-        config: &NodeConfig,
-        models: Vec<String>,
-        tls_spki_sha256: Option<[u8; 32]>,
+    pub(crate) fn generate(
+        named: Named<'_>,
+        facts: Facts,
         now: u64,
     ) -> Result<Self, IdentityError> {
         let fixed = Fixed {
-            node_id: config.node_id.as_str().to_owned(),
-            engine: if config.engines_are_local() {
-                EngineLocation::Local
-            } else {
-                EngineLocation::Remote
-            },
-            config_sha256: config_digest(config),
+            node_id: named.node_id.to_owned(),
             receipt_key: Ed25519KeyPair::generate()?,
         };
-        let ring = KeyRing::of(config, now)?;
+        let ring = KeyRing::of(named.keys, named.dialects, now)?;
         let keys = ring.published(now);
-        let (text, until) = fixed.state(&keys, &models, tls_spki_sha256)?;
+        let (text, until) = fixed.state(&keys, &facts)?;
         let remembered = VecDeque::from([(text.digest, until)]);
         let given = Given {
             current: Arc::new(text),
             keys,
-            models,
-            tls_spki_sha256,
+            facts,
             remembered,
         };
         Ok(Self {
@@ -118,7 +123,7 @@ impl Identity {
     }
 
     /// The statement to give out.
-    pub(super) fn current(&self) -> Arc<StatementText> {
+    pub(crate) fn current(&self) -> Arc<StatementText> {
         Arc::clone(
             &self
                 .given
@@ -129,13 +134,13 @@ impl Identity {
     }
 
     /// The keys that the current statement names.
-    pub(super) fn keys(&self) -> Vec<ClaimedKey> {
+    pub(crate) fn keys(&self) -> Vec<ClaimedKey> {
         let given = self.given.read().unwrap_or_else(PoisonError::into_inner);
         given.keys.clone()
     }
 
     /// Whether a request sealed under this statement is taken at `now`.
-    pub(super) fn counts(&self, digest: &StatementDigest, now: u64) -> bool {
+    pub(crate) fn counts(&self, digest: &StatementDigest, now: u64) -> bool {
         let given = self.given.read().unwrap_or_else(PoisonError::into_inner);
         given
             .remembered
@@ -144,12 +149,12 @@ impl Identity {
     }
 
     /// Opens something with the keys that open.
-    pub(super) fn open_with<T>(&self, open: impl FnOnce(&KeyRing) -> T) -> T {
+    pub(crate) fn open_with<T>(&self, open: impl FnOnce(&KeyRing) -> T) -> T {
         open(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The published keys as `application/ohttp-keys`.
-    pub(super) fn key_configs(&self, now: u64) -> Vec<u8> {
+    pub(crate) fn key_configs(&self, now: u64) -> Vec<u8> {
         self.ring
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -160,28 +165,35 @@ impl Identity {
     ///
     /// # Errors
     /// [`IdentityError`]; the statement of before stays.
-    pub(super) fn renew(&self, models: &[String], now: u64) -> Result<(), IdentityError> {
-        self.restate(models, None, now)
+    pub(crate) fn renew(&self, models: &[String], now: u64) -> Result<(), IdentityError> {
+        self.restate(now, |facts| models.clone_into(&mut facts.models))
     }
 
     /// Makes the next statement, which says that connections end at another key.
     ///
     /// # Errors
     /// [`IdentityError`]; the statement of before stays.
-    pub(super) fn end_tls_at(
+    pub(crate) fn end_tls_at(
         &self,
         spki_sha256: [u8; 32],
         models: &[String],
         now: u64,
     ) -> Result<(), IdentityError> {
-        self.restate(models, Some(spki_sha256), now)
+        self.restate(now, |facts| {
+            models.clone_into(&mut facts.models);
+            facts.tls_spki_sha256 = Some(spki_sha256);
+        })
     }
 
-    fn restate(
+    /// Turns the keys when they are due, and makes the next statement when they changed or `change`
+    /// changes anything else.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; the statement of before stays.
+    pub(crate) fn restate(
         &self,
-        models: &[String],
-        tls: Option<[u8; 32]>,
         now: u64,
+        change: impl FnOnce(&mut Facts),
     ) -> Result<(), IdentityError> {
         let keys = {
             let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
@@ -189,11 +201,12 @@ impl Identity {
             ring.published(now)
         };
         let mut given = self.given.write().unwrap_or_else(PoisonError::into_inner);
-        let tls = tls.or(given.tls_spki_sha256);
-        if given.keys == keys && given.models == models && given.tls_spki_sha256 == tls {
+        let mut facts = given.facts.clone();
+        change(&mut facts);
+        if given.keys == keys && given.facts == facts {
             return Ok(());
         }
-        let (text, until) = self.fixed.state(&keys, models, tls)?;
+        let (text, until) = self.fixed.state(&keys, &facts)?;
         given
             .remembered
             .retain(|(digest, until)| now <= *until && *digest != text.digest);
@@ -203,8 +216,7 @@ impl Identity {
         given.remembered.push_back((text.digest, until));
         given.current = Arc::new(text);
         given.keys = keys;
-        given.tls_spki_sha256 = tls;
-        models.clone_into(&mut given.models);
+        given.facts = facts;
         Ok(())
     }
 }
@@ -213,8 +225,7 @@ impl Fixed {
     fn state(
         &self,
         keys: &[ClaimedKey],
-        models: &[String],
-        tls_spki_sha256: Option<[u8; 32]>,
+        facts: &Facts,
     ) -> Result<(StatementText, u64), IdentityError> {
         let receipt_key = self.receipt_key.public_key().as_ref();
         let draft = Draft {
@@ -223,10 +234,10 @@ impl Fixed {
             receipt_key: receipt_key
                 .try_into()
                 .map_err(|_| IdentityError::ReceiptKey)?,
-            tls_spki_sha256,
-            models: models.to_vec(),
-            engine: self.engine,
-            config_sha256: self.config_sha256,
+            tls_spki_sha256: facts.tls_spki_sha256,
+            models: facts.models.clone(),
+            engine: facts.engine,
+            config_sha256: facts.config_sha256,
             software: Software {
                 name: env!("CARGO_PKG_NAME").to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -242,15 +253,8 @@ impl Fixed {
     }
 }
 
-/// SHA-256 of the effective configuration without secrets.
-fn config_digest(config: &NodeConfig) -> [u8; 32] {
-    Sha256::digest(serde_json::to_vec(config).unwrap_or_default()).into()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use attestation::Statement;
 
     use super::*;
@@ -259,10 +263,18 @@ mod tests {
     const DAY: u64 = 24 * 60 * 60;
 
     fn identity(models: &[&str]) -> Identity {
-        let text = "node_id = \"node-1\"\n[evidence]\nsource = \"software-root\"\ndir = \"x\"\n\
-                    [[engine]]\nurl = \"builtin:echo\"\n";
-        let config = crate::config::parse(Path::new("node.toml"), text, std::iter::empty());
-        Identity::generate(&config.unwrap().value, names(models), None, NOW).unwrap()
+        let named = Named {
+            node_id: "node-1",
+            keys: &KeysConfig::default(),
+            dialects: &[],
+        };
+        let facts = Facts {
+            models: names(models),
+            tls_spki_sha256: None,
+            engine: EngineLocation::Local,
+            config_sha256: [3; 32],
+        };
+        Identity::generate(named, facts, NOW).unwrap()
     }
 
     fn names(models: &[&str]) -> Vec<String> {
@@ -330,6 +342,28 @@ mod tests {
         assert!(identity.counts(&first, NOW), "requests are on their way");
         identity.renew(&names(&["b"]), NOW).unwrap();
         assert_eq!(pin(), Some([7; 32]));
+    }
+
+    #[test]
+    fn whatever_changes_is_said_and_what_does_not_is_not_said_again() {
+        let identity = identity(&["a"]);
+        let first = identity.current().digest;
+        identity.restate(NOW, |_| {}).unwrap();
+        assert_eq!(identity.current().digest, first);
+        let changes: [fn(&mut Facts); 3] = [
+            |facts| facts.engine = EngineLocation::Remote,
+            |facts| facts.config_sha256 = [4; 32],
+            |facts| facts.tls_spki_sha256 = Some([5; 32]),
+        ];
+        for change in changes {
+            let before = identity.current().digest;
+            identity.restate(NOW, change).unwrap();
+            assert_ne!(identity.current().digest, before);
+        }
+        let text = identity.current();
+        let statement = Statement::parse(&text.bytes).unwrap();
+        assert_eq!(statement.engine(), EngineLocation::Remote);
+        assert_eq!(statement.config_sha256(), &[4; 32]);
     }
 
     #[test]
