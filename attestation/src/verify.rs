@@ -205,7 +205,11 @@ fn check_node(checks: &mut Checks, statement: &Statement, policy: &Policy) {
         EngineLocation::Remote => policy.allow_remote_engine,
         EngineLocation::Attested => policy.allow_attested_engine,
     };
-    let expected = match (engine, policy.allow_remote_engine, policy.allow_attested_engine) {
+    let expected = match (
+        engine,
+        policy.allow_remote_engine,
+        policy.allow_attested_engine,
+    ) {
         (_, true, true) => "local, remote or attested",
         (EngineLocation::Attested, _, false) => {
             "local: a gateway, which says attested, needs allow_attested_engine"

@@ -73,6 +73,13 @@ pub(crate) struct Facts {
     pub(crate) config_sha256: [u8; 32],
 }
 
+/// What becomes of the statements of before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Counts,
+    Ends,
+}
+
 /// What never changes while the process runs.
 #[derive(Debug)]
 struct Fixed {
@@ -195,6 +202,28 @@ impl Identity {
         now: u64,
         change: impl FnOnce(&mut Facts),
     ) -> Result<(), IdentityError> {
+        self.make(now, change, Before::Counts)
+    }
+
+    /// The same where what was said before is not to be relied on any more: if `change` changes
+    /// anything, no request is taken that was sealed under a statement of before.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; if anything changed, no statement counts then.
+    pub(crate) fn supersede(
+        &self,
+        now: u64,
+        change: impl FnOnce(&mut Facts),
+    ) -> Result<(), IdentityError> {
+        self.make(now, change, Before::Ends)
+    }
+
+    fn make(
+        &self,
+        now: u64,
+        change: impl FnOnce(&mut Facts),
+        before: Before,
+    ) -> Result<(), IdentityError> {
         let keys = {
             let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
             ring.turn(now)?;
@@ -205,6 +234,9 @@ impl Identity {
         change(&mut facts);
         if given.keys == keys && given.facts == facts {
             return Ok(());
+        }
+        if before == Before::Ends && given.facts != facts {
+            given.remembered.clear();
         }
         let (text, until) = self.fixed.state(&keys, &facts)?;
         given
@@ -364,6 +396,23 @@ mod tests {
         let statement = Statement::parse(&text.bytes).unwrap();
         assert_eq!(statement.engine(), EngineLocation::Remote);
         assert_eq!(statement.config_sha256(), &[4; 32]);
+    }
+
+    #[test]
+    fn what_is_superseded_counts_no_more() {
+        let identity = identity(&["a"]);
+        let first = identity.current().digest;
+        identity.supersede(NOW, |_| {}).unwrap();
+        assert!(identity.counts(&first, NOW), "nothing changed");
+        identity
+            .supersede(NOW, |facts| facts.config_sha256 = [9; 32])
+            .unwrap();
+        assert!(!identity.counts(&first, NOW));
+        assert!(identity.counts(&identity.current().digest, NOW));
+        let too_many = (0..1000).map(|n| n.to_string()).collect();
+        let refused = identity.supersede(NOW, |facts| facts.models = too_many);
+        assert!(refused.is_err());
+        assert!(!identity.counts(&identity.current().digest, NOW));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct Job<'a> {
     pub(super) content: &'a Bytes,
     /// Whether it may only be sealed to a post-quantum key.
     pub(super) requires_pq: bool,
+    /// The digest in hex of the policy that a node must have passed, where its sender agreed to one.
+    pub(super) policy: Option<&'a str>,
 }
 
 impl Shared {

@@ -341,6 +341,7 @@ fn next(
     let bodies = as_usize(limits.bodies_bytes.get());
     shared.admission = before.admission.bounded(limits.in_flight.get(), bodies);
     shared.labels = Arc::new(labels);
+    shared.effective = before.own.as_ref().and_then(|own| own.effective(value));
     shared.padding = value.padding;
     shared.retry_unauthenticated = value.retry_unauthenticated;
     shared.cors = Cors::new(value.cors.origins.clone());
@@ -413,6 +414,7 @@ fn fixed(config: &GatewayConfig, address: SocketAddr) -> Vec<(&'static str, Stri
         ("reload_s", config.reload_s.to_string()),
         ("archive", format!("{:?}", config.archive)),
         ("announce", format!("{:?}", config.announce)),
+        ("attestation", format!("{:?}", config.attestation)),
         ("locks", format!("{:?}", config.locks)),
         ("limits.connections", limits.connections.to_string()),
         (

@@ -33,6 +33,8 @@ pub(super) struct Record {
     pub(super) model: Option<Arc<str>>,
     pub(super) node: Option<Arc<str>>,
     pub(super) stream: bool,
+    /// Whether it came sealed to the gateway itself.
+    pub(super) sealed_to_gateway: bool,
     /// What it was sealed with last, here or by the caller.
     pub(super) suite: Option<&'static str>,
     pub(super) tries: u32,
@@ -71,6 +73,7 @@ impl Record {
             model: None,
             node: None,
             stream: false,
+            sealed_to_gateway: false,
             suite: None,
             tries: 0,
             reseals: 0,
@@ -164,6 +167,7 @@ impl Drop for Record {
             model = self.model.as_deref(),
             node = self.node.as_deref(),
             stream = self.stream,
+            sealed = self.sealed_to_gateway,
             suite = self.suite,
             outcome = match self.outcome {
                 Outcome::Cancelled => "cancelled",
