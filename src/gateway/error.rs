@@ -276,8 +276,9 @@ impl NodeFailure {
     /// where it broke.
     pub(super) fn as_incomplete(&self) -> &'static str {
         match self {
-            Self::Exchange(ExchangeError::IdleTimeout)
-            | Self::Exchange(ExchangeError::Incomplete(Incomplete::Idle)) => "idle",
+            Self::Exchange(
+                ExchangeError::IdleTimeout | ExchangeError::Incomplete(Incomplete::Idle),
+            ) => "idle",
             Self::Exchange(ExchangeError::Incomplete(Incomplete::Cancelled))
             | Self::NotVerified
             | Self::Cut

@@ -12,6 +12,7 @@ mod metrics;
 mod post_quantum;
 mod refusals;
 mod retries;
+mod sealed;
 mod selection;
 pub(crate) mod simulated;
 mod streams;
