@@ -29,7 +29,7 @@ use super::{
 use crate::{
     attester::{
         answer::ATTESTATION,
-        problem::{Outside, Refusal},
+        problem::{Outside, RETRY_AFTER_S, Refusal},
         request::{self, Coming, Form, Gate, Patience, Received},
     },
     listener::Peer,
@@ -194,7 +194,9 @@ impl Shared {
         let effective = self.effective.as_ref().ok_or(Refusal::Statement)?;
         let rules = own.follow(self, effective).map_err(|error| {
             tracing::error!(%error, "no statement");
-            Refusal::Draining
+            Refusal::Overloaded {
+                retry_after_s: RETRY_AFTER_S,
+            }
         })?;
         let gate = Gate {
             identity: &own.identity,

@@ -47,14 +47,24 @@ fn folder() -> PathBuf {
     made.clone()
 }
 
+/// The table of a gateway that has evidence of its own.
+pub(super) fn own_table() -> String {
+    let folder = folder();
+    format!(
+        "[attestation]\nnode_id = \"own\"\n\
+         evidence = {{ source = \"software-root\", dir = \"{}\" }}\n",
+        folder.display()
+    )
+}
+
 /// A gateway before `node` that is sealed to, and a channel to it.
 async fn start(node: &FakeNode) -> (Running, Channel) {
     let folder = folder();
     let config = format!(
         "keys_file = \"keys.toml\"\n[[node]]\nurl = \"http://{}\"\n\
-         credential_file = \"node.token\"\n[attestation]\nnode_id = \"own\"\n\
-         evidence = {{ source = \"software-root\", dir = \".\" }}\n",
-        node.address
+         credential_file = \"node.token\"\n{}",
+        node.address,
+        own_table()
     );
     let running = Running::start_in(&folder, &[], &config, Clock::system()).await;
     running.until_ready().await;
