@@ -98,7 +98,7 @@ async fn a_node_sees_the_gateways_credential_and_never_the_callers_key() {
     };
     assert_eq!(
         (whole.status().as_u16(), whole.body()),
-        (200, r#"{"answer":1}"#.as_bytes())
+        (200, &bytes::Bytes::from_static(br#"{"answer":1}"#))
     );
     let seen = seen.lock().unwrap().clone();
     assert!(
