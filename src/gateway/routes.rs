@@ -24,6 +24,7 @@ use crate::{
         Endpoint,
         models::{Model, ModelList},
     },
+    seal::RESPONSE_MEDIA_TYPE,
     sealer::OHTTP,
 };
 
@@ -122,10 +123,7 @@ impl Shared {
                 self.infer(id, endpoint, &parts, body).await
             }
             Ok(route @ (Route::Attestation | Route::Ohttp)) if parts.method != Method::OPTIONS => {
-                // What is sealed has an id of its own, under the seal.
-                let mut response = self.of_own(&route, &parts, body).await;
-                cors::say(to_page, response.headers_mut());
-                return response;
+                self.of_own(&route, &parts, body).await
             }
             Ok(Route::Fleet(route)) if parts.method != Method::OPTIONS => {
                 self.fleet(id, route, &parts, body).await
@@ -153,6 +151,10 @@ impl Shared {
             }
         };
         cors::say(to_page, response.headers_mut());
+        // What is sealed has an id of its own, under the seal.
+        if is_encapsulated(&response) {
+            return response;
+        }
         if let Ok(value) = HeaderValue::try_from(id.to_string()) {
             response
                 .headers_mut()
@@ -263,6 +265,12 @@ impl Shared {
             Model::new(&served.name, served.since, OWNER).to_json(),
         ))
     }
+}
+
+fn is_encapsulated(response: &Response<ReplyBody>) -> bool {
+    let media_type = response.headers().get(CONTENT_TYPE);
+    media_type.is_some_and(|value| value == RESPONSE_MEDIA_TYPE)
+        && !matches!(response.body(), ReplyBody::Relay(_))
 }
 
 /// A path with one slash where a base URL that ends in one was joined to what begins with one.

@@ -9,7 +9,7 @@ use attestation::Policy;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    fake::{self, FakeNode, MEASUREMENT},
+    fake::{self, FakeNode, MEASUREMENT, Writer},
     harness::{BODY, Running, STREAM_BODY},
 };
 use crate::{
@@ -115,18 +115,23 @@ async fn a_node_sees_the_gateways_credential_and_never_the_callers_key() {
 async fn a_nodes_stream_that_is_cut_is_told_under_the_seal() {
     let node = FakeNode::start("one").await;
     let event = b"data: {\"choices\":[{\"index\":0,\"text\":\"a\"}]}\n\n";
-    node.play(move |asked| async move {
+    let held: Arc<Mutex<Option<Writer>>> = Arc::default();
+    let holding = Arc::clone(&held);
+    node.play(move |asked| {
         let (mut sealer, writer, response) = asked.stream();
         let first = sealer.chunk(event).unwrap();
         writer.try_send(Ok(first)).unwrap();
-        writer.try_send(Err(fake::Broken)).unwrap();
-        response
+        *holding.lock().unwrap() = Some(writer);
+        async move { response }
     });
     let (_running, channel) = start(&node).await;
     let reply = channel.request(Endpoint::Completions, STREAM_BODY).await;
     let Reply::Stream(mut events) = reply.unwrap() else {
         panic!("a whole reply")
     };
+    assert!(events.next().await.unwrap().is_some());
+    let writer = held.lock().unwrap().take().unwrap();
+    writer.try_send(Err(fake::Broken)).unwrap();
     let error = loop {
         match events.next().await {
             Ok(Some(_)) => {}
@@ -143,7 +148,7 @@ async fn a_nodes_stream_that_is_cut_is_told_under_the_seal() {
 #[tokio::test]
 async fn an_error_of_the_contract_has_its_own_status_inside() {
     let node = FakeNode::start("one").await;
-    node.play(|asked| async move { asked.problem(503, "urn:sealgate:problem:overloaded") });
+    node.play(|asked| async move { asked.problem(503, "overloaded") });
     let (_running, channel) = start(&node).await;
     let error = channel.request(Endpoint::Completions, BODY).await;
     let error = error.unwrap_err();
