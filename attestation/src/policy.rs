@@ -13,6 +13,7 @@ use crate::certificate::CertificateError;
 use crate::digest::{from_hex, sha256};
 use crate::nitro::{self, NitroPolicy};
 use crate::nvidia::{self, ARCHITECTURES, NvidiaPolicy};
+use crate::padding::Padding;
 use crate::sev_snp::{self, Product, SnpPolicy};
 use crate::statement::{Dialect, Suite};
 use crate::tdx::{self, TdxPolicy};
@@ -37,6 +38,7 @@ pub struct Policy {
     pub(crate) allow_attested_engine: bool,
     pub(crate) required_suites: Vec<Suite>,
     pub(crate) require_pq: bool,
+    pub(crate) least_padding: Padding,
     pub(crate) forbidden_dialects: Vec<Dialect>,
     pub(crate) config_sha256: Option<Vec<[u8; 32]>>,
     bundle_signers: Vec<[u8; 32]>,
@@ -155,6 +157,8 @@ struct File {
     required_suites: Vec<Suite>,
     #[serde(default)]
     require_pq: bool,
+    #[serde(default = "File::default_least_padding")]
+    least_padding: Padding,
     #[serde(default)]
     forbid_dialects: Vec<Dialect>,
     config_sha256: Option<Vec<Hex<32>>>,
@@ -185,6 +189,10 @@ impl File {
     /// An hour.
     fn default_appraisal_max_age_s() -> u64 {
         60 * 60
+    }
+
+    fn default_least_padding() -> Padding {
+        Padding::Off
     }
 }
 
@@ -239,6 +247,7 @@ impl Policy {
             allow_attested_engine: file.allow_attested_engine,
             required_suites: required_suites(file.required_suites, file.require_pq),
             require_pq: file.require_pq,
+            least_padding: file.least_padding,
             forbidden_dialects: forbidden_dialects(file.forbid_dialects, file.require_pq),
             config_sha256: file.config_sha256.map(Hex::unwrap_all),
             bundle_signers: Hex::unwrap_all(file.bundle_signers),
@@ -278,6 +287,11 @@ impl Policy {
     /// Whether nothing is sealed to a node but under a suite that is post-quantum.
     pub fn requires_pq(&self) -> bool {
         self.require_pq
+    }
+
+    /// The padding that no exchange with a node goes under.
+    pub fn least_padding(&self) -> Padding {
+        self.least_padding
     }
 
     /// Whether it forbids to give out keys of `dialect`.

@@ -10,6 +10,7 @@ use crate::digest::{Nonce, StatementDigest};
 use crate::evidence;
 use crate::input::{Context, Expected};
 use crate::nvidia::{self, NvidiaPolicy};
+use crate::padding::Padding;
 use crate::policy::Policy;
 use crate::statement::{ClaimedKey, Dialect, EngineLocation, PublicKey, Statement, Suite};
 use crate::time::to_rfc3339;
@@ -27,6 +28,7 @@ pub struct VerifiedNode {
     statement: Statement,
     claims: Claims,
     require_pq: bool,
+    least_padding: Padding,
     forbidden_dialects: Vec<Dialect>,
     policy_digest: [u8; 32],
     bundle_digest: Option<[u8; 32]>,
@@ -167,6 +169,7 @@ fn appraise_asked(
             expires_at,
             verified_at: now,
             require_pq: policy.require_pq,
+            least_padding: policy.least_padding,
             forbidden_dialects: policy.forbidden_dialects.clone(),
             policy_digest: *policy.digest(),
             bundle_digest: bundle.digest().copied(),
@@ -534,6 +537,11 @@ impl VerifiedNode {
     /// Whether the policy lets nothing be sealed to it but under a post-quantum suite.
     pub fn requires_pq(&self) -> bool {
         self.require_pq
+    }
+
+    /// The padding that the policy lets no exchange with it go under.
+    pub fn least_padding(&self) -> Padding {
+        self.least_padding
     }
 
     /// The bundle that was at hand, see [`Bundle::digest`]; `None` if there was none.

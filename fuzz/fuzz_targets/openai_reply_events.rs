@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sealgate::openai::sse::{END, ReplyEvents, SseError};
+use sealgate::openai::sse::{END, Obfuscation, ReplyEvents, SseError};
 
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, end: &[u8]) -> Result<Vec<u8>, SseError> {
     let mut events = ReplyEvents::new();
@@ -20,6 +20,8 @@ fuzz_target!(|content: &[u8]| {
     if let Ok(given) = whole {
         assert!(given.ends_with(END) && !given.contains(&b'\r'));
         assert_eq!(read(std::iter::empty(), &given).as_ref(), Ok(&given));
+        let levelled = Obfuscation::new(64).level_seeded(&given, 1);
+        assert_eq!(read(std::iter::empty(), &levelled).as_ref(), Ok(&levelled));
     }
     let _ = read(std::iter::empty(), content);
 });

@@ -26,7 +26,7 @@ use crate::{
     ids::RequestId,
     pace::{LeastRate, Pace},
     seal::{
-        Fields, FormError, OpenErrorKind, OpenedRequest, Padding, REQUEST_MEDIA_TYPE, ReplySealer,
+        FormError, OpenErrorKind, OpenedRequest, Padding, REQUEST_MEDIA_TYPE, ReplySealer,
         RequestLimits, RequestOpener,
     },
 };
@@ -50,6 +50,17 @@ pub(crate) struct Received<R> {
     pub(crate) request: Result<OpenedRequest, FormError>,
     pub(crate) sealer: ReplySealer,
     pub(crate) room: R,
+}
+
+impl<R> Received<R> {
+    /// How the reply's lengths are hidden; a refusal of the field itself is padded as by default.
+    pub(crate) fn padding(&self) -> Padding {
+        let request = self.request.as_ref().ok();
+        let padding = request.and_then(|request| request.fields.get("sealgate-padding"));
+        padding
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default()
+    }
 }
 
 /// Checks what stands outside the seal.
@@ -222,18 +233,11 @@ impl Form {
             .get("sealgate-statement")
             .and_then(|text| text.parse().ok());
         let caller = fields.get("sealgate-caller").map(str::parse).transpose();
-        match fields.get("sealgate-padding") {
-            Some("paced") => {
-                return Err(Refusal::Malformed(
-                    "this node does not pace: ask for off or bucket",
-                ));
-            }
-            Some(text) if text.parse::<Padding>().is_err() => {
-                return Err(Refusal::Malformed(
-                    "sealgate-padding is off, bucket or paced",
-                ));
-            }
-            _ => {}
+        let padding = fields.get("sealgate-padding");
+        if padding.is_some_and(|text| text.parse::<Padding>().is_err()) {
+            return Err(Refusal::Malformed(
+                "sealgate-padding is off, bucket or paced",
+            ));
         }
         if !matches!(
             fields.get("sealgate-receipt"),
@@ -257,14 +261,6 @@ impl Form {
                 .map_err(|_| Refusal::Malformed("sealgate-caller is 32 lower-case hex digits"))?,
         })
     }
-}
-
-/// How the reply's lengths are hidden; a refusal of the field itself is padded as by default.
-pub(crate) fn padding(fields: &Fields) -> Padding {
-    fields
-        .get("sealgate-padding")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_default()
 }
 
 /// What requests are let in by.

@@ -7,6 +7,7 @@ use std::{
     process::ExitCode,
 };
 
+use attestation::Padding;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::Subcommand;
 use rand::RngExt as _;
@@ -47,6 +48,10 @@ pub(super) enum Command {
         /// Seal its requests with X-Wing alone, so only to nodes that have a key for it.
         #[arg(long)]
         require_pq: bool,
+        /// How its requests and their replies are padded, unless a request says so itself: off, bucket
+        /// or paced; as the gateway's without it.
+        #[arg(long, value_name = "PADDING")]
+        padding: Option<Padding>,
         /// Print `{"key": …}` instead of words.
         #[arg(long)]
         json: bool,
@@ -119,10 +124,16 @@ pub(super) fn run(command: Command) -> ExitCode {
             region,
             tag,
             require_pq,
+            padding,
             json,
         } => {
             let lists = [("models", model), ("regions", region), ("tags", tag)];
-            create(&file, &name, HeldTo { lists, require_pq }, json)
+            let held_to = HeldTo {
+                lists,
+                require_pq,
+                padding,
+            };
+            create(&file, &name, held_to, json)
         }
         Command::List { file } => list(&file),
         Command::Revoke { file, name } => revoke(&file, &name),
@@ -139,6 +150,7 @@ fn label(text: &str) -> Result<String, &'static str> {
 struct HeldTo {
     lists: [(&'static str, Vec<String>); 3],
     require_pq: bool,
+    padding: Option<Padding>,
 }
 
 fn create(file: &File, name: &str, held_to: HeldTo, json: bool) -> Result<(), KeysError> {
@@ -160,6 +172,9 @@ fn create(file: &File, name: &str, held_to: HeldTo, json: bool) -> Result<(), Ke
     }
     if held_to.require_pq {
         entry.insert("require_pq", value(true));
+    }
+    if let Some(padding) = held_to.padding {
+        entry.insert("padding", value(padding.as_str()));
     }
     keys.entries().push(entry);
     // Shown first: nobody can use a key that was stored and never seen.

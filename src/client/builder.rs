@@ -125,7 +125,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How lengths are hidden, both ways; [`Padding::Bucket`] by default.
+    /// How lengths, and with [`Padding::Paced`] times too, are hidden, both ways; [`Padding::Bucket`]
+    /// by default. Where the policy has a `least_padding` above it, that one holds.
     pub fn padding(mut self, padding: Padding) -> Self {
         self.settings.padding = padding;
         self

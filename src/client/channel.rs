@@ -231,7 +231,7 @@ impl Channel {
             statement: &self.statement,
             model: None,
             credential: credential.as_deref(),
-            padding: settings.padding,
+            padding: settings.padding.max(self.node.least_padding()),
         };
         let way = Way {
             channel: &end.channel,

@@ -27,6 +27,7 @@ mod attestation;
 mod locks;
 mod proxy;
 mod selection;
+mod streams;
 
 pub use self::{
     announce::{Allowed, AnnounceConfig, InvalidAllowed},
@@ -34,6 +35,7 @@ pub use self::{
     locks::LocksConfig,
     proxy::{InvalidProxyUrl, ProxyConfig, ProxyUrl},
     selection::{HealthConfig, Label, MAX_LABELS, Ratio, SelectionConfig, WarmUp, seconds},
+    streams::StreamsConfig,
 };
 
 /// Most nodes of one gateway.
@@ -108,9 +110,12 @@ pub struct GatewayConfig {
     /// When a node that fails is put out, and how it comes back.
     #[serde(default)]
     pub health: HealthConfig,
-    /// How the length of what travels is hidden: `bucket` or `off` (docs/wire.md, "Hiding lengths").
-    #[serde(default, deserialize_with = "padding")]
+    /// How the length of what travels is hidden: `paced`, `bucket` or `off` (docs/wire.md, "Hiding lengths").
+    #[serde(default)]
     pub padding: Padding,
+    /// How event streams look to callers.
+    #[serde(default)]
+    pub streams: StreamsConfig,
     /// Retries on an error that stands outside the seal and did not come over a connection that
     /// the evidence vouches for. Someone on the path can then have a request sent twice (he can
     /// neither read nor change an answer); without it, his errors end the request.
@@ -197,6 +202,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     proxy::check(config)?;
     announce::check(config)?;
     cors::check(config)?;
+    streams::check(config)?;
     archive::check(config)
 }
 
@@ -500,12 +506,10 @@ pub struct KeyConfig {
     /// Whether its requests may only be sealed with X-Wing.
     #[serde(default)]
     pub require_pq: bool,
-}
-
-fn padding<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Padding, D::Error> {
-    String::deserialize(deserializer)?
-        .parse()
-        .map_err(de::Error::custom)
+    /// How its requests and their replies are padded, unless a request says so itself; left out, as the
+    /// gateway's are.
+    #[serde(default)]
+    pub padding: Option<Padding>,
 }
 
 fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {

@@ -16,12 +16,14 @@ use crate::seal::Kem;
 mod bounds;
 mod engine;
 mod evidence;
+mod padding;
 
 pub(super) use self::evidence::check as check_evidence;
 pub use self::{
     bounds::{LimitsConfig, Millis, TimeoutsConfig},
     engine::{CacheSalting, EngineConfig, EngineUrl, InvalidEngineUrl, MAX_IN_FLIGHT},
     evidence::{CollateralConfig, EvidenceConfig, GpusConfig},
+    padding::PaddingConfig,
 };
 
 /// Most engines of one node.
@@ -72,6 +74,9 @@ pub struct NodeConfig {
     /// The sealing keys.
     #[serde(default)]
     pub keys: KeysConfig,
+    /// The pace of replies that are paced.
+    #[serde(default)]
+    pub padding: PaddingConfig,
     /// What the node holds at most.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -124,6 +129,7 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
         return Err(config.invalid("dialects", "name each dialect once"));
     }
     value.keys.check(config, "keys")?;
+    padding::check(config)?;
     let mut names = HashSet::new();
     for model in value
         .engines

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use attestation::Padding;
 use http::{HeaderMap, header::AUTHORIZATION};
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
@@ -30,6 +31,8 @@ pub(super) struct Caller {
     models: Option<HashSet<String>>,
     /// Which nodes its requests may go to.
     pub(super) wish: Wish,
+    /// How its requests are padded, unless they say so themselves.
+    pub(super) padding: Option<Padding>,
     /// A place for each request it may have in flight.
     pub(super) places: Room,
 }
@@ -39,7 +42,7 @@ impl Caller {
         name: &str,
         pseudonym: Option<String>,
         models: Option<HashSet<String>>,
-        wish: Wish,
+        (wish, padding): (Wish, Option<Padding>),
         places: Room,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -47,6 +50,7 @@ impl Caller {
             pseudonym,
             models,
             wish,
+            padding,
             places,
         })
     }
@@ -86,7 +90,7 @@ impl Callers {
             "open",
             Some(pseudonym),
             None,
-            Wish::ANY,
+            (Wish::ANY, None),
             places,
         ))
     }
@@ -105,7 +109,7 @@ impl Callers {
             Self::Anybody(caller) => {
                 let places = caller.places.bounded(places);
                 let pseudonym = caller.pseudonym.clone();
-                let caller = Caller::new("open", pseudonym, None, Wish::ANY, places);
+                let caller = Caller::new("open", pseudonym, None, (Wish::ANY, None), places);
                 Some(Self::Anybody(caller))
             }
             Self::Keys(_) => None,
@@ -129,6 +133,7 @@ impl Callers {
             regions,
             tags,
             require_pq,
+            padding,
         } in file.keys
         {
             let wish = labels.wish(regions.as_deref(), &tags);
@@ -136,7 +141,7 @@ impl Callers {
             let wish = wish.with_pq(require_pq);
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
-            let caller = Caller::new(&name, None, models, wish, places);
+            let caller = Caller::new(&name, None, models, (wish, padding), places);
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
             }
@@ -207,6 +212,7 @@ mod tests {
             regions: None,
             tags: Vec::new(),
             require_pq: false,
+            padding: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! One request to one node, as the gateway seals it.
 
-use attestation::Ineligible;
+use attestation::{Ineligible, Padding};
 use bytes::Bytes;
 
 use super::{
@@ -27,6 +27,8 @@ pub(super) struct Job<'a> {
     pub(super) content: &'a Bytes,
     /// Whether it may only be sealed to a post-quantum key.
     pub(super) requires_pq: bool,
+    /// How lengths are hidden at least.
+    pub(super) padding: Padding,
     /// The digest in hex of the policy that a node must have passed, where its sender agreed to one.
     pub(super) policy: Option<&'a str>,
 }
@@ -54,6 +56,8 @@ impl Shared {
             verified.node.sealing_key(now)?
         };
         record.suite = Some(key.suite().as_str());
+        let padding = job.padding.max(verified.node.least_padding());
+        record.padding = Some(padding);
         let ask = Ask {
             id: job.id,
             endpoint: job.endpoint,
@@ -63,7 +67,7 @@ impl Shared {
             statement: &verified.statement,
             model: served.node_name.as_deref(),
             credential: node.credential.as_ref(),
-            padding: self.padding,
+            padding,
         };
         let way = Way {
             channel: &verified.channel,

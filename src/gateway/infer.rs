@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use attestation::Padding;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -20,13 +21,14 @@ use super::{
     error::{Error, NodeFailure},
     exchange::Job,
     labels::Wish,
+    padding,
     record::Record,
     stream::EventStream,
     whole::WholeReply,
 };
 use crate::{
     ids::RequestId,
-    openai::{Endpoint, Request},
+    openai::{Endpoint, Request, sse::Obfuscation},
     sealer::{ExchangeError, Reply},
 };
 
@@ -40,6 +42,8 @@ pub(super) struct Asker<'a> {
     /// What nodes know the caller by.
     pseudonym: String,
     wish: Wish,
+    /// How lengths are hidden, if the caller or his key says so.
+    padding: Option<Padding>,
     /// The digest in hex of the policy that alone will do, if one was agreed on.
     pub(super) policy: Option<&'a str>,
 }
@@ -58,7 +62,7 @@ impl Shared {
             .try_infer(endpoint, parts, &mut body, &mut record)
             .await
         {
-            Ok((answer, permit)) => self.reply(answer, permit, record),
+            Ok((answer, permit, obfuscation)) => self.reply(answer, permit, obfuscation, record),
             Err(error) => {
                 record.refused(&error);
                 drop(record);
@@ -76,7 +80,7 @@ impl Shared {
         parts: &Parts,
         body: &mut Incoming,
         record: &mut Record,
-    ) -> Result<(Answer, Permit), Error> {
+    ) -> Result<(Answer, Permit, Option<Obfuscation>), Error> {
         if self.phase.is_draining() {
             return Err(Error::Draining);
         }
@@ -87,8 +91,8 @@ impl Shared {
         let reading = body::read(body, max, self.timeouts.body, &self.admission);
         // The room for the body is given back when the answer has begun.
         let (content, _room) = reading.await?;
-        let answer = self.asked(endpoint, &asker, content, record).await?;
-        Ok((answer, permit))
+        let (answer, obfuscation) = self.asked(endpoint, &asker, content, record).await?;
+        Ok((answer, permit, obfuscation))
     }
 
     /// Who asks, by these headers, and for which nodes.
@@ -106,11 +110,12 @@ impl Shared {
             caller,
             pseudonym: self.callers.pseudonym(headers),
             wish: caller.wish.and(self.labels.wished(headers)?),
+            padding: padding::asked(headers)?.or(caller.padding),
             policy: None,
         })
     }
 
-    /// Answers a request whose body has come.
+    /// Answers a request whose body has come; also says how its events are levelled, if they are.
     ///
     /// # Errors
     /// What is wrong with the body, or that no node answers it.
@@ -120,7 +125,7 @@ impl Shared {
         asker: &Asker<'_>,
         content: Bytes,
         record: &mut Record,
-    ) -> Result<Answer, Error> {
+    ) -> Result<(Answer, Option<Obfuscation>), Error> {
         record.bytes_in = content.len();
         let request = Request::parse(endpoint, content)?;
         record.stream = request.stream();
@@ -139,16 +144,20 @@ impl Shared {
             caller: &asker.pseudonym,
             content: request.body(),
             requires_pq: asker.wish.requires_pq(),
+            padding: asker.padding.unwrap_or(self.padding),
             policy: asker.policy,
         };
         let asking = self.ask(&job, &served, asker.wish, record);
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
             answer = timeout(self.timeouts.total_first_byte, asking) => {
-                answer.map_err(|_| NodeFailure::from(ExchangeError::FirstByteTimeout))?
+                answer.map_err(|_| NodeFailure::from(ExchangeError::FirstByteTimeout))??
             }
-            () = self.cut.cancelled() => Err(NodeFailure::Cut.into()),
-        }
+            () = self.cut.cancelled() => return Err(NodeFailure::Cut.into()),
+        };
+        let (obfuscation, by_default) = self.obfuscation;
+        let levels = request.asked().include_obfuscation.unwrap_or(by_default);
+        Ok((answer, levels.then_some(obfuscation)))
     }
 
     /// What a plain caller gets.
@@ -156,6 +165,7 @@ impl Shared {
         &self,
         answer: Answer,
         permit: Permit,
+        obfuscation: Option<Obfuscation>,
         mut record: Record,
     ) -> Response<ReplyBody> {
         let Answer {
@@ -193,7 +203,8 @@ impl Shared {
             Reply::Stream(unread) => {
                 record.replied(StatusCode::OK);
                 let trust = verified.trust.clone();
-                let body = EventStream::new(unread, self.timeouts.stream, trust, record, held);
+                let as_told = (self.timeouts.stream, obfuscation);
+                let body = EventStream::new(unread, as_told, trust, record, held);
                 let mut response = Response::new(ReplyBody::Stream(Box::new(body)));
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -48,6 +48,7 @@ mod metrics;
 mod node;
 mod nodes;
 mod own;
+mod padding;
 mod probe;
 mod reconfigure;
 mod record;

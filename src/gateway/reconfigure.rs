@@ -21,7 +21,7 @@ use super::{
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
     metrics::Reloaded,
     node::{Node, Terms},
-    shared::{Shared, Timeouts, as_usize, limits_of, timeouts_of},
+    shared::{Shared, Timeouts, as_usize, limits_of, obfuscation_of, timeouts_of},
 };
 use crate::{
     config::{
@@ -343,6 +343,7 @@ fn next(
     shared.labels = Arc::new(labels);
     shared.effective = before.own.as_ref().and_then(|own| own.effective(value));
     shared.padding = value.padding;
+    shared.obfuscation = obfuscation_of(value);
     shared.retry_unauthenticated = value.retry_unauthenticated;
     shared.cors = Cors::new(value.cors.origins.clone());
     shared.limits = limits_of(value);

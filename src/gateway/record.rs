@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use attestation::Padding;
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -37,6 +38,8 @@ pub(super) struct Record {
     pub(super) sealed_to_gateway: bool,
     /// What it was sealed with last, here or by the caller.
     pub(super) suite: Option<&'static str>,
+    /// How it was padded last; of what is carried, nobody here knows.
+    pub(super) padding: Option<Padding>,
     pub(super) tries: u32,
     /// Those of them that were sealed again to the same node.
     pub(super) reseals: u32,
@@ -75,6 +78,7 @@ impl Record {
             stream: false,
             sealed_to_gateway: false,
             suite: None,
+            padding: None,
             tries: 0,
             reseals: 0,
             bytes_in: 0,
@@ -150,6 +154,7 @@ impl Record {
             bytes_out: self.bytes_out,
             usage: self.usage.as_ref(),
             suite: self.suite,
+            padding: self.padding,
             tries: self.tries,
             reseals: self.reseals,
         });
@@ -169,6 +174,7 @@ impl Drop for Record {
             stream = self.stream,
             sealed = self.sealed_to_gateway,
             suite = self.suite,
+            padding = self.padding.map(Padding::as_str),
             outcome = match self.outcome {
                 Outcome::Cancelled => "cancelled",
                 Outcome::Complete => "complete",

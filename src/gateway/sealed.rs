@@ -22,6 +22,7 @@ use super::{
     error::Error,
     labels::{REGION, TAGS},
     own::Own,
+    padding::PADDING,
     record::Record,
     routes::Route,
     sealed_reply::Seal,
@@ -33,13 +34,13 @@ use crate::{
         request::{self, Coming, Form, Gate, Patience, Received},
     },
     listener::Peer,
-    openai::{Code, Endpoint},
+    openai::{Code, Endpoint, sse::Obfuscation},
     seal::{Fields, KEYS_MEDIA_TYPE, OpenedRequest, RequestLimits},
     sealer::OHTTP,
 };
 
 /// What of a sealed request's fields counts as a plain one's headers do.
-const TAKEN: [HeaderName; 3] = [AUTHORIZATION, REGION, TAGS];
+const TAKEN: [HeaderName; 4] = [AUTHORIZATION, REGION, TAGS, PADDING];
 
 /// A request that was let in.
 struct LetIn {
@@ -135,6 +136,7 @@ impl Shared {
         parts: &Parts,
         received: Received<Unknown>,
     ) -> Response<ReplyBody> {
+        let padding = received.padding();
         let Received {
             request,
             sealer,
@@ -142,9 +144,9 @@ impl Shared {
         } = received;
         let Ok(request) = request else {
             let refusal = Refusal::Malformed("what was sealed is no well-formed request");
-            return self.refuse_inside(own, Seal::new(sealer, None), refusal);
+            return self.refuse_inside(own, Seal::new(sealer, padding), refusal);
         };
-        let seal = Seal::new(sealer, Some(&request.fields));
+        let seal = Seal::new(sealer, padding);
         let form = match form_of(&request) {
             Ok(form) => form,
             Err(refusal) => return self.refuse_inside(own, seal, refusal),
@@ -160,7 +162,7 @@ impl Shared {
         let room = room.known();
         let asking = self.try_sealed(&let_in, request.content, &mut record);
         let response = match asking.await {
-            Ok((answer, permit)) => self.reply(answer, permit, record),
+            Ok((answer, permit, levels)) => self.reply(answer, permit, levels, record),
             Err(error) => {
                 record.refused(&error);
                 drop(record);
@@ -221,12 +223,13 @@ impl Shared {
         let_in: &LetIn,
         content: bytes::Bytes,
         record: &mut Record,
-    ) -> Result<(Answer, Permit), Error> {
+    ) -> Result<(Answer, Permit, Option<Obfuscation>), Error> {
         let mut asker = self.asker(&let_in.headers, record)?;
         asker.policy = Some(&let_in.policy);
         let permit = self.admission.admit(asker.caller)?;
-        let answer = self.asked(let_in.endpoint, &asker, content, record).await?;
-        Ok((answer, permit))
+        let asking = self.asked(let_in.endpoint, &asker, content, record);
+        let (answer, levels) = asking.await?;
+        Ok((answer, permit, levels))
     }
 
     fn refuse_inside(&self, own: &Own, seal: Seal, refusal: Refusal) -> Response<ReplyBody> {

@@ -21,12 +21,12 @@ use super::{
 use crate::{
     attester::{
         problem::{PROBLEM_JSON, Refusal},
-        request::{http_date, padding},
+        request::http_date,
         time::SteadyClock,
     },
     ids::RequestId,
     openai::Usage,
-    seal::{Fields, Padding, RESPONSE_MEDIA_TYPE, ReplySealer, SealError, StreamSealer},
+    seal::{Padding, RESPONSE_MEDIA_TYPE, ReplySealer, SealError, StreamSealer},
 };
 
 /// The trailer with the usage, and the one that says that a reply is not whole.
@@ -49,12 +49,9 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    /// For a request with these fields.
-    pub(super) fn new(sealer: ReplySealer, fields: Option<&Fields>) -> Self {
-        Self {
-            sealer,
-            padding: fields.map(padding).unwrap_or_default(),
-        }
+    /// For a request whose reply is to be padded so.
+    pub(super) fn new(sealer: ReplySealer, padding: Padding) -> Self {
+        Self { sealer, padding }
     }
 
     /// Seals a refusal of the wire.

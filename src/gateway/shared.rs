@@ -28,6 +28,7 @@ use crate::{
         ConfigError, Loaded,
         gateway::{Auth, GatewayConfig, millis},
     },
+    openai::sse::Obfuscation,
     pace::LeastRate,
     seal::Padding,
 };
@@ -55,6 +56,8 @@ pub(super) struct Shared {
     /// What its statement covers of the configuration.
     pub(super) effective: Option<Arc<str>>,
     pub(super) padding: Padding,
+    /// What levels the lengths of events, and whether it does so unasked.
+    pub(super) obfuscation: (Obfuscation, bool),
     pub(super) retry_unauthenticated: bool,
     pub(super) cors: Cors,
     /// Whether only requests to a name of this machine are answered.
@@ -137,6 +140,7 @@ impl Shared {
             own: None,
             effective: None,
             padding: value.padding,
+            obfuscation: obfuscation_of(value),
             retry_unauthenticated: value.retry_unauthenticated,
             cors: Cors::new(value.cors.origins.clone()),
             loopback_only: value.auth == Auth::Open,
@@ -147,6 +151,12 @@ impl Shared {
             halted: CancellationToken::new(),
         })
     }
+}
+
+pub(super) fn obfuscation_of(config: &GatewayConfig) -> (Obfuscation, bool) {
+    let streams = &config.streams;
+    let unit = streams.obfuscation_unit_bytes.get();
+    (Obfuscation::new(unit), streams.obfuscation)
 }
 
 pub(super) fn limits_of(config: &GatewayConfig) -> Limits {
@@ -174,6 +184,7 @@ pub(super) fn timeouts_of(config: &GatewayConfig) -> Timeouts {
         stream: Timing {
             idle: millis(timeouts.idle_ms),
             sign_of_life: millis(timeouts.sign_of_life_ms),
+            coalesce: config.streams.coalesce(),
         },
     }
 }

@@ -6,13 +6,14 @@
 //! on the way becomes one error event and an aborted connection.
 
 use std::{
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
@@ -24,7 +25,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    openai::{Code, Usage},
+    openai::{Code, Usage, sse::Obfuscation},
     sealer::{ExchangeError, Gathered, Progress, Reading, Unread},
 };
 
@@ -33,6 +34,9 @@ const LINGER: Duration = Duration::from_millis(20);
 /// A comment: clients ignore it, and proxies see that the connection is alive.
 const SIGN_OF_LIFE: &[u8] = b": waiting\n\n";
 
+/// Events that wait for others leave when they are so many bytes together.
+const MAX_COALESCED: usize = 16 * 1024;
+
 /// How long a stream waits, for what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
@@ -40,6 +44,8 @@ pub(super) struct Timing {
     pub(super) idle: Duration,
     /// Between two signs of life.
     pub(super) sign_of_life: Duration,
+    /// That events wait for others, to leave with them in one piece.
+    pub(super) coalesce: Duration,
 }
 
 /// A reply that is an event stream.
@@ -47,6 +53,11 @@ pub(super) struct Timing {
 pub(super) struct EventStream {
     source: Source,
     timing: Timing,
+    /// How the lengths of events are levelled, if they are.
+    obfuscation: Option<Obfuscation>,
+    /// Events that wait for others, and until when.
+    gathered: Gathered,
+    leaves: Option<Pin<Box<Sleep>>>,
     /// When the last part of the reply opened, and when the caller last got something.
     opened_at: Instant,
     sent_at: Instant,
@@ -100,7 +111,7 @@ enum Due {
 impl EventStream {
     pub(super) fn new(
         from: Unread,
-        timing: Timing,
+        (timing, obfuscation): (Timing, Option<Obfuscation>),
         trust: Trust,
         record: Record,
         held: Held,
@@ -109,6 +120,9 @@ impl EventStream {
         Self {
             source: Source::Open(Reading::new(from)),
             timing,
+            obfuscation,
+            gathered: Gathered::default(),
+            leaves: None,
             opened_at: now,
             sent_at: now,
             timer: Box::pin(sleep_until(now + timing.idle.min(timing.sign_of_life))),
@@ -166,13 +180,16 @@ impl EventStream {
         let Source::Open(reading) = &mut self.source else {
             return Poll::Ready(None);
         };
-        let mut out = Gathered::default();
+        let mut out = mem::take(&mut self.gathered);
         // Asked each time, and first: a node that is always ahead of the caller never waits, and
         // what has come since is not given on.
         let ended = if self.trust_ended.as_mut().poll(cx).is_ready() {
             Some(Err(self.trust.failure()))
         } else {
-            match reading.read(cx, &mut out, &mut self.opened_at) {
+            let mut fresh = Gathered::default();
+            let read = reading.read(cx, &mut fresh, &mut self.opened_at);
+            self.add(&mut out, fresh.into_bytes());
+            match read {
                 Ok(Progress::Ended) => Some(self.end(&mut out)),
                 Err(error) => Some(Err(error.into())),
                 Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
@@ -183,9 +200,14 @@ impl EventStream {
                     }
                     Due::Failure(failure) => Some(Err(failure)),
                 },
+                Ok(Progress::Waiting) if self.waits(cx, out.len()) => {
+                    self.gathered = out;
+                    return Poll::Pending;
+                }
                 Ok(Progress::Full | Progress::Waiting) => None,
             }
         };
+        self.leaves = None;
         self.sent_at = Instant::now();
         Poll::Ready(Some(match ended {
             None => Part::Content(out.into_bytes()),
@@ -194,14 +216,34 @@ impl EventStream {
         }))
     }
 
+    /// Adds events, levelled if they are to be.
+    fn add(&self, out: &mut Gathered, events: Bytes) {
+        match self.obfuscation {
+            Some(obfuscation) if !events.is_empty() => {
+                out.add(obfuscation.level(&events, &mut rand::rng()).into());
+            }
+            _ => out.add(events),
+        }
+    }
+
+    /// Whether so many bytes of events wait for more.
+    fn waits(&mut self, cx: &mut Context<'_>, len: usize) -> bool {
+        let coalesce = self.timing.coalesce;
+        if coalesce.is_zero() || len >= MAX_COALESCED {
+            return false;
+        }
+        let leaves = self.leaves.get_or_insert_with(|| Box::pin(sleep(coalesce)));
+        leaves.as_mut().poll(cx).is_pending()
+    }
+
     /// The reply ended as a message; now it is shown whether it is complete.
     fn end(&mut self, out: &mut Gathered) -> Result<(), NodeFailure> {
-        let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Ended) else {
+        let Source::Open(reading) = mem::replace(&mut self.source, Source::Ended) else {
             return Ok(());
         };
         self.record.usage = reading.usage();
         let (rest, counted) = reading.complete()?;
-        out.add(rest);
+        self.add(out, rest);
         self.record.usage = counted.or_else(|| self.record.usage.take());
         self.record.complete();
         if let Some(held) = self.held.take() {
@@ -211,7 +253,7 @@ impl EventStream {
     }
 
     fn fail(&mut self, content: Bytes, failure: NodeFailure) -> Part {
-        if let Source::Open(reading) = std::mem::replace(&mut self.source, Source::Failed) {
+        if let Source::Open(reading) = mem::replace(&mut self.source, Source::Failed) {
             self.record.usage = reading.usage();
         }
         if let (Some(held), Some(shown)) = (self.held.take(), failure.shows()) {
@@ -288,9 +330,16 @@ mod tests {
         let timing = Timing {
             idle: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(1),
+            coalesce: Duration::ZERO,
         };
         let record = Record::new(RequestId::generate(), "/v1/completions", &metrics);
-        EventStream::new(Unread::Ended(last), timing, trust.clone(), record, held)
+        EventStream::new(
+            Unread::Ended(last),
+            (timing, None),
+            trust.clone(),
+            record,
+            held,
+        )
     }
 
     async fn next(stream: &mut EventStream) -> String {

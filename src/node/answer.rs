@@ -17,6 +17,7 @@ use super::{
     places::EnginePlace,
     problem::{RETRY_AFTER_S, Refusal},
     reply::{Exchange, ReplyBody},
+    said::Outcome,
     salt::Caller,
 };
 use crate::{
@@ -59,9 +60,28 @@ pub(super) struct Outer {
     pub(super) stream: bool,
 }
 
+/// What the work for a request came to.
+pub(super) enum Answer {
+    Said(Outcome),
+    Stream(Box<Begun>),
+}
+
+/// A stream whose engine has said something.
+pub(super) struct Begun {
+    pub(super) engine: EngineStream,
+    pub(super) place: EnginePlace,
+    pub(super) first: Part,
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        Self::Said(Outcome::Refusal(refusal))
+    }
+}
+
 /// Answers one accepted request.
 pub(super) async fn answer(
-    state: &State,
+    state: &Arc<State>,
     mut exchange: Exchange,
     question: Question,
 ) -> Response<ReplyBody> {
@@ -100,18 +120,21 @@ pub(super) async fn answer(
         Err(error) => return exchange.error(400, error.object()),
     };
     drop(request);
-    let (place, tried) = match admit(state, &engine).await {
-        Ok(admitted) => admitted,
-        Err(refusal) => return exchange.refuse(refusal, &state.clock),
-    };
     let asking = Asking {
+        id,
         endpoint,
-        engine: &engine,
-        place,
-        tried,
+        engine,
+        levelled,
         buffered,
     };
-    ask(state, exchange, asking, levelled, id).await
+    if asking.levelled.asked.stream && exchange.is_paced() {
+        // The reply begins now, and the work for it is done behind its ticks.
+        let here = Arc::clone(state);
+        let work = async move { work(&here, asking).await };
+        return exchange.paced(Box::pin(work), state);
+    }
+    let answer = work(state, asking).await;
+    exchange.answer(answer, state)
 }
 
 /// Lets a request to the engine, maybe after a wait in its queue.
@@ -135,30 +158,28 @@ async fn admit(state: &State, engine: &Engine) -> Result<(EnginePlace, Try), Ref
     Ok((place, tried.map_err(|Dead| Refusal::EngineUnreachable)?))
 }
 
-/// Whom a levelled request is for, and what it holds.
-struct Asking<'a> {
+/// A levelled request, whom it is for, and what it holds.
+struct Asking {
+    id: RequestId,
     endpoint: Endpoint,
-    engine: &'a Engine,
-    place: EnginePlace,
-    tried: Try,
+    engine: Arc<Engine>,
+    levelled: LevelledRequest,
     buffered: Buffered,
 }
 
-/// Asks the engine and answers with what it says.
-async fn ask(
-    state: &State,
-    exchange: Exchange,
-    asking: Asking<'_>,
-    levelled: LevelledRequest,
-    id: RequestId,
-) -> Response<ReplyBody> {
+/// Asks the engine, once there is a place with it.
+async fn work(state: &State, asking: Asking) -> Answer {
     let Asking {
+        id,
         endpoint,
         engine,
-        place,
-        tried,
+        levelled,
         buffered,
     } = asking;
+    let (place, tried) = match admit(state, &engine).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refusal.into(),
+    };
     let context = levelled.context(id, state.clock.now());
     let streamed = levelled.asked.stream;
     let accept = if streamed { EVENT_STREAM } else { JSON };
@@ -170,16 +191,16 @@ async fn ask(
     tried.ends(reply.is_ok());
     match reply {
         Ok(reply) if streamed && is_event_stream(&reply) => {
-            stream(state, exchange, place, context, (reply, asked)).await
+            stream(state, &engine, place, context, (reply, asked)).await
         }
         Ok(reply) => {
             engine.counts.began(asked.elapsed());
-            whole(state, exchange, &context, streamed, reply).await
+            Answer::Said(whole(state, &engine, &context, streamed, reply).await)
         }
         Err(error) => {
             tracing::warn!(%error, "engine");
             engine.counts.failed(error.class());
-            exchange.refuse(refusal_of(error), &state.clock)
+            refusal_of(error).into()
         }
     }
 }
@@ -196,11 +217,11 @@ fn refusal_of(error: EngineError) -> Refusal {
 /// Answers with a reply that is read whole: turns it into the contract's, by its status.
 async fn whole(
     state: &State,
-    exchange: Exchange,
+    engine: &Engine,
     context: &ReplyContext,
     streamed: bool,
     reply: Response<Incoming>,
-) -> Response<ReplyBody> {
+) -> Outcome {
     let mut status = reply.status();
     let answered = match status {
         StatusCode::OK if !streamed => match levelled(state, context, reply).await {
@@ -231,12 +252,15 @@ async fn whole(
         _ => Err(Refusal::EngineFailed),
     };
     match answered {
-        Ok((content, usage)) if status == StatusCode::OK => exchange.whole(&content, usage),
-        Ok((content, _)) => exchange.flaw(status.as_u16(), &content),
+        Ok((content, usage)) if status == StatusCode::OK => Outcome::Reply { content, usage },
+        Ok((content, _)) => Outcome::EngineError {
+            status: status.as_u16(),
+            content,
+        },
         Err(refusal) => {
             tracing::warn!(status = status.as_u16(), refusal = refusal.code(), "engine");
-            exchange.record.engine_broke(refusal.code());
-            exchange.refuse(refusal, &state.clock)
+            engine.counts.failed(refusal.code());
+            Outcome::Refusal(refusal)
         }
     }
 }
@@ -317,28 +341,30 @@ async fn read(state: &State, reply: Response<Incoming>, max: usize) -> Result<By
 /// refusal, and not a stream without content.
 async fn stream(
     state: &State,
-    exchange: Exchange,
+    engine: &Engine,
     place: EnginePlace,
     context: ReplyContext,
     (reply, asked): (Response<Incoming>, Instant),
-) -> Response<ReplyBody> {
+) -> Answer {
     let timeouts = &state.config.timeouts;
     let (first, idle) = (
         timeouts.engine_first_byte_ms.duration(),
         timeouts.engine_idle_ms.duration(),
     );
-    let mut engine = EngineStream::new(reply.into_body(), context, first, idle);
-    match poll_fn(|cx| engine.poll_part(cx)).await {
+    let mut stream = EngineStream::new(reply.into_body(), context, first, idle);
+    match poll_fn(|cx| stream.poll_part(cx)).await {
         Part::Broken { content, why, .. } if content.is_empty() => {
             tracing::warn!(why = why.as_str(), "engine");
-            exchange.record.engine_broke(why.as_str());
-            exchange.refuse(Refusal::EngineFailed, &state.clock)
+            engine.counts.failed(why.as_str());
+            Refusal::EngineFailed.into()
         }
-        part => {
-            if let Some(engine) = &exchange.record.engine {
-                engine.began(asked.elapsed());
-            }
-            exchange.stream(engine, place, part, state.cut.clone())
+        first => {
+            engine.counts.began(asked.elapsed());
+            Answer::Stream(Box::new(Begun {
+                engine: stream,
+                place,
+                first,
+            }))
         }
     }
 }

@@ -207,7 +207,8 @@ impl EngineStream {
         }
     }
 
-    fn usage(&self) -> Option<Usage> {
+    /// What it has used so far.
+    pub(super) fn usage(&self) -> Option<Usage> {
         self.leveller.as_ref().and_then(StreamLeveller::usage)
     }
 }

@@ -57,6 +57,7 @@ pub mod fuzzing;
 mod health;
 mod metrics;
 mod models;
+mod paced;
 mod places;
 pub mod probe;
 mod record;

@@ -9,6 +9,7 @@ use super::{
     engine::EngineCounts,
     metrics::{Form, Metrics},
     problem::Outside,
+    said::Said,
 };
 use crate::ids::RequestId;
 
@@ -67,9 +68,12 @@ impl Record {
         self.outcome = "refused-outside";
     }
 
-    /// Ends as a refusal under the seal.
-    pub(super) fn refused_inside(&self, code: &'static str) {
-        self.metrics.refused(Form::Sealed, code);
+    /// Ends with an answer that is known whole.
+    pub(super) fn says(&mut self, said: &Said<'_>) {
+        self.status = said.status();
+        if let Said::Refusal { refusal, .. } = said {
+            self.metrics.refused(Form::Sealed, refusal.code());
+        }
     }
 
     /// The engine failed after its reply had begun.

@@ -7,6 +7,7 @@
 use std::{
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -22,18 +23,18 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
+    State,
+    answer::{Answer, Begun},
     engine_stream::{EngineStream, Part, Why},
+    paced::{PacedReply, Work},
     places::EnginePlace,
     problem::{Outside, Refusal},
     record::Record,
     said::Said,
-    seal::{Next, Seal, StreamSeal},
+    seal::{Next, Seal, StreamSeal, encapsulated},
     time::SteadyClock,
 };
-use crate::{
-    openai::{ErrorObject, Usage},
-    seal::SealError,
-};
+use crate::{openai::ErrorObject, seal::SealError};
 
 /// Between a last word and the abort of its connection, so that the word arrives.
 const LINGER: Duration = Duration::from_millis(20);
@@ -54,27 +55,22 @@ impl Exchange {
         self.say(&Said::refusal(refusal, clock))
     }
 
-    /// Answers with what was asked for, all of it.
-    pub(super) fn whole(self, content: &[u8], usage: Option<Usage>) -> Response<ReplyBody> {
-        self.say(&Said::Reply { content, usage })
-    }
-
-    /// Answers with what an engine finds wrong with the request, which is the caller's to see.
-    pub(super) fn flaw(self, status: u16, content: &[u8]) -> Response<ReplyBody> {
-        self.say(&Said::EngineError { status, content })
-    }
-
     /// Answers with an error of the contract, which is the caller's to see.
     pub(super) fn error(self, status: u16, object: ErrorObject<'_>) -> Response<ReplyBody> {
         self.say(&Said::Error { status, object })
     }
 
+    /// Answers with what the work for it came to.
+    pub(super) fn answer(self, answer: Answer, state: &State) -> Response<ReplyBody> {
+        match answer {
+            Answer::Said(outcome) => self.say(&outcome.said(&state.clock)),
+            Answer::Stream(begun) => self.stream(*begun, state.cut.clone()),
+        }
+    }
+
     fn say(mut self, said: &Said<'_>) -> Response<ReplyBody> {
         self.record.outcome = said.outcome();
-        self.record.status = said.status();
-        if let Said::Refusal { refusal, .. } = said {
-            self.record.refused_inside(refusal.code());
-        }
+        self.record.says(said);
         match self.seal.whole(said) {
             Ok(response) => {
                 self.record.went(response.body().len());
@@ -87,14 +83,46 @@ impl Exchange {
         }
     }
 
-    /// Answers with an event stream, of which `first` is the beginning.
-    pub(super) fn stream(
-        mut self,
-        engine: EngineStream,
-        engine_place: EnginePlace,
-        first: Part,
-        cut: CancellationToken,
-    ) -> Response<ReplyBody> {
+    /// Whether what is said goes out at ticks.
+    pub(super) fn is_paced(&self) -> bool {
+        matches!(
+            self.seal,
+            Seal::Ohttp {
+                pacing: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// Answers with an event stream that begins before its engine has said anything, as `work` will.
+    pub(super) fn paced(self, work: Work, state: &Arc<State>) -> Response<ReplyBody> {
+        let begun = match self.seal {
+            Seal::Ohttp {
+                sealer,
+                pacing: Some(pacing),
+                ..
+            } => sealer
+                .into_paced(pacing.steps)
+                .map(|sealer| (sealer, pacing)),
+            Seal::Ohttp { .. } | Seal::Ehbp(_) | Seal::Seed(_) => Err(SealError::NeedsTicks),
+        };
+        match begun {
+            Ok((sealer, pacing)) => {
+                let held = (self.record, self.place);
+                let reply = PacedReply::new(sealer, work, pacing, Arc::clone(state), held);
+                encapsulated(ReplyBody::Paced(Box::new(reply)))
+            }
+            Err(error) => cannot_seal(self.record, error),
+        }
+    }
+
+    /// Answers with an event stream.
+    fn stream(mut self, begun: Begun, cut: CancellationToken) -> Response<ReplyBody> {
+        let Begun {
+            engine,
+            place,
+            first,
+        } = begun;
         self.record.status = 200;
         let (head, seal) = match self.seal.stream() {
             Ok(begun) => begun,
@@ -107,7 +135,7 @@ impl Exchange {
             cut: Box::pin(cut.cancelled_owned()),
             record: self.record,
             _place: self.place,
-            _engine_place: engine_place,
+            _engine_place: place,
         };
         head.map(|()| ReplyBody::Stream(Box::new(stream)))
     }
@@ -132,6 +160,7 @@ pub(super) enum ReplyBody {
         _place: Option<Place>,
     },
     Stream(Box<SealedStream>),
+    Paced(Box<PacedReply>),
 }
 
 impl ReplyBody {
@@ -166,6 +195,9 @@ impl Body for ReplyBody {
             Self::Stream(stream) => stream
                 .poll(cx)
                 .map(|sealed| sealed.map(|s| s.map(Frame::data))),
+            Self::Paced(reply) => reply
+                .poll(cx)
+                .map(|sealed| sealed.map(|s| s.map(Frame::data))),
         }
     }
 
@@ -173,13 +205,14 @@ impl Body for ReplyBody {
         match self {
             Self::Whole { body, .. } => body.is_end_stream(),
             Self::Stream(stream) => matches!(stream.stage, Stage::Ended),
+            Self::Paced(reply) => reply.is_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole { body, .. } => body.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Paced(_) => SizeHint::default(),
         }
     }
 }

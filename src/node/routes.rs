@@ -4,29 +4,31 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
+use tokio::time::sleep_until;
 
 use super::{
     State,
     answer::{self, Question},
     dialects::{self, EHBP_KEYS},
+    paced::Pacing,
     problem::{Outside, Refusal},
     record::Record,
     reply::{Exchange, Place, ReplyBody},
-    request::{self, Form, padding},
+    request::{self, Form},
     seal::Seal,
     take::{self, Received},
 };
 use crate::{
     attester::{self, answer::ATTESTATION},
     listener::Peer,
-    seal::KEYS_MEDIA_TYPE,
+    seal::{KEYS_MEDIA_TYPE, Padding},
 };
 
 const OHTTP: &str = "/.well-known/ohttp-gateway";
 const JSON: &str = "application/json";
 
 /// Answers one request.
-pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
+pub(super) async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<ReplyBody> {
     if let Some((dialect, endpoint)) = dialects::at(&state.config, request.uri().path()) {
         return if request.method() == Method::POST {
             Box::pin(dialects::answer(state, dialect, endpoint, request)).await
@@ -103,7 +105,7 @@ async fn attest(state: &State, query: Option<&str>) -> Result<Vec<u8>, Outside> 
 }
 
 /// One sealed request and its answer.
-async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBody> {
+async fn exchange(state: &Arc<State>, request: Request<Incoming>) -> Response<ReplyBody> {
     let mut record = Record::begin(&state.metrics);
     let (head, mut body) = request.into_parts();
     let (received, place) = match take_in(state, &head, &mut body, &mut record).await {
@@ -116,17 +118,35 @@ async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBo
             return outside.response();
         }
     };
+    let padding = received.padding();
+    let pacing = (padding == Padding::Paced).then(|| Pacing::begin(&state.config.padding));
+    let peer = head.extensions.get::<Peer>().copied();
+    let response = opened(state, (received, pacing), (record, place), peer).await;
+    if let (Some(pacing), ReplyBody::Whole { .. }) = (pacing, response.body()) {
+        sleep_until(pacing.next()).await;
+    }
+    response
+}
+
+/// Answers a request that opened.
+async fn opened(
+    state: &Arc<State>,
+    (received, pacing): (Received, Option<Pacing>),
+    (record, place): (Record, Place),
+    peer: Option<Peer>,
+) -> Response<ReplyBody> {
+    let padding = received.padding();
     let Received {
         request,
         sealer,
         room: buffered,
     } = received;
-    let padding = request
-        .as_ref()
-        .map(|r| padding(&r.fields))
-        .unwrap_or_default();
     let mut exchange = Exchange {
-        seal: Seal::Ohttp { sealer, padding },
+        seal: Seal::Ohttp {
+            sealer,
+            padding,
+            pacing,
+        },
         record,
         place,
     };
@@ -134,7 +154,6 @@ async fn exchange(state: &State, request: Request<Incoming>) -> Response<ReplyBo
         let refusal = Refusal::Malformed("what was sealed is no well-formed request");
         return exchange.refuse(refusal, &state.clock);
     };
-    let peer = head.extensions.get::<Peer>().copied();
     let accepted = Form::of(&request).and_then(|form| {
         exchange.record.id = Some(form.id);
         take::accept(state, &request, &form, peer).map(|endpoint| (form, endpoint))

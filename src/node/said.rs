@@ -33,6 +33,37 @@ pub(super) enum Said<'a> {
     },
 }
 
+/// The same before it is said: what an engine's answer came to, that is no stream.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The reply that was asked for.
+    Reply {
+        content: Vec<u8>,
+        usage: Option<Usage>,
+    },
+    /// What the engine finds wrong with the request, levelled.
+    EngineError { status: u16, content: Vec<u8> },
+    /// The node's own refusal.
+    Refusal(Refusal),
+}
+
+impl Outcome {
+    /// Said now.
+    pub(super) fn said(&self, clock: &SteadyClock) -> Said<'_> {
+        match self {
+            Self::Reply { content, usage } => Said::Reply {
+                content,
+                usage: *usage,
+            },
+            Self::EngineError { status, content } => Said::EngineError {
+                status: *status,
+                content,
+            },
+            Self::Refusal(refusal) => Said::refusal(*refusal, clock),
+        }
+    }
+}
+
 /// An answer in HTTP's parts.
 pub(super) struct Message {
     pub(super) status: u16,

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     engine_stream::{Part, Why},
+    paced::Pacing,
     problem::Refusal,
     said::{Message, Said},
 };
@@ -22,7 +23,7 @@ use crate::{
 /// The trailer with the usage, and the one that says that a reply is not whole.
 const USAGE: &str = "sealgate-usage";
 const INCOMPLETE: &str = "sealgate-incomplete";
-const EVENT_STREAM: &str = "text/event-stream";
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 const JSON: &str = "application/json";
 
 /// What seals the reply to one request.
@@ -31,6 +32,8 @@ pub(super) enum Seal {
     Ohttp {
         sealer: ReplySealer,
         padding: Padding,
+        /// When its reply may go out, if it is paced.
+        pacing: Option<Pacing>,
     },
     /// Encrypted HTTP bodies.
     Ehbp(EhbpReplySealer),
@@ -45,15 +48,15 @@ impl Seal {
     /// [`SealError`] if it cannot be sealed; nothing of it may go out then.
     pub(super) fn whole(self, said: &Said<'_>) -> Result<Response<Bytes>, SealError> {
         match self {
-            Self::Ohttp { sealer, padding } => {
+            Self::Ohttp {
+                sealer, padding, ..
+            } => {
                 let message = said.to_sealer();
-                let mut fields = vec![("content-type", message.content_type)];
-                let further = message.fields.iter();
-                fields.extend(further.map(|(name, value)| (*name, value.as_str())));
                 let usage = said.usage().map(trailer);
                 let trailers: Vec<_> = usage.iter().map(|usage| (USAGE, usage.as_str())).collect();
                 let (status, content) = (message.status, &message.content);
-                let sealed = sealer.seal_whole(status, &fields, content, &trailers, padding)?;
+                let sealed =
+                    sealer.seal_whole(status, &message.fields(), content, &trailers, padding)?;
                 Ok(encapsulated(sealed))
             }
             Self::Ehbp(sealer) => {
@@ -93,7 +96,9 @@ impl Seal {
             content: Bytes::new(),
         };
         match self {
-            Self::Ohttp { sealer, padding } => {
+            Self::Ohttp {
+                sealer, padding, ..
+            } => {
                 let fields = [("content-type", EVENT_STREAM)];
                 let sealer = sealer.into_stream(200, &fields, padding)?;
                 Ok((encapsulated(()), StreamSeal::Ohttp(sealer)))
@@ -157,11 +162,10 @@ fn own(mut sealer: StreamSealer, part: &Part) -> Result<(Bytes, Next), SealError
             return Ok((bytes, Next::More(StreamSeal::Ohttp(sealer))));
         }
         Part::End { usage, .. } => (usage, None),
-        Part::Broken { usage, why, .. } => (usage, Some(why.as_str())),
+        Part::Broken { usage, why, .. } => (usage, Some(*why)),
     };
     let usage = usage.as_ref().map(trailer);
-    let mut trailers: Vec<_> = usage.iter().map(|usage| (USAGE, usage.as_str())).collect();
-    trailers.extend(incomplete.map(|why| (INCOMPLETE, why)));
+    let trailers = trailers(usage.as_deref(), incomplete);
     Ok((sealer.finish(part.content(), &trailers)?, Next::End))
 }
 
@@ -228,12 +232,19 @@ fn error_event(part: &Part) -> Bytes {
     refusal.object().sse_event()
 }
 
+/// The trailers of a stream: what it used, and why it is not whole.
+pub(super) fn trailers(usage: Option<&str>, incomplete: Option<Why>) -> Vec<(&'static str, &str)> {
+    let usage = usage.map(|usage| (USAGE, usage));
+    let incomplete = incomplete.map(|why| (INCOMPLETE, why.as_str()));
+    usage.into_iter().chain(incomplete).collect()
+}
+
 /// The counters as a trailer's value.
-fn trailer(usage: &Usage) -> String {
+pub(super) fn trailer(usage: &Usage) -> String {
     String::from_utf8(usage.to_json()).unwrap_or_default()
 }
 
-fn encapsulated<B>(body: B) -> Response<B> {
+pub(super) fn encapsulated<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(
@@ -245,6 +256,16 @@ fn encapsulated<B>(body: B) -> Response<B> {
 }
 
 impl Message {
+    /// The fields as they are sealed.
+    pub(super) fn fields(&self) -> Vec<(&str, &str)> {
+        let further = self.fields.iter();
+        let further = further.map(|(name, value)| (*name, value.as_str()));
+        [("content-type", self.content_type)]
+            .into_iter()
+            .chain(further)
+            .collect()
+    }
+
     /// The message as HTTP has it.
     pub(super) fn into_response(self) -> Response<Bytes> {
         let mut response = Response::new(self.content);

@@ -34,6 +34,9 @@ pub enum SealError {
     /// Padding by comment lines fits event streams only.
     #[error("a padded stream must be text/event-stream")]
     NotAnEventStream,
+    /// A paced stream goes out at ticks, and is sealed so.
+    #[error("a paced stream goes out at ticks")]
+    NeedsTicks,
     /// A piece of a padded event stream did not end with a line.
     #[error("a piece of an event stream ends inside a line")]
     PartialLine,

@@ -31,6 +31,7 @@ mod kem;
 mod keys;
 mod labels;
 mod nonce;
+mod paced;
 mod padding;
 mod plaintext;
 mod reply_opener;
@@ -53,6 +54,7 @@ pub use ehbp::{
 };
 pub use error::{OpenError, OpenErrorKind, RandomError, SealError};
 pub use keys::{NodeSecret, OpeningKeys, encode_key_configs};
+pub use paced::{PacedSealer, Tick};
 pub use padding::{Padding, UnknownPadding};
 pub use reply_opener::{FinalPart, ReplyHead, ReplyOpener, ReplyPart, Trailers};
 pub use reply_sealer::ReplySealer;

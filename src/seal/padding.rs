@@ -1,6 +1,6 @@
 //! How long a message becomes so that its length tells little (docs/wire.md, "Hiding lengths").
 
-use std::{fmt, str::FromStr};
+pub use attestation::{Padding, UnknownPadding};
 
 /// Plaintext of every chunk of a padded event stream is a multiple of this many bytes.
 pub(super) const STREAM_UNIT: usize = 512;
@@ -9,63 +9,21 @@ pub(super) const STREAM_UNIT: usize = 512;
 const LARGEST_POWER: usize = 32 * 1024;
 /// The smallest padded message.
 const SMALLEST_POWER: usize = 1024;
+/// Most chunks between two numbers of the row that a paced stream's total is one of.
+const LARGEST_STEP: usize = 1024;
 
-/// How lengths are hidden.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Padding {
-    /// Not at all.
-    Off,
-    /// Whole messages grow to a bucket, chunks of event streams to a multiple of 512 bytes.
-    #[default]
-    Bucket,
-}
-
-impl Padding {
-    /// The name on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Bucket => "bucket",
-        }
-    }
-
+/// The lengths that a padding gives.
+pub(super) trait Lengths {
     /// The length of a whole message of `len` bytes once padded; `None` on overflow.
-    pub(super) fn whole(self, len: usize) -> Option<usize> {
-        match self {
-            Self::Off => Some(len),
-            Self::Bucket => bucket(len),
-        }
-    }
-
-    /// The length of a stream's chunk of `len` bytes once padded; `None` on overflow.
-    pub(super) fn chunk(self, len: usize) -> Option<usize> {
-        match self {
-            Self::Off => Some(len),
-            Self::Bucket => len.checked_next_multiple_of(STREAM_UNIT),
-        }
-    }
+    fn whole(self, len: usize) -> Option<usize>;
 }
 
-impl fmt::Display for Padding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A padding that this version does not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("padding is `off` or `bucket`")]
-pub struct UnknownPadding;
-
-impl FromStr for Padding {
-    type Err = UnknownPadding;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        [Self::Off, Self::Bucket]
-            .into_iter()
-            .find(|padding| padding.as_str() == s)
-            .ok_or(UnknownPadding)
+impl Lengths for Padding {
+    fn whole(self, len: usize) -> Option<usize> {
+        match self {
+            Self::Off => Some(len),
+            Self::Bucket | Self::Paced => bucket(len),
+        }
     }
 }
 
@@ -78,6 +36,16 @@ fn bucket(len: usize) -> Option<usize> {
     let s = e.ilog2().checked_add(1)?;
     let unit = 1_usize.checked_shl(e.checked_sub(s)?)?;
     len.checked_next_multiple_of(unit)
+}
+
+/// The least number of the row that is at least `chunks`: powers of two with `steps` steps from each
+/// to the next, none of them of more than 1,024 chunks.
+pub(super) fn total(chunks: usize, steps: usize) -> usize {
+    let chunks = chunks.max(1);
+    let power = 1_usize.checked_shl(chunks.ilog2()).unwrap_or(chunks);
+    let step = power.div_ceil(steps.max(1)).min(LARGEST_STEP);
+    let over = chunks.saturating_sub(power).next_multiple_of(step);
+    power.saturating_add(over).min(power.saturating_mul(2))
 }
 
 #[cfg(test)]
@@ -100,6 +68,7 @@ mod tests {
         ];
         for (len, padded) in cases {
             assert_eq!(Padding::Bucket.whole(len), Some(padded), "{len}");
+            assert_eq!(Padding::Paced.whole(len), Some(padded), "{len}");
             assert_eq!(Padding::Off.whole(len), Some(len));
         }
         for len in 32_769..200_000 {
@@ -110,11 +79,22 @@ mod tests {
     }
 
     #[test]
-    fn names_are_exact() {
-        assert_eq!("bucket".parse(), Ok(Padding::Bucket));
-        assert_eq!("off".parse(), Ok(Padding::Off));
-        for other in ["", "Bucket", "paced", "bucket "] {
-            assert_eq!(other.parse::<Padding>(), Err(UnknownPadding), "{other:?}");
+    fn a_paced_stream_has_one_of_few_numbers_of_chunks() {
+        let rows: [(usize, &[usize]); 3] = [
+            (1, &[1, 2, 4, 8, 16, 32, 64]),
+            (2, &[1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]),
+            (4, &[1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32]),
+        ];
+        for (steps, row) in rows {
+            for chunks in 1..=row[row.len() - 1] {
+                let expected = row.iter().find(|total| **total >= chunks).unwrap();
+                assert_eq!(total(chunks, steps), *expected, "{chunks} of {steps}");
+            }
         }
+        assert_eq!(total(0, 1), 1);
+        assert_eq!(total(1025, 1), 2048);
+        assert_eq!(total(2049, 1), 3072, "a step is never over 1,024 chunks");
+        assert_eq!(total(100_000, 1), 65_536 + 34 * 1024);
+        assert_eq!(total(usize::MAX, 1), usize::MAX);
     }
 }

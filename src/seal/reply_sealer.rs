@@ -1,6 +1,6 @@
 //! Sealing a reply, whole, in one buffer.
 
-use std::fmt;
+use std::{fmt, num::NonZeroUsize};
 
 use bytes::Bytes;
 use rand::CryptoRng;
@@ -11,7 +11,8 @@ use super::{
     context::{ReplySealing, ReplySecret},
     error::SealError,
     keys::fresh_rng,
-    padding::Padding,
+    paced::PacedSealer,
+    padding::{Lengths as _, Padding},
     stream::StreamSealer,
     suite::MAX_KEY_LEN,
 };
@@ -55,7 +56,7 @@ impl ReplySealer {
     ///
     /// # Errors
     /// [`SealError`] if a field is not well-formed, if padding is asked for what is no event stream,
-    /// or if the system gives no randomness.
+    /// if it is to be paced, or if the system gives no randomness.
     pub fn into_stream(
         self,
         status: u16,
@@ -64,6 +65,16 @@ impl ReplySealer {
     ) -> Result<StreamSealer, SealError> {
         let (nonce, sealing) = self.begin(&mut fresh_rng()?)?;
         StreamSealer::new(nonce, sealing, status, fields, padding)
+    }
+
+    /// Seals a reply that goes out at ticks, of which the number is a power of two or, with more
+    /// than one step, between two of them.
+    ///
+    /// # Errors
+    /// [`SealError`] if the system gives no randomness.
+    pub fn into_paced(self, steps: NonZeroUsize) -> Result<PacedSealer, SealError> {
+        let (nonce, sealing) = self.begin(&mut fresh_rng()?)?;
+        Ok(PacedSealer::new(nonce, sealing, steps))
     }
 
     pub(in crate::seal) fn begin(

@@ -13,7 +13,7 @@ use super::{
     error::SealError,
     keys::fresh_rng,
     labels,
-    padding::Padding,
+    padding::{Lengths as _, Padding},
     reply_opener::ReplyOpener,
     suite::{Aead, Header, Suite},
 };

@@ -16,11 +16,11 @@ use super::{
 
 /// The content of a chunk is counted in the two-byte form, whatever its length, so that its length
 /// does not move when a filling comment joins it.
-const COUNT_LEN: usize = 2;
+pub(super) const COUNT_LEN: usize = 2;
 /// Marker of the two-byte form (RFC 9000 section 16).
 const TWO_BYTE_FORM: u16 = 0x4000;
 /// The shortest comment line: a colon and its LF.
-const SHORTEST_COMMENT: usize = 2;
+pub(super) const SHORTEST_COMMENT: usize = 2;
 /// Trailers that leave the final chunk no room for content.
 const MAX_TAIL: usize = MAX_CHUNK / 4 * 3;
 
@@ -46,12 +46,11 @@ impl StreamSealer {
         fields: &[(&str, &str)],
         padding: Padding,
     ) -> Result<Self, SealError> {
-        let event_stream = fields.iter().any(|(name, value)| {
-            let media_type = value.split(';').next().unwrap_or_default().trim_end();
-            *name == "content-type" && media_type.eq_ignore_ascii_case(EVENT_STREAM)
-        });
-        if padding == Padding::Bucket && !event_stream {
-            return Err(SealError::NotAnEventStream);
+        match padding {
+            Padding::Off => {}
+            Padding::Bucket if is_event_stream(fields) => {}
+            Padding::Bucket => return Err(SealError::NotAnEventStream),
+            Padding::Paced => return Err(SealError::NeedsTicks),
         }
         let mut head = Vec::new();
         put_response_head(&mut head, status, fields)?;
@@ -118,7 +117,7 @@ impl StreamSealer {
             return Err(SealError::Failed);
         }
         let whole_lines = content.last().is_none_or(|last| *last == b'\n');
-        if self.padding == Padding::Bucket && !whole_lines {
+        if self.padding != Padding::Off && !whole_lines {
             return Err(SealError::PartialLine);
         }
         Ok(())
@@ -138,7 +137,7 @@ impl StreamSealer {
             let piece;
             (piece, content) = match self.padding {
                 Padding::Off => content.split_at_checked(room).unwrap_or((content, &[])),
-                Padding::Bucket => cut_piece(content, room),
+                Padding::Bucket | Padding::Paced => cut_piece(content, room),
             };
             self.put_chunk(out, piece)?;
         }
@@ -164,10 +163,19 @@ impl StreamSealer {
         chunk.end(out, &mut self.sealing)
     }
 
+    /// The length of a chunk of `len` bytes once padded.
+    fn padded(&self, len: usize) -> Result<usize, SealError> {
+        let padded = match self.padding {
+            Padding::Off => Some(len),
+            Padding::Bucket | Padding::Paced => len.checked_next_multiple_of(STREAM_UNIT),
+        };
+        padded.ok_or(SealError::Length)
+    }
+
     /// The length of a chunk's content with the comment that fills it.
     fn filled_len(&self, head: usize, piece: usize) -> Result<usize, SealError> {
         let bare = head.saturating_add(COUNT_LEN).saturating_add(piece);
-        let padded = self.padding.chunk(bare).ok_or(SealError::Length)?;
+        let padded = self.padded(bare)?;
         let gap = match padded.saturating_sub(bare) {
             one if one > 0 && one < SHORTEST_COMMENT => one.saturating_add(STREAM_UNIT),
             gap => gap,
@@ -186,7 +194,7 @@ impl StreamSealer {
             .len()
             .saturating_add(counted)
             .saturating_add(tail.len());
-        let len = self.padding.chunk(bare).ok_or(SealError::Length)?;
+        let len = self.padded(bare)?;
         let chunk = OpenChunkAt::begin(out, len, Place::Final)?;
         out.extend_from_slice(&head);
         if !last.is_empty() {
@@ -205,7 +213,7 @@ impl fmt::Debug for StreamSealer {
     }
 }
 
-fn put_count(out: &mut BytesMut, len: usize) -> Result<(), SealError> {
+pub(super) fn put_count(out: &mut BytesMut, len: usize) -> Result<(), SealError> {
     let count = u16::try_from(len)
         .ok()
         .filter(|count| *count < TWO_BYTE_FORM);
@@ -213,8 +221,16 @@ fn put_count(out: &mut BytesMut, len: usize) -> Result<(), SealError> {
     Ok(())
 }
 
+/// Whether these fields are an event stream's, in which comments can stand.
+pub(super) fn is_event_stream(fields: &[(&str, &str)]) -> bool {
+    fields.iter().any(|(name, value)| {
+        let media_type = value.split(';').next().unwrap_or_default().trim_end();
+        *name == "content-type" && media_type.eq_ignore_ascii_case(EVENT_STREAM)
+    })
+}
+
 /// A colon, blanks and LF: `len` bytes, or none.
-fn put_comment(out: &mut BytesMut, len: usize) {
+pub(super) fn put_comment(out: &mut BytesMut, len: usize) {
     if let Some(blanks) = len.checked_sub(SHORTEST_COMMENT) {
         out.put_u8(b':');
         out.put_bytes(b' ', blanks);

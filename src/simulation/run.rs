@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use attestation::software_root::SoftwareRoot;
+use attestation::{Padding, software_root::SoftwareRoot};
 use futures_util::future::join_all;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
@@ -141,8 +141,14 @@ impl Run<'_> {
     async fn through(mut self) -> Ended {
         let nodes = self.members.iter();
         let nodes = nodes.map(|member| format!("[[node]]\nurl = \"http://{}\"\n", member.address));
+        // Paced ones take many times the steps.
+        let padding = match self.rng.random_range(0..10) {
+            0 => Padding::Paced,
+            1..5 => Padding::Off,
+            _ => Padding::Bucket,
+        };
         let text = format!(
-            "listen = \"127.0.0.1:8080\"\nauth = \"open\"\npolicy = \"policy.toml\"\n\
+            "listen = \"127.0.0.1:8080\"\npadding = \"{padding}\"\nauth = \"open\"\npolicy = \"policy.toml\"\n\
              reload_s = 100000\n{}",
             nodes.collect::<String>()
         );

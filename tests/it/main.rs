@@ -26,6 +26,7 @@ mod fleet;
 mod hardening;
 mod harness;
 mod layers;
+mod lengths;
 mod metrics;
 mod node;
 mod policy;

@@ -237,7 +237,7 @@ impl From<&Message> for Opened {
 #[tokio::test]
 async fn a_published_client_is_answered() {
     let node = Node::start("").await;
-    for padding in ["off", "bucket"] {
+    for padding in ["off", "bucket", "paced"] {
         let mut inner = node.inner(&json!({"model": "tiny", "prompt": prompt("hello")}));
         inner.more = vec![("sealgate-padding", padding)];
         let opened = node.ask(&inner).await.unwrap();
@@ -257,7 +257,7 @@ async fn a_published_client_is_answered() {
 #[tokio::test]
 async fn a_published_client_reads_a_stream() {
     let node = Node::start("").await;
-    for padding in ["off", "bucket"] {
+    for padding in ["off", "bucket", "paced"] {
         let mut inner =
             node.inner(&json!({"model": "tiny", "prompt": prompt("a b c"), "stream": true}));
         inner.more = vec![("sealgate-padding", padding)];

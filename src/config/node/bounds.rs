@@ -96,7 +96,12 @@ pub struct Millis(NonZeroU64);
 impl Millis {
     /// So many seconds; at least a millisecond.
     pub(super) const fn from_secs(seconds: u64) -> Self {
-        match NonZeroU64::new(seconds.saturating_mul(1000)) {
+        Self::from_millis(seconds.saturating_mul(1000))
+    }
+
+    /// So many milliseconds; at least one.
+    pub(super) const fn from_millis(millis: u64) -> Self {
+        match NonZeroU64::new(millis) {
             Some(millis) => Self(millis),
             None => Self(NonZeroU64::MIN),
         }

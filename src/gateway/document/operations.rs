@@ -1,12 +1,16 @@
 //! What can be asked of the gateway.
 
+use attestation::Padding;
 use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::errors::Kind;
 use crate::{
     attester::answer::ATTESTATION,
-    gateway::labels::{MAX_NAMES, REGION, TAGS as TAGS_FIELD},
+    gateway::{
+        labels::{MAX_NAMES, REGION, TAGS as TAGS_FIELD},
+        padding::PADDING,
+    },
     openai::{Endpoint, schemas::reference},
     sealer::OHTTP,
 };
@@ -127,10 +131,22 @@ fn inference(endpoint: Endpoint) -> Operation {
         parameters: vec![
             wish(&REGION, "In one of these regions."),
             wish(&TAGS_FIELD, "With all of these tags."),
+            padding(),
         ],
         replies,
         ..operation("post", endpoint.path(), Kind::Inference)
     }
+}
+
+/// How a request and its reply are padded on their way to the node and back.
+fn padding() -> Value {
+    json!({"name": PADDING.as_str(), "in": "header", "required": false,
+        "description": "How lengths are hidden between this gateway and the node, of the request and its \
+            reply: `off` not at all; `bucket` rounds them up; `paced` does that too, and sends a stream \
+            in chunks of one length at a steady pace, from before its first token on. Without it the \
+            key's setting counts, or else the gateway's. What is below the least that the policy allows \
+            is raised to that. Another value, or two, is refused with this field in `param`.",
+        "schema": {"type": "string", "enum": Padding::ALL.map(Padding::as_str)}})
 }
 
 /// What a request wants of the node that answers it: names of labels, separated by commas.

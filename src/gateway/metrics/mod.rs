@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use attestation::Padding;
 use http::StatusCode;
 
 use crate::{
@@ -84,6 +85,8 @@ pub(super) struct Metrics {
     reseals: Counter,
     /// Requests by what they were sealed with.
     sealed: Tally<1>,
+    /// Requests by how they were padded.
+    padded: Tally<1>,
     /// Exchanges with nodes that failed, by class.
     failures: Tally<1>,
     /// Requests that were shed where no place of their own counts it, by reason.
@@ -150,6 +153,7 @@ pub(super) struct Ended<'a> {
     pub(super) bytes_out: usize,
     pub(super) usage: Option<&'a Usage>,
     pub(super) suite: Option<&'static str>,
+    pub(super) padding: Option<Padding>,
     pub(super) tries: u32,
     pub(super) reseals: u32,
 }
@@ -171,6 +175,7 @@ impl Metrics {
             retries: Counter::default(),
             reseals: Counter::default(),
             sealed: Tally::default(),
+            padded: Tally::default(),
             failures: Tally::default(),
             shed: Tally::default(),
             reloads: Arc::new(Reloads::new(clock)),
@@ -195,6 +200,9 @@ impl Metrics {
         }
         if let Some(suite) = ended.suite {
             self.sealed.inc([suite]);
+        }
+        if let Some(padding) = ended.padding {
+            self.padded.inc([padding.as_str()]);
         }
         self.tries.add(ended.tries.into());
         self.reseals.add(ended.reseals.into());

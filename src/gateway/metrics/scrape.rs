@@ -91,6 +91,11 @@ const SEALED: Family<1> = Family::counter(
     ["suite"],
     "Requests that were sealed to a node, by what they were sealed with last.",
 );
+const PADDED: Family<1> = Family::counter(
+    "requests_padded",
+    ["padding"],
+    "Requests that the gateway sealed, by how they and their replies were padded last.",
+);
 const TRIES: Family<0> = Family::counter("tries", [], "Exchanges with nodes that requests began.");
 const RETRIES: Family<0> = Family::counter(
     "retries",
@@ -179,7 +184,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 38] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 39] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -199,6 +204,7 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 38] = [
     ACCEPTED.row(),
     REFUSED.row(),
     SEALED.row(),
+    PADDED.row(),
     TRIES.row(),
     RETRIES.row(),
     RETRIES_REFUSED.row(),
@@ -337,6 +343,10 @@ fn exchanges(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
     page.family(&SEALED, |series| {
         let mut counts = metrics.sealed.counts().into_iter();
         counts.try_for_each(|(suite, count)| series.number(suite, count))
+    })?;
+    page.family(&PADDED, |series| {
+        let mut counts = metrics.padded.counts().into_iter();
+        counts.try_for_each(|(padding, count)| series.number(padding, count))
     })?;
     page.number(&TRIES, metrics.tries.get())?;
     page.number(&RETRIES, metrics.retries.get())?;

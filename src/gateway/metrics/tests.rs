@@ -53,6 +53,7 @@ fn tries_are_told_apart() {
         bytes_out: 0,
         usage: None,
         suite: (tries > 0).then_some("x-wing"),
+        padding: (tries > 0).then_some(Padding::Bucket),
         tries,
         reseals,
     };

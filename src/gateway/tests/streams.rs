@@ -165,6 +165,49 @@ async fn a_stream_is_given_on_or_fails_and_nothing_between() {
 }
 
 #[tokio::test]
+async fn events_that_come_soon_after_another_leave_in_one_piece_and_none_is_kept_for_ever() {
+    use Step::{Break, Chunk, End, Wait};
+    let node = FakeNode::start("one").await;
+    let rest = "[streams]\ncoalesce_ms = 1000\n[timeouts]\nsign_of_life_ms = 60000\n";
+    let gateway = Running::start(&[&node], rest).await;
+    let cases: [(&'static [Step], String); 2] = [
+        (
+            &[Chunk(EVENT), Wait(20), Chunk(EVENT), Wait(20), End(DONE)],
+            format!("{EVENT}{EVENT}{DONE}"),
+        ),
+        // Nothing ends it: the first waits as long as it may.
+        (&[Chunk(EVENT), Wait(1), Chunk(EVENT)], EVENT.repeat(2)),
+    ];
+    for (steps, expected) in cases {
+        node.play(move |asked| played(asked, steps));
+        let mut response = gateway.begin(STREAM_BODY).await;
+        let first = response.body_mut().frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), expected);
+    }
+    node.play(|asked| played(asked, &[Chunk(EVENT), Wait(20), Break]));
+    let (text, aborted) = read_stream(gateway.begin(STREAM_BODY).await).await;
+    assert!(text.starts_with(EVENT) && aborted, "{text}");
+    assert!(text.contains("upstream_truncated"), "{text}");
+}
+
+#[tokio::test]
+async fn what_levels_events_leaves_the_error_of_a_broken_stream_as_it_is() {
+    use Step::{Break, Chunk, Wait};
+    let node = FakeNode::start("one").await;
+    let mut errors = Vec::new();
+    for rest in ["", "[streams]\nobfuscation = true\n"] {
+        let gateway = Running::start(&[&node], rest).await;
+        node.play(|asked| played(asked, &[Chunk(EVENT), Wait(20), Break]));
+        let (text, aborted) = read_stream(gateway.begin(STREAM_BODY).await).await;
+        assert!(aborted, "{text}");
+        let (event, error) = text.split_once("\n\n").unwrap();
+        assert_eq!(event.len() + 2 == 256, !rest.is_empty(), "{event}");
+        errors.push(error.to_owned());
+    }
+    assert_eq!(errors[0], errors[1]);
+}
+
+#[tokio::test]
 async fn a_stream_where_none_was_asked_for_is_refused_and_the_reverse() {
     let node = FakeNode::start("one").await;
     let gateway = Running::start(&[&node], "").await;

@@ -93,7 +93,7 @@ struct Opened {
 
 /// Answers one request in a dialect.
 pub(super) async fn answer(
-    state: &State,
+    state: &Arc<State>,
     dialect: Dialect,
     endpoint: Endpoint,
     request: Request<Incoming>,

@@ -21,7 +21,10 @@ use super::{
     STREAM_BODY,
     harness::{Asked, FakeEngine, PATIENCE, Running, Sent},
 };
-use crate::{node::buffered::Buffered, seal::REQUEST_MEDIA_TYPE};
+use crate::{
+    node::buffered::Buffered,
+    seal::{Padding, REQUEST_MEDIA_TYPE},
+};
 
 const HALF_A_REPLY: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
     content-length: 100\r\n\r\n{\"id\":\"c\"";
@@ -30,7 +33,7 @@ const EVENT: &str = "data: {\"id\":\"c\",\"object\":\"text_completion\",\"create
 
 /// A sealed request on a connection of its own.
 async fn post(node: &Running, content: &str) -> TcpStream {
-    begin_on_http_1(node, Phase::BeforeHead, content).await
+    begin_on_http_1(node, Phase::BeforeHead, content, Padding::Off).await
 }
 
 /// How far a request is when its asker leaves.
@@ -48,15 +51,19 @@ enum Phase {
     Blocked,
 }
 
-const PHASES: [(Phase, &str); 8] = [
-    (Phase::BodyArrives, super::BODY),
-    (Phase::Queued, super::BODY),
-    (Phase::BeforeHead, super::BODY),
-    (Phase::BeforeHead, STREAM_BODY),
-    (Phase::WithinWhole, super::BODY),
-    (Phase::AfterHead, STREAM_BODY),
-    (Phase::AfterFirstEvent, STREAM_BODY),
-    (Phase::Blocked, STREAM_BODY),
+const PHASES: [(Phase, &str, Padding); 12] = [
+    (Phase::BodyArrives, super::BODY, Padding::Off),
+    (Phase::Queued, super::BODY, Padding::Off),
+    (Phase::Queued, STREAM_BODY, Padding::Paced),
+    (Phase::BeforeHead, super::BODY, Padding::Off),
+    (Phase::BeforeHead, STREAM_BODY, Padding::Off),
+    (Phase::BeforeHead, STREAM_BODY, Padding::Paced),
+    (Phase::WithinWhole, super::BODY, Padding::Off),
+    (Phase::AfterHead, STREAM_BODY, Padding::Off),
+    (Phase::AfterHead, STREAM_BODY, Padding::Paced),
+    (Phase::AfterFirstEvent, STREAM_BODY, Padding::Off),
+    (Phase::AfterFirstEvent, STREAM_BODY, Padding::Paced),
+    (Phase::Blocked, STREAM_BODY, Padding::Off),
 ];
 
 /// Plays the engine up to the phase.
@@ -85,10 +92,16 @@ async fn fill(node: &Running, engine: &mut FakeEngine) -> (TcpStream, Asked) {
 }
 
 /// A sealed request on an HTTP/1.1 connection of its own, as far as `phase`.
-async fn begin_on_http_1(node: &Running, phase: Phase, content: &str) -> TcpStream {
+async fn begin_on_http_1(
+    node: &Running,
+    phase: Phase,
+    content: &str,
+    padding: Padding,
+) -> TcpStream {
     let (request, _) = node
         .seal(Sent {
             content,
+            padding,
             ..Sent::default()
         })
         .await;
@@ -151,7 +164,7 @@ async fn left(node: &Running, asked: Option<Asked>, other: Option<(TcpStream, As
 async fn an_asker_that_leaves_stops_his_engine_and_gives_all_back_in_every_phase_of_http_1() {
     let mut engine = FakeEngine::start().await;
     let node = Running::start(&format!("{}max_in_flight = 1\n", engine.config())).await;
-    for (phase, content) in PHASES {
+    for (phase, content, padding) in PHASES {
         for half in [false, true] {
             if half && phase == Phase::Blocked {
                 // The end of what he sends stands behind what he does not read.
@@ -161,7 +174,7 @@ async fn an_asker_that_leaves_stops_his_engine_and_gives_all_back_in_every_phase
                 Phase::Queued => Some(fill(&node, &mut engine).await),
                 _ => None,
             };
-            let mut asker = begin_on_http_1(&node, phase, content).await;
+            let mut asker = begin_on_http_1(&node, phase, content, padding).await;
             let asked = arrives(&node, &mut engine, phase).await;
             let held = if half {
                 asker.shutdown().await.unwrap();
@@ -183,7 +196,7 @@ async fn a_stream_that_is_reset_stops_its_engine_alone_and_gives_all_back_in_eve
     let mut engine = FakeEngine::start().await;
     let config = format!("{}max_in_flight = 1\n", engine.config());
     let node = Running::start(&config).await.over_http_2();
-    for (phase, content) in PHASES {
+    for (phase, content, padding) in PHASES {
         let other = match phase {
             Phase::Queued => Some(fill(&node, &mut engine).await),
             _ => None,
@@ -191,6 +204,7 @@ async fn a_stream_that_is_reset_stops_its_engine_alone_and_gives_all_back_in_eve
         let (request, _) = node
             .seal(Sent {
                 content,
+                padding,
                 ..Sent::default()
             })
             .await;

@@ -10,6 +10,7 @@ mod dialects;
 mod evidence;
 mod harness;
 mod outside;
+mod paced;
 mod queue;
 mod refusals;
 mod replies;
@@ -26,7 +27,7 @@ const STREAM_BODY: &str = r#"{"model":"m","prompt":"a canary of 7 words","stream
 async fn the_echo_engine_answers_whole_and_as_a_stream() {
     let node = Running::start("[[engine]]\nurl = \"builtin:echo\"\n").await;
     let model = node.attest().await.models()[0].clone();
-    for padding in [Padding::Off, Padding::Bucket] {
+    for padding in Padding::ALL {
         let body = BODY.replace("\"m\"", &format!("\"{model}\""));
         let reply = node
             .ask(Sent {

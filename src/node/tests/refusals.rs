@@ -44,7 +44,6 @@ async fn a_request_that_is_not_let_in_reaches_no_engine() {
             ("sealgate-request-id", "AB"),
             (400, "malformed"),
         ),
-        ("pacing", ("sealgate-padding", "paced"), (400, "malformed")),
         (
             "another padding",
             ("sealgate-padding", "some"),

@@ -29,6 +29,13 @@ fn stream() -> Sent<'static> {
     }
 }
 
+fn paced() -> Sent<'static> {
+    Sent {
+        padding: Padding::Paced,
+        ..stream()
+    }
+}
+
 #[tokio::test]
 async fn a_whole_answer_is_levelled_and_its_usage_told() {
     let mut engine = FakeEngine::start().await;
@@ -111,7 +118,7 @@ async fn an_engines_statuses_become_the_protocols() {
         (200, (502, "engine-failed")),
     ];
     for (status, (expected, kind)) in cases {
-        for sent in [Sent::default(), stream()] {
+        for sent in [Sent::default(), stream(), paced()] {
             let played = async {
                 engine
                     .asked()
@@ -165,7 +172,7 @@ async fn a_full_engine_is_overloaded() {
 async fn a_stream_is_given_on_as_it_comes() {
     let mut engine = FakeEngine::start().await;
     let node = Running::start(&engine.config()).await;
-    for padding in [Padding::Off, Padding::Bucket] {
+    for padding in Padding::ALL {
         let begun = async {
             let mut asked = engine.asked().await;
             asked.begin_stream().await;
@@ -200,18 +207,22 @@ async fn a_stream_is_given_on_as_it_comes() {
 async fn an_engine_that_fails_before_its_first_event_is_a_refusal() {
     let mut engine = FakeEngine::start().await;
     let node = Running::start(&engine.config()).await;
-    for text in [
+    let texts = [
         "",
         ": a sign of life\n\n",
         "data: {\"error\":{\"message\":\"canary\"}}\n\n",
         "x\n",
-    ] {
+    ];
+    for (text, sent) in texts
+        .into_iter()
+        .flat_map(|text| [(text, stream()), (text, paced())])
+    {
         let played = async {
             let mut asked = engine.asked().await;
             asked.begin_stream().await;
             asked.write(text).await;
         };
-        let (reply, ()) = tokio::join!(node.ask(stream()), played);
+        let (reply, ()) = tokio::join!(node.ask(sent), played);
         assert_eq!(reply.problem(), (502, "engine-failed".to_owned()), "{text}");
     }
 }
@@ -221,12 +232,14 @@ async fn a_stream_that_breaks_off_says_so_under_the_seal() {
     let mut engine = FakeEngine::start().await;
     let timeouts = "timeouts = { engine_idle_ms = 300 }\n";
     let node = Running::start(&format!("{timeouts}{}", engine.config())).await;
-    for (after, why) in [
+    let ends = [
         (Some(""), "engine-failed"),
         (Some("data: {\"error\":{}}\n\n"), "engine-failed"),
         (Some("data: {\n\n"), "engine-failed"),
         (None, "idle"),
-    ] {
+    ];
+    let of_either = |end| [(end, stream()), (end, paced())];
+    for ((after, why), sent) in ends.into_iter().flat_map(of_either) {
         let played = async {
             let mut asked = engine.asked().await;
             asked.begin_stream().await;
@@ -236,7 +249,7 @@ async fn a_stream_that_breaks_off_says_so_under_the_seal() {
                 None => asked.closed().await,
             }
         };
-        let (reply, ()) = tokio::join!(node.ask(stream()), played);
+        let (reply, ()) = tokio::join!(node.ask(sent), played);
         let content = String::from_utf8(reply.content).unwrap();
         assert!(
             content.contains("one") && !content.contains("[DONE]"),

@@ -75,6 +75,7 @@ pub(in crate::openai) fn test_context() -> ReplyContext {
             model: "caller/model".to_owned(),
             stream: false,
             include_usage: false,
+            include_obfuscation: None,
             max_tokens: Some(16),
             dimensions: None,
             encoding: None,

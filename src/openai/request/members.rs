@@ -6,7 +6,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -26,12 +26,13 @@ pub(super) const FEWER: &str = "an object of fewer members";
 #[derive(Clone, Copy)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: bool,
+    pub(super) include_obfuscation: Option<bool>,
 }
 
 /// Reads one value.
-pub(super) fn scalar<T: DeserializeOwned>(
+pub(super) fn scalar<'a, T: Deserialize<'a>>(
     param: &'static str,
-    value: &RawValue,
+    value: &'a RawValue,
     expected: &'static str,
 ) -> Result<T, RequestError> {
     serde_json::from_str(value.get()).map_err(|_| RequestError::invalid(param, expected))
@@ -155,17 +156,31 @@ pub(super) fn no_duplicates(path: &str, value: &RawValue) -> Result<(), RequestE
 
 pub(super) fn stream_options(value: &RawValue) -> Result<StreamOptions, RequestError> {
     #[derive(Deserialize)]
-    struct Options {
-        include_usage: Option<bool>,
+    struct Options<'a> {
+        #[serde(borrow)]
+        include_usage: Option<&'a RawValue>,
+        #[serde(borrow)]
+        include_obfuscation: Option<&'a RawValue>,
     }
     no_duplicates("stream_options", value)?;
     if !value.get().starts_with('{') {
         return Err(RequestError::invalid("stream_options", "an object"));
     }
-    let options: Options = serde_json::from_str(value.get())
-        .map_err(|_| RequestError::invalid("stream_options.include_usage", "true or false"))?;
+    let options: Options<'_> = scalar("stream_options", value, "an object")?;
+    let choice = |name, value: Option<&RawValue>| {
+        value
+            .filter(|value| value.get() != "null")
+            .map(|value| boolean(name, value))
+            .transpose()
+    };
+    let usage = choice("stream_options.include_usage", options.include_usage)?;
+    let obfuscation = choice(
+        "stream_options.include_obfuscation",
+        options.include_obfuscation,
+    )?;
     Ok(StreamOptions {
-        include_usage: options.include_usage.unwrap_or(false),
+        include_usage: usage.unwrap_or(false),
+        include_obfuscation: obfuscation,
     })
 }
 

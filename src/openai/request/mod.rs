@@ -99,6 +99,8 @@ pub struct Asked {
     pub stream: bool,
     /// Whether the stream is to end with a usage chunk.
     pub include_usage: bool,
+    /// Whether the lengths of its events are to be levelled, if it is said.
+    pub include_obfuscation: Option<bool>,
     /// Most tokens to make for each choice; `None` for as many as the model has room for.
     pub max_tokens: Option<u32>,
     /// How many choices are wanted for each input.
@@ -254,6 +256,9 @@ impl Seen {
             include_usage: self
                 .stream_options
                 .is_some_and(|options| options.include_usage),
+            include_obfuscation: self
+                .stream_options
+                .and_then(|options| options.include_obfuscation),
             max_tokens: max_tokens.or(default),
             n: self.n.unwrap_or(1),
             inputs,

@@ -23,7 +23,9 @@ pub(super) fn schemas() -> Value {
             "description": "Only where `stream` is true.",
             "properties": {"include_usage": nullable("boolean",
                 "Whether the stream ends with a chunk that has no choices and the usage of all; \
-                 the chunks before it then have a `usage` that is null.")},
+                 the chunks before it then have a `usage` that is null."),
+                "include_obfuscation": nullable("boolean",
+                    "Whether each chunk has an `obfuscation` that levels its length; else as the gateway is set.")},
         },
         "CompletionsResponse": reply(reference("CompletionChoice"), "text_completion"),
         "CompletionsChunk": chunk(reference("CompletionChunkChoice"), "text_completion"),
@@ -98,6 +100,8 @@ pub(super) fn chunk(choice: Value, object: &str) -> Value {
             "model": {"type": "string"},
             "object": {"type": "string", "const": object},
             "system_fingerprint": {"type": "string"},
+            "obfuscation": {"type": "string",
+                "description": "Random letters that level the chunk's length."},
         },
     })
 }

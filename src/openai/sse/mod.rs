@@ -6,9 +6,11 @@
 //! network cut them.
 
 mod engine;
+mod obfuscation;
 mod reply;
 
 pub use engine::EngineEvents;
+pub use obfuscation::Obfuscation;
 pub use reply::ReplyEvents;
 
 /// Most bytes in the data of one event (WIRE section 4).

@@ -59,7 +59,8 @@ impl ReplyEvents {
     /// # Errors
     /// [`SseError`] if the content cannot be that of a valid reply.
     pub fn push(&mut self, content: &[u8]) -> Result<Bytes, SseError> {
-        let mut out = Vec::with_capacity(self.held.len() + self.line.len() + content.len());
+        // Made when there is an event to give: much of what comes is comments alone.
+        let mut out = Vec::new();
         self.read(content, &mut out)?;
         Ok(out.into())
     }
@@ -130,7 +131,8 @@ impl ReplyEvents {
         match line {
             [] => {
                 self.held.push(b'\n');
-                out.append(&mut self.held);
+                out.extend_from_slice(&self.held);
+                self.held.clear();
                 self.held.shrink_to(KEPT);
                 self.has_data = false;
                 if self.end == End::Line {

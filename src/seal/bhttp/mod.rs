@@ -13,19 +13,22 @@ pub use fields::Fields;
 pub(in crate::seal) use reader::Control;
 pub(in crate::seal) use reader::{Event, Reader, RequestLine, StatusLine};
 pub(in crate::seal) use writer::{
-    Put, count, put_content, put_fields, put_response_head, put_zero, request,
+    Put, count, put_content, put_fields, put_final_head, put_framing, put_informational,
+    put_response_head, put_zero, request,
 };
 
-/// Most field lines of a message, in all its sections together.
+/// Most field lines of a message, in all its sections together; those of an informational response
+/// are gone once it was read, and count for themselves.
 const MAX_FIELDS: usize = 100;
-/// Most bytes of names and values of a message, in all its sections together.
+/// Most bytes of names and values of a message, in the same way.
 const MAX_FIELD_BYTES: usize = 32 * 1024;
 /// Most bytes of names and values of the trailers.
 pub(in crate::seal) const MAX_TRAILER_BYTES: usize = 8 * 1024;
 /// Longest method, scheme, authority or path.
 const MAX_CONTROL_BYTES: usize = 8 * 1024;
-/// Most informational responses before the final one.
-const MAX_INFORMATIONAL: u8 = 8;
+/// Most informational responses before the final one: a paced stream has one at each tick until its
+/// status is known.
+const MAX_INFORMATIONAL: u32 = 1 << 16;
 
 /// What is wrong with a Binary HTTP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

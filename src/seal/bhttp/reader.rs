@@ -115,7 +115,7 @@ pub(in crate::seal) struct Reader<C> {
     item: Item,
     form: Form,
     budget: Budget,
-    informational: u8,
+    informational: u32,
     content_left: u64,
 }
 
@@ -157,10 +157,7 @@ impl<C: Control> Reader<C> {
             state: State::Framing,
             item: Item::default(),
             form: Form::KnownLength,
-            budget: Budget {
-                fields: MAX_FIELDS,
-                bytes: MAX_FIELD_BYTES,
-            },
+            budget: Budget::WHOLE,
             informational: 0,
             content_left: max_content,
         }
@@ -254,6 +251,7 @@ impl<C: Control> Reader<C> {
                 .checked_add(1)
                 .filter(|count| *count <= MAX_INFORMATIONAL)
                 .ok_or(FormError::TooManyInformational)?;
+            self.budget = Budget::WHOLE;
             return Ok(Step::Next(State::Control(Vec::new())));
         }
         Ok(Step::Event(
@@ -429,6 +427,11 @@ impl Section {
 }
 
 impl Budget {
+    const WHOLE: Self = Self {
+        fields: MAX_FIELDS,
+        bytes: MAX_FIELD_BYTES,
+    };
+
     fn take(&mut self, bytes: usize) -> Result<(), FormError> {
         self.bytes = self
             .bytes

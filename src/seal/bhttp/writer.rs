@@ -11,6 +11,9 @@ const REQUEST_KNOWN_LENGTH: u8 = 0;
 /// Framing indicator of a response with indeterminate lengths.
 const RESPONSE_INDETERMINATE: u8 = 3;
 
+/// Name of the field that fills an informational response.
+const FILLING: &str = "sealgate-filling";
+
 /// Takes the bytes of a message one after another.
 pub(in crate::seal) trait Put {
     fn put(&mut self, bytes: &[u8]) -> Result<(), SealError>;
@@ -68,12 +71,46 @@ pub(in crate::seal) fn put_response_head(
     status: u16,
     fields: &[(&str, &str)],
 ) -> Result<(), SealError> {
+    out.put(&[RESPONSE_INDETERMINATE])?;
+    put_final_head(out, status, fields)
+}
+
+/// What a response begins with.
+pub(in crate::seal) fn put_framing(out: &mut Vec<u8>) {
+    out.push(RESPONSE_INDETERMINATE);
+}
+
+/// Status and fields of the final response.
+pub(in crate::seal) fn put_final_head(
+    out: &mut dyn Put,
+    status: u16,
+    fields: &[(&str, &str)],
+) -> Result<(), SealError> {
     if !(200..600).contains(&status) {
         return Err(SealError::Malformed("status"));
     }
-    out.put(&[RESPONSE_INDETERMINATE])?;
     put_integer(out, usize::from(status))?;
     put_fields(out, fields, MAX_FIELD_BYTES)?;
+    put_zero(out)
+}
+
+/// An informational response of `len` bytes, which readers pass over (RFC 9292 section 3.5.1). Its one
+/// field is as long as that takes, and counted in the two-byte form.
+pub(in crate::seal) fn put_informational(
+    out: &mut Vec<u8>,
+    status: u16,
+    len: usize,
+) -> Result<(), SealError> {
+    let begin = out.len();
+    put_integer(out, usize::from(status))?;
+    put_counted(out, FILLING.as_bytes())?;
+    let taken = out.len().saturating_sub(begin);
+    // The integer before the value, and the end of the section.
+    let value = len.checked_sub(taken).and_then(|left| left.checked_sub(3));
+    let value = value.filter(|value| (64..16_384).contains(value));
+    let value = value.ok_or(SealError::Length)?;
+    put_integer(out, value)?;
+    out.resize(out.len().saturating_add(value), b'0');
     put_zero(out)
 }
 

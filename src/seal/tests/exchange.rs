@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seal::{FormError, OpenErrorKind, SealError};
+use crate::seal::{FormError, OpenErrorKind, SealError, padding::Lengths as _};
 
 /// Pieces of `bytes`, cut at these places.
 fn cut_at(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {

@@ -15,6 +15,7 @@ use ohttp::{
 };
 
 use super::*;
+use crate::seal::Tick;
 
 const CONTENT: &[u8] = b"{\"model\":\"m\",\"prompt\":\"a prompt\"}";
 const ANSWER: &[u8] = b"{\"choices\":[]}";
@@ -101,9 +102,38 @@ fn peer_response(mode: Mode) -> Vec<u8> {
     peer_message(Message::response(StatusCode::OK), ANSWER, mode)
 }
 
+const EVENTS: [(&str, &str); 1] = [("content-type", "text/event-stream")];
+const USAGE: [(&str, &str); 1] = [("sealgate-usage", "{}")];
+
+/// The same stream at ticks, some of them before its status is known.
+fn paced_reply(sealer: ReplySealer) -> Vec<u8> {
+    let mut reply = Vec::new();
+    let mut sealer = sealer.into_paced(std::num::NonZeroUsize::MIN).unwrap();
+    for tick in 1.. {
+        if tick == 4 {
+            sealer.begin(200, &EVENTS).unwrap();
+            sealer.push(b"data: {}\n\ndata: [DONE]\n\n").unwrap();
+            sealer.end(&USAGE).unwrap();
+        }
+        match sealer.tick().unwrap() {
+            Tick::Chunk(bytes, next) => {
+                reply.extend_from_slice(&bytes);
+                sealer = next;
+            }
+            Tick::Last(bytes) => {
+                reply.extend_from_slice(&bytes);
+                assert_eq!(tick, 4, "a power of two");
+                break;
+            }
+        }
+    }
+    reply
+}
+
 #[tokio::test]
 async fn its_client_reaches_our_node_and_reads_our_reply() {
-    for (mode, dribble) in WAYS {
+    let both = |way| [(way, false), (way, true)];
+    for ((mode, dribble), is_paced) in WAYS.into_iter().flat_map(both) {
         let node = Node::new();
         let list = crate::seal::encode_key_configs([(KEY_ID, &node.public_key)]);
         let client = ClientRequest::from_encoded_config_list(&list).unwrap();
@@ -124,11 +154,14 @@ async fn its_client_reaches_our_node_and_reads_our_reply() {
         assert_eq!(opened.fields.get("content-type"), Some("application/json"));
         assert_eq!(opened.content, CONTENT);
 
-        let fields = [("content-type", "text/event-stream")];
-        let mut stream = sealer.into_stream(200, &fields, Padding::Bucket).unwrap();
-        let mut reply = stream.chunk(b"data: {}\n\n").unwrap().to_vec();
-        let trailers = [("sealgate-usage", "{}")];
-        reply.extend_from_slice(&stream.finish(b"data: [DONE]\n\n", &trailers).unwrap());
+        let reply = if is_paced {
+            paced_reply(sealer)
+        } else {
+            let mut stream = sealer.into_stream(200, &EVENTS, Padding::Bucket).unwrap();
+            let mut reply = stream.chunk(b"data: {}\n\n").unwrap().to_vec();
+            reply.extend_from_slice(&stream.finish(b"data: [DONE]\n\n", &USAGE).unwrap());
+            reply
+        };
         let mut response = request
             .response(Source {
                 bytes: &reply,

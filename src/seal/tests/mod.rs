@@ -3,6 +3,7 @@
 mod exchange;
 mod interop;
 mod known_answers;
+mod paced;
 mod streams;
 mod tampering;
 mod verified;

@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::seal::SealError;
 
-const EVENT_STREAM: [(&str, &str); 1] = [("content-type", "text/event-stream")];
-const DONE: &[u8] = b"data: [DONE]\n\n";
-const REPLY_HEAD: usize = 32;
+pub(super) const EVENT_STREAM: [(&str, &str); 1] = [("content-type", "text/event-stream")];
+pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";
+pub(super) const REPLY_HEAD: usize = 32;
 
 /// What is left when comments go, each with its own LF.
-fn without_comments(content: &[u8]) -> Vec<u8> {
+pub(super) fn without_comments(content: &[u8]) -> Vec<u8> {
     content
         .split_inclusive(|byte| *byte == b'\n')
         .filter(|line| !line.starts_with(b":"))
@@ -18,7 +18,7 @@ fn without_comments(content: &[u8]) -> Vec<u8> {
         .concat()
 }
 
-fn event(len: usize) -> Vec<u8> {
+pub(super) fn event(len: usize) -> Vec<u8> {
     [b"data: ", &vec![b'x'; len][..], b"\n\n"].concat()
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod forward;
 pub(crate) mod metrics;
 pub(crate) mod mitm;
 pub(crate) mod process;
+pub(crate) mod record;
 pub(crate) mod setup;
 pub(crate) mod tls;
 
