@@ -16,6 +16,8 @@ pub mod config;
 pub mod fetch;
 pub mod gateway;
 pub mod ids;
+#[cfg(test)]
+mod leftovers;
 pub mod listener;
 mod net;
 pub mod node;

@@ -242,6 +242,7 @@ impl KeyRing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leftovers::{Needle, tried_alone};
 
     const DAY: u64 = 24 * 60 * 60;
 
@@ -354,5 +355,32 @@ mod tests {
         let [new_pq, old_pq, new, old] =
             [0, 1, 2, 3].map(|at| ring.published(1_000_000)[at].key_id);
         assert_eq!(seen, [(new_pq, 1225), (new, 45), (old_pq, 1225), (old, 45)]);
+    }
+
+    /// Not only are they no longer opened with: they are nowhere.
+    #[test]
+    fn secrets_whose_time_is_over_are_gone() {
+        if tried_alone(module_path!(), "secrets_whose_time_is_over_are_gone") {
+            return;
+        }
+        let kems = [Kem::X25519, Kem::XWing];
+        let dialects = [Dialect::Ehbp, Dialect::Seed];
+        let life = Duration::from_secs(DAY);
+        let mut ring = KeyRing::new(life, &kems, &dialects, 1_000_000).unwrap();
+        let (mut needles, never) = ring.opening.needles();
+        needles.extend(ring.ehbp.needles());
+        needles.extend(ring.seed.needles());
+        assert_eq!((needles.len(), never.len()), (7, 2));
+        let count = |needles: &[Needle]| needles.iter().map(Needle::count).collect::<Vec<_>>();
+        let end = opens_until(&ring.keys[0]);
+        for now in [end - 600 - DAY / 4, end] {
+            ring.turn(now).unwrap();
+            assert!(count(&needles).iter().all(|count| *count > 0), "at {now}");
+        }
+        ring.turn(end + 1).unwrap();
+        for needle in needles.iter().chain(&never) {
+            assert_eq!(needle.count(), 0, "{}", needle.name);
+        }
+        assert_eq!(ring.opening.needles().0.len(), 5, "their successors live");
     }
 }

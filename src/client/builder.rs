@@ -169,6 +169,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Takes the time of day from another clock.
+    #[cfg(test)]
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
     /// Makes the client. Nothing is sent.
     ///
     /// # Errors

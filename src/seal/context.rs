@@ -7,11 +7,10 @@ use std::fmt;
 use aead::AeadInOut as _;
 use bytes::{Bytes, BytesMut};
 use hpke::{
-    Deserializable, HpkeError, Kem as _, OpModeR, OpModeS, Serializable as _,
+    Deserializable, HpkeError, OpModeR, OpModeS, Serializable as _,
     aead::{AeadCtxR, AeadCtxS, AeadTag},
     inout::InOutBuf,
     kdf::HkdfSha256,
-    kem::XWing,
     setup_receiver, setup_sender_with_rng,
 };
 use rand::CryptoRng;
@@ -25,8 +24,9 @@ use super::{
     keys::{NodeSecret, Secret},
     labels::{self, CHUNK_AAD, FINAL_CHUNK_AAD, RESPONSE_EXPORT_LABEL},
     nonce::CounterNonce,
-    plaintext,
+    plaintext, stack,
     suite::{Aead, Kem, MAX_KEY_LEN, Suite, TAG_LEN, X25519_ENC_LEN},
+    x_wing::XWing,
 };
 
 type Sending<L, K> = Box<AeadCtxS<AesGcm<L>, HkdfSha256, K>>;
@@ -80,19 +80,21 @@ pub(super) trait OpenChunk {
 /// What both sides export from the request's context to derive the reply's keys from.
 pub(super) struct ReplySecret {
     aead: Aead,
-    secret: Zeroizing<[u8; MAX_KEY_LEN]>,
+    /// Where it stays: what moves leaves a copy.
+    secret: Box<Zeroizing<[u8; MAX_KEY_LEN]>>,
     enc: Enc,
 }
 
 impl ReplySecret {
     /// `secret = Context.Export(label, max(Nn, Nk))`.
+    #[inline(never)]
     fn export(
         aead: Aead,
         enc: Enc,
         label: &[u8],
         export: impl FnOnce(&[u8], &mut [u8]) -> Result<(), HpkeError>,
     ) -> Option<Self> {
-        let mut secret = Zeroizing::new([0; MAX_KEY_LEN]);
+        let mut secret = Box::new(Zeroizing::new([0; MAX_KEY_LEN]));
         export(label, secret.get_mut(..aead.key_len())?).ok()?;
         Some(Self { aead, secret, enc })
     }
@@ -104,7 +106,9 @@ impl ReplySecret {
 
     fn cipher(&self, response_nonce: &[u8]) -> Option<ReplyCipher> {
         let secret = self.secret.get(..self.aead.key_len())?;
-        labels::reply_cipher(self.aead, secret, self.enc.as_bytes(), response_nonce)
+        let cipher = labels::reply_cipher(self.aead, secret, self.enc.as_bytes(), response_nonce);
+        stack::wipe::<{ stack::EXCHANGE_WORDS }>();
+        cipher
     }
 
     pub(super) fn sealing(&self, response_nonce: &[u8]) -> Result<ReplySealing, SealError> {
@@ -123,7 +127,7 @@ impl ReplySecret {
     pub(super) fn fixed(aead: Aead, secret: [u8; MAX_KEY_LEN], enc: [u8; X25519_ENC_LEN]) -> Self {
         Self {
             aead,
-            secret: Zeroizing::new(secret),
+            secret: Box::new(Zeroizing::new(secret)),
             enc: Enc::X25519(enc),
         }
     }
@@ -178,10 +182,12 @@ impl RequestSealing {
             Self::XWing(context) => context.export(label, out),
         };
         let secret = ReplySecret::export(suite.aead(), enc.clone(), RESPONSE_EXPORT_LABEL, export);
+        stack::wipe::<{ stack::EXCHANGE_WORDS }>();
         Ok((enc, this, secret.ok_or(SealError::Length)?))
     }
 }
 
+#[inline(never)]
 fn setup_sender<L: Length, K: hpke::Kem>(
     kem: Kem,
     public_key: &[u8],
@@ -241,7 +247,7 @@ impl RequestOpening {
                 Self::x25519(aead, secret, enc, info)
             }
             (Suite::XWing, NodeSecret(Secret::XWing(secret)), Enc::XWing(enc)) => {
-                setup_receiver_of(secret.as_ref(), enc.as_slice(), info).map(Self::XWing)
+                setup_receiver_of(secret, enc.as_slice(), info).map(Self::XWing)
             }
             _ => Err(OpenError::UnsupportedSuite),
         }
@@ -271,10 +277,13 @@ impl RequestOpening {
             Self::Aes128Gcm(_) => Aead::Aes128Gcm,
             Self::Aes256Gcm(_) | Self::XWing(_) => Aead::Aes256Gcm,
         };
-        ReplySecret::export(aead, enc, label, export)
+        let secret = ReplySecret::export(aead, enc, label, export);
+        stack::wipe::<{ stack::EXCHANGE_WORDS }>();
+        secret
     }
 }
 
+#[inline(never)]
 fn setup_receiver_of<L: Length, K: hpke::Kem>(
     secret: &K::PrivateKey,
     enc: &[u8],
@@ -366,14 +375,4 @@ impl OpenChunk for ReplyOpening {
         };
         opened.map_err(|_| OpenError::Decrypt)
     }
-}
-
-/// The public key of `secret`.
-pub(super) fn public_key(secret: &PrivateKey) -> [u8; 32] {
-    X25519HkdfSha256::sk_to_pk(secret).to_bytes().into()
-}
-
-/// A fresh key pair, `DeriveKeyPair(random)` (RFC 9180 section 7.1.3).
-pub(super) fn generate<K: hpke::Kem>(rng: &mut impl CryptoRng) -> K::PrivateKey {
-    K::gen_keypair_with_rng(rng).0
 }

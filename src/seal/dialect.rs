@@ -4,10 +4,9 @@
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use super::{
-    context,
     error::RandomError,
-    kem::{PrivateKey, X25519HkdfSha256},
-    keys::fresh_rng,
+    kem::PrivateKey,
+    keys::{fresh_secret, x25519_secret},
 };
 
 /// The X25519 secret of a node for dialect `D`. Wiped on drop, never copied, never shown.
@@ -23,14 +22,13 @@ impl<D> DialectSecret<D> {
     /// # Errors
     /// [`RandomError`] if the system gives no randomness.
     pub fn generate() -> Result<Self, RandomError> {
-        let key = context::generate::<X25519HkdfSha256>(&mut fresh_rng()?);
-        Ok(Self::new(key))
+        fresh_secret().map(|secret| Self::new(x25519_secret(secret)))
     }
 
     /// The public key, to be published and attested.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
-        context::public_key(&self.key)
+        *self.key.public().as_bytes()
     }
 
     pub(super) const fn private_key(&self) -> &PrivateKey {
@@ -82,6 +80,15 @@ impl<D> DialectKeys<D> {
     /// Stops opening with the secret of that id.
     pub fn remove(&mut self, key_id: u8) {
         self.secrets.retain(|(id, _)| *id != key_id);
+    }
+
+    /// What no memory may hold once these are dropped.
+    #[cfg(test)]
+    pub(crate) fn needles(&self) -> Vec<crate::leftovers::Needle> {
+        let secrets = self.iter().map(|(_, secret)| secret.key.secret());
+        secrets
+            .map(|secret| crate::leftovers::Needle::new("a dialect's", secret))
+            .collect()
     }
 
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (u8, &DialectSecret<D>)> {

@@ -252,7 +252,7 @@ pub fn seed_opener(data: &[u8]) {
     let node_key = PublicKey::from_bytes(&node.public_key()).expect("32 bytes");
     let exchanged = client.private_key().exchange(&node_key).expect("good keys");
     let (salt, nonce) = ([1; 16], [2; 12]);
-    let cipher = labels::seed_cipher(&salt, exchanged.as_ref()).expect("lengths that fit");
+    let cipher = labels::seed_cipher(&salt, exchanged.as_slice()).expect("lengths that fit");
     let sealed = SeedReplySealer::new(cipher)
         .seal_with(nonce, data, None)
         .expect("a fresh key");

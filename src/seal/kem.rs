@@ -15,12 +15,14 @@ use hpke::{
 use rand::CryptoRng;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::suite::Kem as Known;
+use super::{stack, suite::Kem as Known};
 
 /// Length of a secret, a public key, an exchanged value and a shared secret.
-const LEN: usize = 32;
+pub(super) const LEN: usize = 32;
+/// A secret, or an exchanged value, which never moves: where it is, it is wiped.
+pub(super) type SecretBytes = Box<Zeroizing<[u8; LEN]>>;
 /// `L` of every derivation here, as two bytes.
 const DERIVED_LEN: [u8; 2] = [0, 32];
 
@@ -59,6 +61,12 @@ fn labeled_expand(prk: &Hkdf<Sha256>, label: &[u8], info: &[u8], out: &mut [u8; 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PublicKey([u8; LEN]);
 
+impl PublicKey {
+    pub(super) const fn as_bytes(&self) -> &[u8; LEN] {
+        &self.0
+    }
+}
+
 impl Serializable for PublicKey {
     type OutputSize = U32;
 
@@ -78,42 +86,53 @@ impl Deserializable for PublicKey {
 pub(super) struct PrivateKey(Arc<Pair>);
 
 struct Pair {
-    secret: Zeroizing<[u8; LEN]>,
+    secret: SecretBytes,
     key: agreement::PrivateKey,
     public: PublicKey,
 }
 
 impl PrivateKey {
-    fn new(secret: Zeroizing<[u8; LEN]>) -> Result<Self, HpkeError> {
-        let key = agreement::PrivateKey::from_private_key(&X25519, secret.as_ref())
-            .map_err(|_| HpkeError::ValidationError)?;
-        let public = key
-            .compute_public_key()
-            .map_err(|_| HpkeError::ValidationError)?;
-        let public = PublicKey(exact(public.as_ref())?);
-        Ok(Self(Arc::new(Pair {
+    #[expect(
+        clippy::expect_used,
+        reason = "any 32 bytes are an X25519 secret, and a public key has 32"
+    )]
+    pub(super) fn new(secret: SecretBytes) -> Self {
+        let key = agreement::PrivateKey::from_private_key(&X25519, secret.as_slice());
+        let key = key.expect("a secret of 32 bytes");
+        let public = key.compute_public_key().expect("a key has a public one");
+        let public = PublicKey(exact(public.as_ref()).expect("32 bytes"));
+        Self(Arc::new(Pair {
             secret,
             key,
             public,
-        })))
+        }))
+    }
+
+    pub(super) fn public(&self) -> &PublicKey {
+        &self.0.public
     }
 
     /// `DH(skX, pkY)`; an all-zero value is an error (RFC 9180 section 7.1.4).
-    pub(super) fn exchange(&self, public: &PublicKey) -> Option<Zeroizing<[u8; LEN]>> {
+    pub(super) fn exchange(&self, public: &PublicKey) -> Option<SecretBytes> {
         let peer = UnparsedPublicKey::new(&X25519, &public.0);
         let exchanged = agreement::agree(&self.0.key, peer, (), |exchanged| {
-            exact(exchanged).map(Zeroizing::new).map_err(|_| ())
+            secret_of(exchanged).map_err(|_| ())
         });
         // aws-lc refuses zeros itself; the protocol does not rest on that.
         exchanged
             .ok()
             .filter(|exchanged| !bool::from(exchanged.ct_eq(&[0; LEN])))
     }
+
+    #[cfg(test)]
+    pub(super) fn secret(&self) -> &[u8; LEN] {
+        &self.0.secret
+    }
 }
 
 impl ConstantTimeEq for PrivateKey {
     fn ct_eq(&self, other: &Self) -> Choice {
-        self.0.secret.ct_eq(other.0.secret.as_ref())
+        self.0.secret.ct_eq(other.0.secret.as_slice())
     }
 }
 
@@ -123,18 +142,28 @@ impl Serializable for PrivateKey {
     /// Clamped, as the standard asks of what is written (RFC 9180 section 7.1.2).
     fn write_exact(&self, out: &mut [u8]) {
         let mut clamped = self.0.secret.clone();
-        if let [first, .., last] = clamped.as_mut() {
+        if let [first, .., last] = clamped.as_mut_slice() {
             *first &= 0xf8;
             *last = (*last & 0x7f) | 0x40;
         }
-        out.copy_from_slice(clamped.as_ref());
+        out.copy_from_slice(clamped.as_slice());
     }
 }
 
 impl Deserializable for PrivateKey {
     fn from_bytes(encoded: &[u8]) -> Result<Self, HpkeError> {
-        Self::new(Zeroizing::new(exact(encoded)?))
+        secret_of(encoded).map(Self::new)
     }
+}
+
+/// A secret where it stays.
+pub(super) fn secret_of(bytes: &[u8]) -> Result<SecretBytes, HpkeError> {
+    let mut secret = SecretBytes::default();
+    if bytes.len() != LEN {
+        return Err(HpkeError::IncorrectInputLength(LEN, bytes.len()));
+    }
+    secret.copy_from_slice(bytes);
+    Ok(secret)
 }
 
 fn exact(bytes: &[u8]) -> Result<[u8; LEN], HpkeError> {
@@ -147,6 +176,24 @@ fn exact(bytes: &[u8]) -> Result<[u8; LEN], HpkeError> {
 pub(super) struct X25519HkdfSha256;
 
 impl X25519HkdfSha256 {
+    #[inline(never)]
+    fn encapsulate(
+        recipient: &PublicKey,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(SharedSecret<Self>, PublicKey), HpkeError> {
+        let mut ikm = SecretBytes::default();
+        rng.fill_bytes(ikm.as_mut_slice());
+        let (secret, enc) = Self::derive_keypair(ikm.as_slice());
+        let exchanged = secret.exchange(recipient).ok_or(HpkeError::EncapError)?;
+        Ok((Self::shared_secret(&exchanged, &enc, recipient), enc))
+    }
+
+    #[inline(never)]
+    fn decapsulate(secret: &PrivateKey, enc: &PublicKey) -> Result<SharedSecret<Self>, HpkeError> {
+        let exchanged = secret.exchange(enc).ok_or(HpkeError::DecapError)?;
+        Ok(Self::shared_secret(&exchanged, enc, secret.public()))
+    }
+
     /// `ExtractAndExpand(dh, enc || pkRm)`.
     fn shared_secret(
         exchanged: &[u8; LEN],
@@ -179,11 +226,10 @@ impl Kem for X25519HkdfSha256 {
     /// `DeriveKeyPair(ikm)` (RFC 9180 section 7.1.3).
     fn derive_keypair(ikm: &[u8]) -> (PrivateKey, PublicKey) {
         let prk = labeled_extract(DERIVE_LABEL, ikm);
-        let mut secret = Zeroizing::new([0; LEN]);
+        let mut secret = SecretBytes::default();
         labeled_expand(&prk, SECRET_KEY_LABEL, &[], &mut secret);
-        #[expect(clippy::expect_used, reason = "any 32 bytes are an X25519 secret")]
-        let secret = PrivateKey::new(secret).expect("a secret of 32 bytes");
-        let public = secret.0.public.clone();
+        let secret = PrivateKey::new(secret);
+        let public = secret.public().clone();
         (secret, public)
     }
 
@@ -195,12 +241,9 @@ impl Kem for X25519HkdfSha256 {
         if sender.is_some() {
             return Err(HpkeError::EncapError);
         }
-        let mut ikm = [0; LEN];
-        rng.fill_bytes(&mut ikm);
-        let (secret, enc) = Self::derive_keypair(&ikm);
-        ikm.zeroize();
-        let exchanged = secret.exchange(recipient).ok_or(HpkeError::EncapError)?;
-        Ok((Self::shared_secret(&exchanged, &enc, recipient), enc))
+        let encapsulated = Self::encapsulate(recipient, rng);
+        stack::wipe::<{ stack::EXCHANGE_WORDS }>();
+        encapsulated
     }
 
     fn decap(
@@ -211,8 +254,9 @@ impl Kem for X25519HkdfSha256 {
         if sender.is_some() {
             return Err(HpkeError::DecapError);
         }
-        let exchanged = secret.exchange(enc).ok_or(HpkeError::DecapError)?;
-        Ok(Self::shared_secret(&exchanged, enc, &secret.0.public))
+        let decapsulated = Self::decapsulate(secret, enc);
+        stack::wipe::<{ stack::EXCHANGE_WORDS }>();
+        decapsulated
     }
 }
 

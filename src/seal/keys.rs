@@ -1,25 +1,83 @@
 //! A node's keys, and the list of them that it publishes.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, fmt, sync::Arc};
 
 use attestation::{PublicKey, statement::X_WING_KEY_LEN};
-use hpke::{Kem as _, Serializable as _, kem::XWing};
+use hpke::{Kem as _, Serializable as _};
 use rand::{
     SeedableRng as _,
+    rand_core::{TryCryptoRng, TryRng},
     rngs::{StdRng, SysRng},
 };
 
+#[cfg(test)]
+use crate::leftovers::Needle;
+
 use super::{
-    context,
     error::RandomError,
-    kem::{PrivateKey, X25519HkdfSha256},
+    kem::{PrivateKey as X25519Secret, SecretBytes},
+    stack,
     suite::{KDF_HKDF_SHA256, Kem},
+    x_wing::{PrivateKey as XWingSecret, XWing},
 };
 
 /// A generator seeded by the system for one use. A long-lived one could repeat itself after the
 /// machine was restored from a snapshot, and with it an ephemeral key.
-pub(super) fn fresh_rng() -> Result<StdRng, RandomError> {
-    StdRng::try_from_rng(&mut SysRng).map_err(|_| RandomError)
+pub(super) fn fresh_rng() -> Result<FreshRng, RandomError> {
+    let rng = FreshRng::new();
+    stack::wipe::<{ stack::EXCHANGE_WORDS }>();
+    rng
+}
+
+/// A generator that leaves nothing of what it gave.
+pub(super) struct FreshRng(Box<StdRng>);
+
+impl FreshRng {
+    #[inline(never)]
+    fn new() -> Result<Self, RandomError> {
+        let rng = StdRng::try_from_rng(&mut SysRng);
+        rng.map(|rng| Self(Box::new(rng))).map_err(|_| RandomError)
+    }
+}
+
+impl Drop for FreshRng {
+    fn drop(&mut self) {
+        *self.0 = StdRng::from_seed([0; 32]);
+        // Nobody reads it any more, which is no reason not to write it.
+        std::hint::black_box(&mut self.0);
+    }
+}
+
+impl TryRng for FreshRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.0.try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.0.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        self.0.try_fill_bytes(out)
+    }
+}
+
+impl TryCryptoRng for FreshRng {}
+
+/// A secret of any of our KEMs, from the system's own randomness: no generator has it in its state.
+pub(super) fn fresh_secret() -> Result<SecretBytes, RandomError> {
+    let mut secret = SecretBytes::default();
+    let filled = SysRng.try_fill_bytes(secret.as_mut_slice());
+    filled.map_err(|_| RandomError).map(|()| secret)
+}
+
+/// Makes a key of what is secret, and wipes what that left on the stack.
+pub(super) fn x25519_secret(secret: SecretBytes) -> X25519Secret {
+    let key = X25519Secret::new(secret);
+    stack::wipe::<{ stack::EXCHANGE_WORDS }>();
+    key
 }
 
 /// The secret of a node. Wiped on drop, never copied, never shown.
@@ -28,8 +86,8 @@ pub struct NodeSecret(pub(super) Secret);
 
 /// Both kinds are wiped by the types that hold them.
 pub(super) enum Secret {
-    X25519(PrivateKey),
-    XWing(Box<<XWing as hpke::Kem>::PrivateKey>),
+    X25519(X25519Secret),
+    XWing(XWingSecret),
 }
 
 impl NodeSecret {
@@ -38,11 +96,14 @@ impl NodeSecret {
     /// # Errors
     /// [`RandomError`] if the system gives no randomness.
     pub fn generate(kem: Kem) -> Result<Self, RandomError> {
-        let rng = &mut fresh_rng()?;
-        Ok(Self(match kem {
-            Kem::X25519 => Secret::X25519(context::generate::<X25519HkdfSha256>(rng)),
-            Kem::XWing => Secret::XWing(Box::new(context::generate::<XWing>(rng))),
-        }))
+        Ok(Self::of(kem, fresh_secret()?))
+    }
+
+    fn of(kem: Kem, secret: SecretBytes) -> Self {
+        Self(match kem {
+            Kem::X25519 => Secret::X25519(x25519_secret(secret)),
+            Kem::XWing => Secret::XWing(XWingSecret::new(secret)),
+        })
     }
 
     /// How its holder comes to a secret that is shared.
@@ -58,7 +119,7 @@ impl NodeSecret {
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         match &self.0 {
-            Secret::X25519(secret) => PublicKey::X25519(context::public_key(secret)),
+            Secret::X25519(secret) => PublicKey::X25519(*secret.public().as_bytes()),
             Secret::XWing(secret) => {
                 let mut key = [0; X_WING_KEY_LEN];
                 XWing::sk_to_pk(secret).write_exact(&mut key);
@@ -70,13 +131,9 @@ impl NodeSecret {
     /// A secret from a test vector.
     #[cfg(any(test, fuzzing))]
     pub(super) fn fixed(kem: Kem, bytes: &[u8; 32]) -> Option<Self> {
-        use hpke::Deserializable as _;
-        Some(Self(match kem {
-            Kem::X25519 => Secret::X25519(PrivateKey::from_bytes(bytes).ok()?),
-            Kem::XWing => Secret::XWing(Box::new(
-                <XWing as hpke::Kem>::PrivateKey::from_bytes(bytes).ok()?,
-            )),
-        }))
+        super::kem::secret_of(bytes)
+            .ok()
+            .map(|it| Self::of(kem, it))
     }
 }
 
@@ -109,6 +166,23 @@ impl OpeningKeys {
     /// Stops opening what names `key_id`.
     pub fn remove(&mut self, key_id: u8) {
         self.secrets.remove(&key_id);
+    }
+
+    /// What no memory may hold once these are dropped, and what none may hold ever.
+    #[cfg(test)]
+    pub(crate) fn needles(&self) -> (Vec<Needle>, Vec<Needle>) {
+        let (mut held, mut never) = (Vec::new(), Vec::new());
+        for secret in self.secrets.values() {
+            match &secret.0 {
+                Secret::X25519(secret) => held.push(Needle::new("x25519", secret.secret())),
+                Secret::XWing(secret) => {
+                    let needles = secret.needles();
+                    held.extend(needles.0);
+                    never.extend(needles.1);
+                }
+            }
+        }
+        (held, never)
     }
 
     pub(super) fn get(&self, key_id: u8) -> Option<&NodeSecret> {

@@ -60,6 +60,7 @@ pub(super) fn request_info(header: &[u8; HEADER_LEN]) -> [u8; REQUEST_INFO_LEN] 
 ///
 /// `secret` and `response_nonce` are `max(Nn, Nk)` bytes long. `None` cannot happen with the lengths
 /// of these suites; it stands for what the library calls an invalid length.
+#[inline(never)]
 pub(super) fn reply_cipher(
     aead: Aead,
     secret: &[u8],

@@ -39,11 +39,13 @@ mod reply_sealer;
 mod request_opener;
 mod request_sealer;
 mod seed;
+mod stack;
 mod stream;
 mod suite;
 #[cfg(test)]
 mod tests;
 mod varint;
+mod x_wing;
 
 pub use bhttp::{Fields, FormError};
 pub use dialect::{DialectKeys, DialectSecret};

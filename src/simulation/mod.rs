@@ -13,6 +13,7 @@
 mod caller;
 mod engine;
 pub(crate) mod network;
+mod rotation;
 mod run;
 
 use std::time::Duration;

@@ -245,7 +245,7 @@ impl Run<'_> {
 }
 
 /// A software root, and a policy that names it.
-fn folder() -> &'static Path {
+pub(super) fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let name = format!("sealgate-simulation-{}", std::process::id());

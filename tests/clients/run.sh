@@ -12,7 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # These want the engine to themselves: they look at whether it is at work.
 readonly ALONE=(openai-python openai-node)
-readonly TOGETHER=(openai-python-2 litellm langchain llm ai-sdk atoma-python atoma-node ehbp-python ehbp-node curl)
+readonly TOGETHER=(openai-python-2 litellm langchain llm ai-sdk atoma-python atoma-node ehbp-python ehbp-node hpke-js curl)
 
 if [ $# -lt 1 ] || [ ! -x "$1" ]; then
   echo "usage: $0 SEALGATE-BINARY [SUITE…]" >&2

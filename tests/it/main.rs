@@ -17,6 +17,7 @@ mod cli;
 mod client;
 mod completions;
 mod contract;
+mod credential;
 mod dialects;
 mod doctor;
 mod endpoints;

@@ -278,6 +278,8 @@ struct Shared {
     attested: watch::Sender<usize>,
     asked: AtomicUsize,
     ready: AtomicU16,
+    /// Of all that came, as they were before they were encoded for their protocol.
+    heads: Mutex<Vec<u8>>,
 }
 
 impl FakeNode {
@@ -303,6 +305,7 @@ impl FakeNode {
             attested: watch::Sender::new(0),
             asked: AtomicUsize::new(0),
             ready: AtomicU16::new(200),
+            heads: Mutex::default(),
         });
         let service = {
             let shared = Arc::clone(&shared);
@@ -335,6 +338,11 @@ impl FakeNode {
         P: Future<Output = Response<FakeBody>> + Send + 'static,
     {
         *self.shared.script.lock().unwrap() = Arc::new(move |asked| Box::pin(script(asked)));
+    }
+
+    /// The heads of all requests so far.
+    pub(super) fn heads(&self) -> Vec<u8> {
+        self.shared.heads.lock().unwrap().clone()
     }
 
     /// Plays `script` for every request as it comes, sealed or not, from now on.
@@ -419,8 +427,19 @@ impl Drop for FakeNode {
 }
 
 impl Shared {
+    fn keep_head(&self, request: &Request<Incoming>) {
+        let mut heads = self.heads.lock().unwrap();
+        let line = format!("{} {}\n", request.method(), request.uri());
+        heads.extend_from_slice(line.as_bytes());
+        for (name, value) in request.headers() {
+            let parts = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"];
+            heads.extend(parts.concat());
+        }
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<FakeBody> {
         let identity = Arc::clone(&self.identity.lock().unwrap());
+        self.keep_head(&request);
         if request.uri().path() == "/v1/attestation" {
             self.attested.send_modify(|asked| *asked += 1);
             let mut gives = self.gives.subscribe();

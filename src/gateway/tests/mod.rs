@@ -4,6 +4,7 @@ mod announcements;
 mod appraisals;
 mod carried;
 mod cors;
+mod credentials;
 pub(crate) mod fake;
 mod fleet;
 mod harness;

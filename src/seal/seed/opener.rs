@@ -52,9 +52,9 @@ impl SeedEnvelope {
             PublicKey::from_bytes(&self.client_key).map_err(|_| SeedError::UnusableKey)?;
         let exchanged = secret.private_key().exchange(&client_key);
         let exchanged = exchanged.ok_or(SeedError::UnusableKey)?;
-        let cipher = labels::seed_cipher(&self.salt, exchanged.as_ref());
+        let cipher = labels::seed_cipher(&self.salt, exchanged.as_slice());
         let cipher = cipher.ok_or(SeedError::Decrypt)?;
-        let claim = labels::seed_claim(exchanged.as_ref()).ok_or(SeedError::Decrypt)?;
+        let claim = labels::seed_claim(exchanged.as_slice()).ok_or(SeedError::Decrypt)?;
         let content = decrypt(&cipher, self.nonce, self.ciphertext)?;
         let hash: [u8; 32] = Blake2b::<U32>::digest(&content).into();
         if !bool::from(hash.ct_eq(&self.body_hash)) {

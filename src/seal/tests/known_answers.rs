@@ -32,8 +32,9 @@ impl TryRng for Fixed {
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        for (to, from) in out.iter_mut().zip(self.0.iter().cycle()) {
-            *to = *from;
+        for to in out {
+            *to = self.0[0];
+            self.0.rotate_left(1);
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Exchanges as the two roles have them; the parts are tested beside their code.
 
 mod exchange;
+mod forgotten;
+mod hpke_js;
 mod interop;
 mod known_answers;
 mod paced;

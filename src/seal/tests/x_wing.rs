@@ -1,16 +1,15 @@
 //! X-Wing against what was made without the crates that do it here.
 //!
-//! The vectors were made in Python. The other side of the live exchanges is put together from
-//! aws-lc's ML-KEM-768, X25519 and SHA-3, and from RFC 9180's key schedule, written out below.
+//! The vectors were made in Python. The other side of the live exchanges is crate `x-wing`, with
+//! RFC 9180's key schedule, written out below. What the draft gives randomness for is sealed with
+//! `ml-kem`'s encapsulation in place of aws-lc's, and with all else as it is.
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    agreement::{self, UnparsedPublicKey},
-    digest::{self, SHA3_256},
-    kem::{self, ML_KEM_768},
+use ::x_wing::{
+    self as other, Decapsulate as _, Decapsulator as _, Encapsulate as _, KeyExport as _,
 };
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
-use hpke::{Deserializable as _, Serializable as _, kem::XWing};
+use hpke::{Deserializable as _, HpkeError, Kem as _, Serializable as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -19,7 +18,13 @@ use super::{
     *,
 };
 use crate::seal::{
-    SealError, bhttp, chunks::OpenChunkAt, context::RequestOpening, enc::Enc, labels, suite::Header,
+    SealError, bhttp,
+    chunks::OpenChunkAt,
+    context::RequestOpening,
+    enc::Enc,
+    labels,
+    suite::Header,
+    x_wing::{EncappedKey, PrivateKey, PublicKey, XWing, fixed},
 };
 
 const ENC: usize = 1120;
@@ -48,17 +53,16 @@ fn the_kem_is_the_drafts() {
     let vectors = file["vectors"].as_array().unwrap();
     assert_eq!(vectors.len(), 3);
     for vector in vectors {
-        type PrivateKey = <XWing as hpke::Kem>::PrivateKey;
-        type EncappedKey = <XWing as hpke::Kem>::EncappedKey;
         let secret = PrivateKey::from_bytes(&bytes(vector, "seed")).unwrap();
-        let public = <XWing as hpke::Kem>::sk_to_pk(&secret);
+        let public = XWing::sk_to_pk(&secret);
         assert_eq!(public.to_bytes()[..], bytes(vector, "pk"));
         let mut rng = Fixed(bytes(vector, "eseed"));
-        let (shared, enc) = <XWing as hpke::Kem>::encap_with_rng(&public, None, &mut rng).unwrap();
+        let sealed = fixed::with(|| XWing::encap_with_rng(&public, None, &mut rng));
+        let (shared, enc) = sealed.unwrap();
         assert_eq!(enc.to_bytes()[..], bytes(vector, "ct"));
         assert_eq!(shared.0[..], bytes(vector, "ss"));
         let enc = EncappedKey::from_bytes(&bytes(vector, "ct")).unwrap();
-        let shared = <XWing as hpke::Kem>::decap(&secret, None, &enc).unwrap();
+        let shared = XWing::decap(&secret, None, &enc).unwrap();
         assert_eq!(shared.0[..], bytes(vector, "ss"));
     }
 }
@@ -74,8 +78,8 @@ fn a_request_is_sealed_byte_for_byte() {
     bhttp::request(&mut message, HEAD.path, HEAD.fields, content).unwrap();
     assert_eq!(message, bytes(&vector, "request"));
     let mut rng = Fixed(bytes(&vector, "randomness"));
-    let (sealed, opener) =
-        seal_to(node.recipient(), &HEAD, content, Padding::Off, &mut rng).unwrap();
+    let sealed = fixed::with(|| seal_to(node.recipient(), &HEAD, content, Padding::Off, &mut rng));
+    let (sealed, opener) = sealed.unwrap();
     assert_eq!(sealed, bytes(&vector, "encapsulatedRequest"));
     assert_eq!(
         format!("{opener:?}"),
@@ -190,38 +194,18 @@ fn open_only(key: &[u8], nonce: [u8; 12], sealed: &[u8]) -> Vec<u8> {
     opened.unwrap().to_vec()
 }
 
-/// `SHA3-256(ss_M || ss_X || ct_X || pk_X || label)`.
-fn combine(ml_kem: &[u8], x25519: &[u8], ct: &[u8], pk: &[u8]) -> Vec<u8> {
-    let all = [ml_kem, x25519, ct, pk, br"\.//^\"].concat();
-    digest::digest(&SHA3_256, &all).as_ref().to_vec()
-}
-
-fn agree(secret: &agreement::PrivateKey, public: &[u8]) -> Vec<u8> {
-    let public = UnparsedPublicKey::new(&agreement::X25519, public);
-    agreement::agree(secret, public, (), |shared| Ok(shared.to_vec())).unwrap()
-}
-
-fn key_pair() -> (agreement::PrivateKey, Vec<u8>) {
-    let secret = agreement::PrivateKey::generate(&agreement::X25519).unwrap();
-    let public = secret.compute_public_key().unwrap().as_ref().to_vec();
-    (secret, public)
-}
-
 #[test]
 fn another_sealer_reaches_our_node_and_reads_its_reply() {
     let node = Node::of(Kem::XWing);
-    let (ml_kem, pk_x) = node.public_key.as_bytes().split_at(1184);
-    let peer = kem::EncapsulationKey::new(&ML_KEM_768, ml_kem).unwrap();
-    let (ct_m, ss_m) = peer.encapsulate().unwrap();
-    let (ephemeral, ct_x) = key_pair();
-    let shared = combine(ss_m.as_ref(), &agree(&ephemeral, pk_x), &ct_x, pk_x);
+    let peer = other::EncapsulationKey::try_from(node.public_key.as_bytes()).unwrap();
+    let (enc, shared) = peer.encapsulate_with_rng(&mut rng());
     let header = [KEY_ID, 0x64, 0x7a, 0, 1, 0, 2];
     let info = [&b"message/bhttp chunked request\0"[..], &header].concat();
     let schedule = Schedule::of(&shared, &info);
 
     let mut message = Vec::new();
     bhttp::request(&mut message, HEAD.path, HEAD.fields, b"{}").unwrap();
-    let mut body = [&header[..], ct_m.as_ref(), &ct_x, &[0]].concat();
+    let mut body = [&header[..], &enc, &[0]].concat();
     assert_eq!(body.len(), 7 + ENC + 1);
     body.extend(seal_only(&schedule.key, schedule.base_nonce, &message));
     let (opened, sealer) = node.open([&body[..]]).unwrap();
@@ -241,10 +225,8 @@ fn another_sealer_reaches_our_node_and_reads_its_reply() {
 
 #[test]
 fn our_sealer_reaches_another_node() {
-    let ml_kem = kem::DecapsulationKey::generate(&ML_KEM_768).unwrap();
-    let ek = ml_kem.encapsulation_key().unwrap();
-    let (secret, pk_x) = key_pair();
-    let public_key = [ek.key_bytes().unwrap().as_ref(), &pk_x].concat();
+    let secret = other::DecapsulationKey::from(rand::random::<[u8; 32]>());
+    let public_key = secret.encapsulation_key().to_bytes();
     let recipient = Recipient {
         key_id: KEY_ID,
         public_key: &public_key,
@@ -252,10 +234,8 @@ fn our_sealer_reaches_another_node() {
     };
     let (body, _) = seal_to(recipient, &HEAD, b"{}", Padding::Off, &mut rng()).unwrap();
     let (header, rest) = body.split_at(7);
-    let (ct_m, rest) = rest.split_at(1088);
-    let (ct_x, rest) = rest.split_at(32);
-    let ss_m = ml_kem.decapsulate(kem::Ciphertext::from(ct_m)).unwrap();
-    let shared = combine(ss_m.as_ref(), &agree(&secret, ct_x), ct_x, &pk_x);
+    let (enc, rest) = rest.split_at(ENC);
+    let shared = secret.decapsulate(enc.try_into().unwrap());
     let info = [&b"message/bhttp chunked request\0"[..], header].concat();
     let schedule = Schedule::of(&shared, &info);
     let opened = open_only(&schedule.key, schedule.base_nonce, &rest[1..]);
@@ -307,4 +287,95 @@ fn a_key_is_used_with_its_own_kem_alone() {
         let sealed = seal_to(recipient, &HEAD, b"", Padding::Off, &mut rng());
         assert_eq!(sealed.map(|_| ()), Err(SealError::UnusableKey), "{suite:?}");
     }
+}
+
+/// The crate that does the same in Rust alone, both ways, from the same seeds.
+#[test]
+fn another_kem_comes_to_the_same() {
+    for _ in 0..20 {
+        let seed: [u8; 32] = rand::random();
+        let (ours, theirs) = (
+            PrivateKey::from_bytes(&seed).unwrap(),
+            other::DecapsulationKey::from(seed),
+        );
+        assert_eq!(ours.to_bytes()[..], seed);
+        let public = XWing::sk_to_pk(&ours);
+        let their_public = theirs.encapsulation_key();
+        assert_eq!(public.to_bytes()[..], their_public.to_bytes()[..]);
+
+        let (shared, enc) = XWing::encap_with_rng(&public, None, &mut rng()).unwrap();
+        let opened = theirs.decapsulate(enc.to_bytes()[..].try_into().unwrap());
+        assert_eq!(opened[..], shared.0[..]);
+        let (enc, shared) = their_public.encapsulate_with_rng(&mut rng());
+        let enc = EncappedKey::from_bytes(&enc).unwrap();
+        assert_eq!(XWing::decap(&ours, None, &enc).unwrap().0[..], shared[..]);
+
+        // Also where nothing fits: implicit rejection, and an X25519 half of low order.
+        for at in [0, 500, 1087, 1088, 1119] {
+            let mut bent = enc.to_bytes();
+            bent[at] ^= 0x40;
+            let expected = theirs.decapsulate(bent[..].try_into().unwrap());
+            let bent = EncappedKey::from_bytes(&bent).unwrap();
+            assert_eq!(
+                XWing::decap(&ours, None, &bent).unwrap().0,
+                expected,
+                "{at}"
+            );
+        }
+        let mut low = enc.to_bytes();
+        low[1088..].fill(0);
+        let expected = theirs.decapsulate(low[..].try_into().unwrap());
+        let low = EncappedKey::from_bytes(&low).unwrap();
+        assert_eq!(XWing::decap(&ours, None, &low).unwrap().0, expected);
+    }
+}
+
+/// By aws-lc and by what stands in for it in known answers.
+#[test]
+fn a_key_that_is_none_is_not_sealed_to() {
+    let good = XWing::sk_to_pk(&XWing::derive_keypair(&[7; 32]).0).to_bytes();
+    let mut low_order = good;
+    low_order[1184..].fill(0);
+    let mut coefficient = good;
+    // The first of 12 bits each: 3,329, which is 0 in another form.
+    coefficient[0] = 0x01;
+    coefficient[1] = (coefficient[1] & 0xf0) | 0x0d;
+    for key in [low_order, coefficient] {
+        let key = PublicKey::from_bytes(&key).unwrap();
+        let seal = || {
+            XWing::encap_with_rng(&key, None, &mut rng())
+                .map(|_| ())
+                .err()
+        };
+        assert_eq!(seal(), Some(HpkeError::EncapError));
+        assert_eq!(fixed::with(seal), Some(HpkeError::EncapError));
+    }
+    for len in [0, 1120, 1215, 1217] {
+        let error = PublicKey::from_bytes(&vec![0; len]).err();
+        assert_eq!(error, Some(HpkeError::IncorrectInputLength(1216, len)));
+        let error = EncappedKey::from_bytes(&vec![0; len]).map(|_| ()).err();
+        let expected = (len != 1120).then_some(HpkeError::IncorrectInputLength(1120, len));
+        assert_eq!(error, expected);
+    }
+}
+
+/// The modes that authenticate a sender are no part of the protocol.
+#[test]
+fn no_sender_is_authenticated() {
+    let (secret, public) = XWing::derive_keypair(&[7; 32]);
+    let sealed = XWing::encap_with_rng(&public, Some((&secret, &public)), &mut rng());
+    assert_eq!(sealed.map(|_| ()).err(), Some(HpkeError::EncapError));
+    let (_, enc) = XWing::encap_with_rng(&public, None, &mut rng()).unwrap();
+    let opened = XWing::decap(&secret, Some(&public), &enc);
+    assert_eq!(opened.map(|_| ()).err(), Some(HpkeError::DecapError));
+}
+
+/// Derived as draft-ietf-hpke-pq says; the number was made with Python's `hashlib`.
+#[test]
+fn a_key_pair_is_derived() {
+    let (secret, public) = XWing::derive_keypair(&[7; 32]);
+    let seed = "33cb03c8334474d6af395b4f7c13cefd0d57c080492cc310da74bae0c808b263";
+    assert_eq!(hex::encode(secret.to_bytes()), seed);
+    assert_eq!(public, XWing::sk_to_pk(&secret));
+    assert_eq!(format!("{public:?}"), "PublicKey(..)");
 }
