@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use attestation::{Answer, Nonce};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
 
 use super::{evidence::Sources, problem::Outside, statement::StatementText};
 
@@ -33,17 +36,25 @@ impl Evidence {
         Arc::get_mut(&mut self.sources)
     }
 
+    /// A place for one who asks.
+    ///
+    /// # Errors
+    /// [`Outside::TooMany`] if as many ask as may.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Outside> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map_err(|_| Outside::TooMany)
+    }
+
     /// What answers `nonce` for the statement, as JSON.
     ///
     /// # Errors
-    /// [`Outside::TooMany`] if as many are asked for as may be; [`Outside::Internal`] if there is none.
+    /// [`Outside::Internal`] if there is none.
     pub(crate) async fn answer(
         &self,
+        place: OwnedSemaphorePermit,
         statement: Arc<StatementText>,
         nonce: Nonce,
     ) -> Result<Vec<u8>, Outside> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| Outside::TooMany)?;
         let sources = Arc::clone(&self.sources);
         let answered = spawn_blocking(move || {
             // The hardware works on whether the asker waits or not, and so long the place is taken.

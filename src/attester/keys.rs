@@ -107,17 +107,39 @@ impl KeyRing {
             .into_iter()
             .partition::<Vec<_>, _>(|key| now <= opens_until(key));
         self.keys = live;
-        for key in ended {
-            self.opening.remove(key.key_id);
-            self.ehbp.remove(key.key_id);
-            self.seed.remove(key.key_id);
-        }
+        ended.iter().for_each(|key| self.forget(key));
         for purpose in self.purposes.clone() {
             if self.is_due(purpose, now) {
                 self.add(purpose, now)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether turning would change nothing.
+    pub(crate) fn rests(&self, now: u64) -> bool {
+        let none_ended = self.keys.iter().all(|key| now <= opens_until(key));
+        none_ended && !self.purposes.iter().any(|it| self.is_due(*it, now))
+    }
+
+    /// Forgets all keys but those with these ids.
+    pub(crate) fn keep_only(&mut self, ids: &[u8]) {
+        let (kept, undone) = std::mem::take(&mut self.keys)
+            .into_iter()
+            .partition::<Vec<_>, _>(|key| ids.contains(&key.key_id));
+        self.keys = kept;
+        undone.iter().for_each(|key| self.forget(key));
+    }
+
+    /// The ids of all keys that open.
+    pub(crate) fn ids(&self) -> Vec<u8> {
+        self.keys.iter().map(|key| key.key_id).collect()
+    }
+
+    fn forget(&mut self, key: &ClaimedKey) {
+        self.opening.remove(key.key_id);
+        self.ehbp.remove(key.key_id);
+        self.seed.remove(key.key_id);
     }
 
     fn is_due(&self, purpose: Purpose, now: u64) -> bool {

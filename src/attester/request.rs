@@ -263,6 +263,19 @@ impl Form {
     }
 }
 
+#[cfg(test)]
+impl Form {
+    /// Of a request that is sealed at that time under that statement.
+    pub(crate) fn sealed(date: u64, statement: StatementDigest) -> Self {
+        Self {
+            id: "0".repeat(32).parse().unwrap(),
+            date,
+            statement,
+            caller: None,
+        }
+    }
+}
+
 /// What requests are let in by.
 pub(crate) struct Gate<'a> {
     pub(crate) identity: &'a Identity,

@@ -15,10 +15,47 @@ use aws_lc_rs::{
 };
 
 use super::keys::{KeyRing, opens_until};
-use crate::{config::node::KeysConfig, seal::RandomError};
+use crate::{
+    config::node::{KeysConfig, MAX_MODELS},
+    seal::RandomError,
+};
 
 /// Most statements that are remembered (docs/wire.md, "Request").
 const MAX_REMEMBERED: usize = 64;
+/// Most bytes of all models' names as JSON, so that a statement with two keys of each suite, which it
+/// has while they turn, stays within its 64 KiB.
+const MAX_NAMES_BYTES: usize = 48 * 1024;
+
+/// What room a statement has left for models' names.
+#[derive(Debug)]
+pub(crate) struct NameRoom {
+    names: usize,
+    bytes: usize,
+}
+
+impl Default for NameRoom {
+    fn default() -> Self {
+        Self {
+            names: MAX_MODELS,
+            bytes: MAX_NAMES_BYTES,
+        }
+    }
+}
+
+impl NameRoom {
+    /// Takes the room for one more name; false if there is none.
+    pub(crate) fn take(&mut self, name: &str) -> bool {
+        // Quotes and a comma, and what JSON escapes of a name: no more than these two.
+        let escaped = name.bytes().filter(|byte| matches!(byte, b'"' | b'\\'));
+        let bytes = name.len().saturating_add(escaped.count()).saturating_add(3);
+        let left = (self.names.checked_sub(1), self.bytes.checked_sub(bytes));
+        let (Some(names), Some(bytes)) = left else {
+            return false;
+        };
+        *self = Self { names, bytes };
+        true
+    }
+}
 
 /// Why keys or a statement cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +192,13 @@ impl Identity {
             .any(|(known, until)| known == digest && now <= *until)
     }
 
+    /// Whether its keys and statement stay as they are, if nothing else changes.
+    pub(crate) fn rests(&self, now: u64) -> bool {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let given = self.given.read().unwrap_or_else(PoisonError::into_inner);
+        ring.rests(now) && given.keys.iter().all(|key| now < key.not_after)
+    }
+
     /// Opens something with the keys that open.
     pub(crate) fn open_with<T>(&self, open: impl FnOnce(&KeyRing) -> T) -> T {
         open(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
@@ -196,7 +240,7 @@ impl Identity {
     /// changes anything else.
     ///
     /// # Errors
-    /// [`IdentityError`]; the statement of before stays.
+    /// [`IdentityError`]; the statement of before stays, and no key is there that it does not name.
     pub(crate) fn restate(
         &self,
         now: u64,
@@ -224,21 +268,18 @@ impl Identity {
         change: impl FnOnce(&mut Facts),
         before: Before,
     ) -> Result<(), IdentityError> {
-        let keys = {
-            let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-            ring.turn(now)?;
-            ring.published(now)
-        };
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         let mut given = self.given.write().unwrap_or_else(PoisonError::into_inner);
         let mut facts = given.facts.clone();
         change(&mut facts);
-        if given.keys == keys && given.facts == facts {
-            return Ok(());
-        }
         if before == Before::Ends && given.facts != facts {
             given.remembered.clear();
         }
-        let (text, until) = self.fixed.state(&keys, &facts)?;
+        let ids = ring.ids();
+        let made = self.turned(&mut ring, &given, &facts, now);
+        let Some((keys, text, until)) = made.inspect_err(|_| ring.keep_only(&ids))? else {
+            return Ok(());
+        };
         given
             .remembered
             .retain(|(digest, until)| now <= *until && *digest != text.digest);
@@ -250,6 +291,24 @@ impl Identity {
         given.keys = keys;
         given.facts = facts;
         Ok(())
+    }
+
+    /// Turns the keys, and makes the statement that they and `facts` need; `None` if it is the one
+    /// that is given out.
+    fn turned(
+        &self,
+        ring: &mut KeyRing,
+        given: &Given,
+        facts: &Facts,
+        now: u64,
+    ) -> Result<Option<(Vec<ClaimedKey>, StatementText, u64)>, IdentityError> {
+        ring.turn(now)?;
+        let keys = ring.published(now);
+        if given.keys == keys && given.facts == *facts {
+            return Ok(None);
+        }
+        let (text, until) = self.fixed.state(&keys, facts)?;
+        Ok(Some((keys, text, until)))
     }
 }
 
@@ -413,6 +472,55 @@ mod tests {
         let refused = identity.supersede(NOW, |facts| facts.models = too_many);
         assert!(refused.is_err());
         assert!(!identity.counts(&identity.current().digest, NOW));
+    }
+
+    #[test]
+    fn no_key_is_published_without_a_statement_that_names_it() {
+        let identity = identity(&["a"]);
+        let (first, configs) = (identity.current().digest, identity.key_configs(NOW));
+        let due = NOW + DAY - DAY / 4;
+        assert!(identity.rests(due - 1));
+        assert!(!identity.rests(due));
+        let too_many: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
+        assert!(identity.renew(&too_many, due).is_err());
+        assert_eq!(identity.key_configs(due), configs);
+        assert_eq!(identity.open_with(KeyRing::ids).len(), 2);
+        assert!(identity.counts(&first, due));
+        identity.renew(&names(&["a"]), due).unwrap();
+        assert_eq!(identity.key_configs(due).len(), 2 * configs.len());
+        assert!(identity.rests(due));
+    }
+
+    #[test]
+    fn names_that_there_is_room_for_make_a_statement_while_keys_turn() {
+        for byte in ["m", "\"", "\\"] {
+            let mut room = NameRoom::default();
+            let all = (0..MAX_MODELS).map(|n| format!("{n:03}{}", byte.repeat(253)));
+            let taken: Vec<_> = all.filter(|name| room.take(name)).collect();
+            assert!(
+                taken.len() > 90 && taken.len() < MAX_MODELS,
+                "{}",
+                taken.len()
+            );
+            let named = Named {
+                node_id: &"n".repeat(64),
+                keys: &KeysConfig::default(),
+                dialects: &Dialect::ALL,
+            };
+            let facts = Facts {
+                models: taken,
+                tls_spki_sha256: Some([7; 32]),
+                engine: EngineLocation::Attested,
+                config_sha256: [3; 32],
+            };
+            let identity = Identity::generate(named, facts, NOW).unwrap();
+            identity.restate(NOW + DAY - DAY / 4, |_| {}).unwrap();
+            let text = identity.current();
+            assert_eq!(Statement::parse(&text.bytes).unwrap().keys().len(), 8);
+        }
+        let mut room = NameRoom::default();
+        let short = (0..1000).filter(|n| room.take(&n.to_string()));
+        assert_eq!(short.count(), MAX_MODELS);
     }
 
     #[test]

@@ -3,10 +3,15 @@
 //!
 //! Its statement is true of the moment at which it is given out: models, policy, configuration and
 //! TLS key are those in force. Under another policy or configuration the statements of before count
-//! no more, so that nothing is sealed on to nodes that its sender did not agree to.
+//! no more, so that nothing is sealed on to nodes that its sender did not agree to. It never goes back:
+//! whoever began under a configuration of before changes nothing, and what he lets in is refused.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,21 +19,22 @@ use attestation::{Policy, statement::EngineLocation};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::watch, time::sleep};
 
-use super::{Shared, StartError, rules::Rules};
+use super::{Shared, StartError, nodes::Snapshot, rules::Rules};
 use crate::{
     attester::{
         answer::{self, Evidence},
         evidence::Sources,
-        problem::Outside,
+        problem::{Outside, RETRY_AFTER_S, Refusal},
         replay::ReplayTable,
-        statement::{Facts, Identity, IdentityError, Named},
+        request::{Form, Gate},
+        statement::{Facts, Identity, IdentityError, NameRoom, Named},
         time::SteadyClock,
     },
     clock::Clock,
     config::{
         Loaded,
         gateway::{AttestationConfig, GatewayConfig, effective},
-        node::{MAX_MODELS, is_model_name},
+        node::is_model_name,
     },
 };
 
@@ -40,19 +46,35 @@ const UPKEEP: Duration = Duration::from_secs(30);
 pub(super) struct Own {
     pub(super) clock: SteadyClock,
     pub(super) identity: Identity,
-    pub(super) replay: ReplayTable,
+    replay: ReplayTable,
     evidence: Evidence,
     /// The configuration at the start, part of which a reload does not change.
     started: GatewayConfig,
-    /// What the newest statement was made for.
-    stated: Mutex<Option<Stated>>,
+    /// How many configurations were read.
+    read: AtomicU64,
+    /// What the newest statement was made for. Held while a request is let in, so that its statement
+    /// counts then.
+    stated: Mutex<Stated>,
 }
 
-/// What a statement's `config_sha256` covers.
+/// What a statement covers of a configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Effective {
+    text: Arc<str>,
+    /// The later it was read the higher.
+    generation: u64,
+}
+
 #[derive(Debug)]
 struct Stated {
-    rules: Arc<Rules>,
-    effective: Arc<str>,
+    /// Of the newest configuration that was in force.
+    generation: u64,
+    /// The policy; `None` until a statement was made for both.
+    rules: Option<Arc<Rules>>,
+    /// What is served; `None` if the statement may say something else.
+    snapshot: Option<Arc<Snapshot>>,
+    /// The key that connections end at, whatever the statement says yet.
+    tls_spki_sha256: Option<[u8; 32]>,
 }
 
 impl Own {
@@ -85,13 +107,19 @@ impl Own {
             replay: ReplayTable::new(attestation.replay_entries.get()),
             evidence: Evidence::new(sources),
             started: config.value.clone(),
-            stated: Mutex::default(),
+            read: AtomicU64::new(0),
+            stated: Mutex::new(Stated {
+                generation: 0,
+                rules: None,
+                snapshot: None,
+                tls_spki_sha256,
+            }),
             clock,
         })
     }
 
     /// What of a configuration that is taken in later decides what happens to a prompt.
-    pub(super) fn effective(&self, config: &GatewayConfig) -> Option<Arc<str>> {
+    pub(super) fn effective(&self, config: &GatewayConfig) -> Option<Effective> {
         let started = self.started.clone();
         // What is in force after a restart alone is still as it was.
         let in_force = GatewayConfig {
@@ -103,7 +131,9 @@ impl Own {
             reattest_s: started.reattest_s,
             ..config.clone()
         };
-        effective(&in_force).map(Into::into)
+        let text = effective(&in_force)?.into();
+        let generation = self.read.fetch_add(1, Ordering::Relaxed);
+        Some(Effective { text, generation })
     }
 
     /// Turns the keys when they are due, as often as their life asks; never ends.
@@ -121,53 +151,108 @@ impl Own {
         }
     }
 
-    /// Has the statement say that connections end at another key.
+    /// Has the statement say that connections end at another key, now or as soon as it can.
     pub(super) fn end_tls_at(&self, spki_sha256: [u8; 32]) {
+        let mut stated = self.stated();
+        stated.tls_spki_sha256 = Some(spki_sha256);
+        stated.snapshot = None;
         let change = |facts: &mut Facts| facts.tls_spki_sha256 = Some(spki_sha256);
         if let Err(error) = self.identity.restate(self.clock.unix_now(), change) {
-            tracing::error!(%error, "the statement names the TLS key of before");
+            tracing::error!(%error, "the statement names the TLS key of before yet");
         }
     }
 
-    /// Turns the keys, and has the statement say what is in force.
+    /// Turns the keys, and has the statement say what is in force, unless `shared` is of before.
     ///
     /// # Errors
     /// [`IdentityError`]; the statement of before stays.
-    fn restate(&self, shared: &Shared, effective: &Arc<str>) -> Result<(), IdentityError> {
-        self.follow(shared, effective)?;
-        let models = models(shared);
+    fn restate(&self, shared: &Shared, effective: &Effective) -> Result<(), IdentityError> {
+        let mut stated = self.stated();
+        if self.follow(&mut stated, shared, effective)?.is_none() {
+            return Ok(());
+        }
         let now = self.clock.unix_now();
-        self.identity.restate(now, |facts| facts.models = models)
+        let snapshot = shared.nodes.snapshot();
+        let same = |before: &Arc<Snapshot>| Arc::ptr_eq(before, &snapshot);
+        if stated.snapshot.as_ref().is_some_and(same) && self.identity.rests(now) {
+            return Ok(());
+        }
+        let models = models(&snapshot);
+        let tls_spki_sha256 = stated.tls_spki_sha256;
+        self.identity.restate(now, |facts| {
+            facts.models = models;
+            facts.tls_spki_sha256 = tls_spki_sha256;
+        })?;
+        stated.snapshot = Some(snapshot);
+        Ok(())
     }
 
-    /// Has the statement follow policy and configuration; those of before count no more then.
+    /// Lets a well-formed request in whose credential is good, and says under which policy it may go
+    /// on. Once claimed, it stays claimed.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] in the order of docs/wire.md: date, replay, statement.
+    pub(super) fn let_in(
+        &self,
+        shared: &Shared,
+        enc_digest: [u8; 32],
+        form: &Form,
+        source: Option<IpAddr>,
+    ) -> Result<Arc<Rules>, Refusal> {
+        let effective = shared.effective.as_ref().ok_or(Refusal::Statement)?;
+        let mut stated = self.stated();
+        // Before statements are looked at: those of another policy count no more.
+        let followed = self.follow(&mut stated, shared, effective);
+        let rules = followed.map_err(|error| {
+            tracing::error!(%error, "no statement");
+            Refusal::Overloaded {
+                retry_after_s: RETRY_AFTER_S,
+            }
+        })?;
+        let gate = Gate {
+            identity: &self.identity,
+            replay: &self.replay,
+            now: self.clock.unix_now(),
+        };
+        gate.admit(enc_digest, form, source)?;
+        rules.ok_or(Refusal::Statement)
+    }
+
+    /// Has the statement follow policy and configuration; those of before count no more then. `None`
+    /// if another configuration came into force since `effective` was.
     ///
     /// # Errors
     /// [`IdentityError`]; then none counts any more.
-    pub(super) fn follow(
+    fn follow(
         &self,
+        stated: &mut Stated,
         shared: &Shared,
-        effective: &Arc<str>,
-    ) -> Result<Arc<Rules>, IdentityError> {
-        let rules = Arc::clone(&shared.rules.borrow());
-        let mut stated = self.stated.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |stated: &Stated| {
-            Arc::ptr_eq(&stated.rules, &rules) && Arc::ptr_eq(&stated.effective, effective)
-        };
-        if stated.as_ref().is_some_and(same) {
-            return Ok(rules);
+        effective: &Effective,
+    ) -> Result<Option<Arc<Rules>>, IdentityError> {
+        if effective.generation < stated.generation {
+            return Ok(None);
         }
-        let config_sha256 = config_sha256(effective, &rules.policy);
+        // Not before `stated` is held: rules only ever become newer ones.
+        let rules = Arc::clone(&shared.rules.borrow());
+        let same = |before: &Arc<Rules>| Arc::ptr_eq(before, &rules);
+        if effective.generation == stated.generation && stated.rules.as_ref().is_some_and(same) {
+            return Ok(Some(rules));
+        }
+        stated.generation = effective.generation;
+        stated.rules = None;
+        stated.snapshot = None;
+        let config_sha256 = config_sha256(&effective.text, &rules.policy);
         let engine = engine(&rules.policy);
         self.identity.supersede(self.clock.unix_now(), |facts| {
             facts.config_sha256 = config_sha256;
             facts.engine = engine;
         })?;
-        *stated = Some(Stated {
-            rules: Arc::clone(&rules),
-            effective: Arc::clone(effective),
-        });
-        Ok(rules)
+        stated.rules = Some(Arc::clone(&rules));
+        Ok(Some(rules))
+    }
+
+    fn stated(&self) -> MutexGuard<'_, Stated> {
+        self.stated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,6 +263,7 @@ impl Shared {
     /// [`Outside`] says why.
     pub(super) async fn attest(&self, own: &Own, query: Option<&str>) -> Result<Vec<u8>, Outside> {
         let nonce = answer::nonce(query)?;
+        let place = own.evidence.place()?;
         self.nodes.settled(self.timeouts.attest).await;
         if self.phase.is_leaving() || self.halted.is_cancelled() {
             return Err(Outside::Unavailable);
@@ -192,7 +278,20 @@ impl Shared {
             tracing::error!(%error, "no statement");
             Outside::Internal
         })?;
-        own.evidence.answer(own.identity.current(), nonce).await
+        own.evidence
+            .answer(place, own.identity.current(), nonce)
+            .await
+    }
+
+    /// Ends the statements of the configuration that this one takes the place of.
+    pub(super) fn supersede(&self) {
+        let (Some(own), Some(effective)) = (&self.own, &self.effective) else {
+            return;
+        };
+        let followed = own.follow(&mut own.stated(), self, effective);
+        if let Err(error) = followed {
+            tracing::error!(%error, "no statement counts any more, and there is no other yet");
+        }
     }
 
     /// Turns the gateway's own keys when they are due, if it has any.
@@ -216,16 +315,16 @@ fn engine(policy: &Policy) -> EngineLocation {
 }
 
 /// The names of the models that are served, in order, as many as a statement can name.
-fn models(shared: &Shared) -> Vec<String> {
-    let snapshot = shared.nodes.snapshot();
+fn models(snapshot: &Snapshot) -> Vec<String> {
     let names = snapshot.models().map(|served| served.name.as_ref());
     let mut names: Vec<String> = names
         .filter(|name| is_model_name(name))
         .map(str::to_owned)
         .collect();
     names.sort_unstable();
-    names.truncate(MAX_MODELS);
-    names
+    let mut room = NameRoom::default();
+    let taken = names.into_iter().take_while(|name| room.take(name));
+    taken.collect()
 }
 
 /// SHA-256 of the effective configuration and the policy's digest (docs/wire.md).

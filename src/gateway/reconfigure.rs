@@ -211,6 +211,8 @@ impl Reconfigurer {
                 "changed, and in force after a restart alone"
             );
         }
+        // Nobody who agreed to the configuration of before is to meet what this one brings.
+        next.shared.supersede();
         next.set_terms();
         if let Some(desk) = &next.shared.desk {
             desk.reach_through(next.proxy);

@@ -30,8 +30,8 @@ use super::{
 use crate::{
     attester::{
         answer::ATTESTATION,
-        problem::{Outside, RETRY_AFTER_S, Refusal},
-        request::{self, Coming, Form, Gate, Patience, Received},
+        problem::{Outside, Refusal},
+        request::{self, Coming, Form, Patience, Received},
     },
     listener::Peer,
     openai::{Code, Endpoint, sse::Obfuscation},
@@ -192,20 +192,7 @@ impl Shared {
             Callers::Keys(_) => None,
             Callers::Anybody(_) => peer.map(|Peer(address)| address.ip()),
         };
-        // Before statements are looked at: those of another policy count no more.
-        let effective = self.effective.as_ref().ok_or(Refusal::Statement)?;
-        let rules = own.follow(self, effective).map_err(|error| {
-            tracing::error!(%error, "no statement");
-            Refusal::Overloaded {
-                retry_after_s: RETRY_AFTER_S,
-            }
-        })?;
-        let gate = Gate {
-            identity: &own.identity,
-            replay: &own.replay,
-            now: own.clock.unix_now(),
-        };
-        gate.admit(request.enc_digest, form, source)?;
+        let rules = own.let_in(self, request.enc_digest, form, source)?;
         let endpoint = Endpoint::of(&request.path).ok_or(Refusal::Path)?;
         if self.phase.is_draining() {
             return Err(Refusal::Draining);

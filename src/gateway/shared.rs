@@ -18,7 +18,7 @@ use super::{
     locks::Locks,
     metrics::Metrics,
     nodes::Nodes,
-    own::Own,
+    own::{Effective, Own},
     rules::Rules,
     stream::Timing,
 };
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     /// What the gateway says of itself, if it has evidence of its own.
     pub(super) own: Option<Arc<Own>>,
     /// What its statement covers of the configuration.
-    pub(super) effective: Option<Arc<str>>,
+    pub(super) effective: Option<Effective>,
     pub(super) padding: Padding,
     /// What levels the lengths of events, and whether it does so unasked.
     pub(super) obfuscation: (Obfuscation, bool),

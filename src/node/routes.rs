@@ -101,7 +101,9 @@ async fn attest(state: &State, query: Option<&str>) -> Result<Vec<u8>, Outside> 
     if state.draining.is_cancelled() || !state.models.any() {
         return Err(Outside::Unavailable);
     }
-    state.evidence.answer(state.identity.current(), nonce).await
+    let place = state.evidence.place()?;
+    let statement = state.identity.current();
+    state.evidence.answer(place, statement, nonce).await
 }
 
 /// One sealed request and its answer.

@@ -10,6 +10,7 @@ mod fleet;
 mod harness;
 mod health;
 mod metrics;
+mod own;
 mod post_quantum;
 mod refusals;
 mod retries;
