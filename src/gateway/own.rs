@@ -38,6 +38,7 @@ use crate::{
     },
 };
 
+pub(super) const NOT_STATED: &str = "what of the configuration a statement covers makes no JSON";
 /// Longest rest between two looks at the keys.
 const UPKEEP: Duration = Duration::from_secs(30);
 
@@ -86,7 +87,7 @@ impl Own {
         config: &Loaded<GatewayConfig>,
         attestation: &AttestationConfig,
         tls_spki_sha256: Option<[u8; 32]>,
-        policy: &Policy,
+        rules: &Rules,
         clock: Clock,
     ) -> Result<Self, StartError> {
         let sources = Sources::open(config, &attestation.evidence)?;
@@ -95,11 +96,13 @@ impl Own {
             keys: &attestation.keys,
             dialects: &[],
         };
+        let text =
+            effective(&config.value).ok_or_else(|| config.invalid("attestation", NOT_STATED))?;
         let facts = Facts {
             models: Vec::new(),
             tls_spki_sha256,
-            engine: engine(policy),
-            config_sha256: config_sha256(&effective(&config.value).unwrap_or_default(), policy),
+            engine: engine(&rules.policy),
+            config_sha256: config_sha256(&text, rules),
         };
         let clock = SteadyClock::new(clock);
         Ok(Self {
@@ -241,7 +244,7 @@ impl Own {
         stated.generation = effective.generation;
         stated.rules = None;
         stated.snapshot = None;
-        let config_sha256 = config_sha256(&effective.text, &rules.policy);
+        let config_sha256 = config_sha256(&effective.text, &rules);
         let engine = engine(&rules.policy);
         self.identity.supersede(self.clock.unix_now(), |facts| {
             facts.config_sha256 = config_sha256;
@@ -327,9 +330,14 @@ fn models(snapshot: &Snapshot) -> Vec<String> {
     taken.collect()
 }
 
-/// SHA-256 of the effective configuration and the policy's digest (docs/wire.md).
-fn config_sha256(effective: &str, policy: &Policy) -> [u8; 32] {
-    let policy = hex::encode(policy.digest());
-    let text = format!(r#"{{"gateway":{effective},"policy_sha256":"{policy}"}}"#);
+/// SHA-256 of the effective configuration, and the policy's and the bundle's digests (docs/wire.md).
+fn config_sha256(effective: &str, rules: &Rules) -> [u8; 32] {
+    let bundle = match &rules.bundle_digest {
+        Some(digest) => format!("\"{digest}\""),
+        None => "null".to_owned(),
+    };
+    let policy = &rules.policy_digest;
+    let text =
+        format!(r#"{{"gateway":{effective},"policy_sha256":"{policy}","bundle_sha256":{bundle}}}"#);
     Sha256::digest(text).into()
 }

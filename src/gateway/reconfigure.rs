@@ -21,6 +21,7 @@ use super::{
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
     metrics::Reloaded,
     node::{Node, Terms},
+    own::NOT_STATED,
     shared::{Shared, Timeouts, as_usize, limits_of, obfuscation_of, timeouts_of},
 };
 use crate::{
@@ -343,7 +344,11 @@ fn next(
     let bodies = as_usize(limits.bodies_bytes.get());
     shared.admission = before.admission.bounded(limits.in_flight.get(), bodies);
     shared.labels = Arc::new(labels);
-    shared.effective = before.own.as_ref().and_then(|own| own.effective(value));
+    if let Some(own) = &before.own {
+        let effective = own.effective(value);
+        let effective = effective.ok_or_else(|| config.invalid("attestation", NOT_STATED))?;
+        shared.effective = Some(effective);
+    }
     shared.padding = value.padding;
     shared.obfuscation = obfuscation_of(value);
     shared.retry_unauthenticated = value.retry_unauthenticated;

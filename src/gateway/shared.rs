@@ -100,8 +100,7 @@ impl Shared {
     ) -> Result<Self, StartError> {
         if let Some(attestation) = &config.value.attestation {
             let rules = Arc::clone(&self.rules.borrow());
-            let policy = &rules.policy;
-            let own = Own::open(config, attestation, tls_spki_sha256, policy, self.clock)?;
+            let own = Own::open(config, attestation, tls_spki_sha256, &rules, self.clock)?;
             self.effective = own.effective(&config.value);
             self.own = Some(Arc::new(own));
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Auth, ConfigError, GatewayConfig, Loaded, NodeConfig};
+use super::{AnnounceConfig, Auth, ConfigError, GatewayConfig, Loaded, NodeConfig};
 use crate::config::{
     cors::Origin,
     node::{EvidenceConfig, KeysConfig, NodeId, check_evidence},
@@ -55,7 +55,7 @@ struct Effective<'a> {
     proxy: Option<String>,
     models: &'a BTreeMap<String, String>,
     /// Where nodes may be that announce themselves.
-    announce: Option<Vec<String>>,
+    announce: Option<EffectiveAnnounce>,
     reattest_s: u32,
     padding: &'static str,
     retry_unauthenticated: bool,
@@ -67,6 +67,13 @@ struct Effective<'a> {
 }
 
 #[derive(Serialize)]
+struct EffectiveAnnounce {
+    allow: Vec<String>,
+    allow_http: bool,
+    allow_private: bool,
+}
+
+#[derive(Serialize)]
 struct EffectiveNode<'a> {
     url: String,
     region: Option<&'a str>,
@@ -75,11 +82,11 @@ struct EffectiveNode<'a> {
 }
 
 /// The effective configuration as JSON, which `config_sha256` is made of together with the policy's
-/// digest (docs/wire.md, "A gateway that is sealed to"); `None` without `[attestation]`.
+/// digest (docs/wire.md, "A gateway that is sealed to"); `None` without `[attestation]`, or if it
+/// makes no JSON.
 #[must_use]
 pub fn effective(config: &GatewayConfig) -> Option<String> {
     let attestation = config.attestation.as_ref()?;
-    let announce = config.announce.as_ref();
     let effective = Effective {
         auth: match config.auth {
             Auth::Keys => "keys",
@@ -88,7 +95,7 @@ pub fn effective(config: &GatewayConfig) -> Option<String> {
         nodes: config.nodes.iter().map(effective_node).collect(),
         proxy: config.proxy.as_ref().map(|proxy| proxy.url.to_string()),
         models: &config.models,
-        announce: announce.map(|it| it.allow.iter().map(|one| format!("{one:?}")).collect()),
+        announce: config.announce.as_ref().map(effective_announce),
         reattest_s: config.reattest_s.get(),
         padding: config.padding.as_str(),
         retry_unauthenticated: config.retry_unauthenticated,
@@ -99,6 +106,14 @@ pub fn effective(config: &GatewayConfig) -> Option<String> {
         keys: &attestation.keys,
     };
     serde_json::to_string(&effective).ok()
+}
+
+fn effective_announce(announce: &AnnounceConfig) -> EffectiveAnnounce {
+    EffectiveAnnounce {
+        allow: announce.allow.iter().map(ToString::to_string).collect(),
+        allow_http: announce.allow_http,
+        allow_private: announce.allow_private,
+    }
 }
 
 fn effective_node(node: &NodeConfig) -> EffectiveNode<'_> {
@@ -188,9 +203,15 @@ mod tests {
             "[models]\nfast = \"tiny\"\n",
             "[[node]]\nurl = \"http://b\"\n",
             "[admin]\ntoken_file = \"t\"\n",
+            "[announce]\nallow = [\".a\"]\n",
         ] {
             assert_ne!(of(other), own, "{other}");
         }
+        let announced = of(
+            "[announce]\nallow = [\"a\", \".b\", \"10.0.0.0/8\", \"::1\"]\nallow_private = true\n",
+        );
+        let part = r#""announce":{"allow":["a",".b","10.0.0.0/8","::1/128"],"allow_http":false,"allow_private":true}"#;
+        assert!(announced.contains(part), "{announced}");
         assert!(effective(&load("").unwrap()).is_none());
     }
 }
