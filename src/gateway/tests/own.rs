@@ -4,9 +4,14 @@ use std::{path::Path, sync::Arc};
 
 use attestation::{Statement, StatementDigest};
 
-use super::{fake::FakeNode, harness::Running, sealed::own_table};
+use super::{
+    fake::{self, FakeNode},
+    harness::{PATIENCE, Running},
+    sealed::own_table,
+};
 use crate::{
     attester::{problem::Refusal, request::Form},
+    clock::Clock,
     config::{self, gateway::GatewayConfig},
     gateway::{Shared, own::Own},
 };
@@ -89,4 +94,26 @@ async fn the_statement_names_the_tls_key_whatever_it_says_next() {
     assert_eq!(pin(), None);
     gateway.shared.renew_own();
     assert_eq!(pin(), Some([8; 32]), "it is repaired");
+}
+
+#[tokio::test]
+async fn a_gateway_is_no_node_whatever_the_policy_allows() {
+    let folder = fake::folder().join("behind");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("ark.pem"), fake::root().ark_pem()).unwrap();
+    let policy = std::fs::read_to_string(fake::folder().join("policy.toml")).unwrap();
+    let policy = format!("allow_attested_engine = true\n{policy}");
+    std::fs::write(folder.join("policy.toml"), policy).unwrap();
+    for (name, verified) in [("one", 1), (fake::A_GATEWAY, 0)] {
+        let node = FakeNode::start(name).await;
+        let urls = [format!("http://{}", node.address)];
+        let gateway = Running::start_in(&folder, &urls, "", Clock::system()).await;
+        let nodes = &gateway.shared.nodes;
+        nodes.settled(PATIENCE).await;
+        if verified > 0 {
+            gateway.until_ready().await;
+        }
+        assert!(node.attested() > 0);
+        assert_eq!(nodes.snapshot().nodes().count(), verified, "{name}");
+    }
 }
