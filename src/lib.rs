@@ -7,6 +7,7 @@
 //! library. [`fetch`] asks vendors' services for the command line alone.
 
 mod admin;
+mod attester;
 mod chance;
 pub mod cli;
 pub mod client;

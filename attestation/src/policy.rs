@@ -35,6 +35,7 @@ const TABLES: [&str; 4] = ["sev_snp", "tdx", "nitro", "nvidia"];
 pub struct Policy {
     pub(crate) appraisal_max_age: Duration,
     pub(crate) allow_remote_engine: bool,
+    pub(crate) allow_attested_engine: bool,
     pub(crate) required_suites: Vec<Suite>,
     pub(crate) require_pq: bool,
     pub(crate) least_padding: Padding,
@@ -151,6 +152,8 @@ struct File {
     #[serde(default)]
     allow_remote_engine: bool,
     #[serde(default)]
+    allow_attested_engine: bool,
+    #[serde(default)]
     required_suites: Vec<Suite>,
     #[serde(default)]
     require_pq: bool,
@@ -241,6 +244,7 @@ impl Policy {
         Ok(Self {
             appraisal_max_age: Duration::from_secs(file.appraisal_max_age_s),
             allow_remote_engine: file.allow_remote_engine,
+            allow_attested_engine: file.allow_attested_engine,
             required_suites: required_suites(file.required_suites, file.require_pq),
             require_pq: file.require_pq,
             least_padding: file.least_padding,
@@ -268,6 +272,16 @@ impl Policy {
     /// Whether a node may send prompts to an engine outside its machine.
     pub fn allows_remote_engine(&self) -> bool {
         self.allow_remote_engine
+    }
+
+    /// Whether it may be a gateway, which hands prompts to nodes that it verified itself.
+    pub fn allows_attested_engine(&self) -> bool {
+        self.allow_attested_engine
+    }
+
+    /// Whether `config_sha256` says which configurations are accepted.
+    pub fn pins_configuration(&self) -> bool {
+        self.config_sha256.is_some()
     }
 
     /// Whether nothing is sealed to a node but under a suite that is post-quantum.

@@ -84,12 +84,18 @@ impl Table {
 pub fn propose(answer: &Answer) -> Result<Proposal, String> {
     let statement = Statement::parse(&answer.statement).map_err(|error| error.to_string())?;
     let mut top = Vec::new();
-    if statement.engine() == EngineLocation::Remote {
-        top.push(Line::new(
+    match statement.engine() {
+        EngineLocation::Local => {}
+        EngineLocation::Remote => top.push(Line::new(
             "allow_remote_engine",
             "true",
             "the engine is on another machine, where no evidence covers the prompts",
-        ));
+        )),
+        EngineLocation::Attested => top.push(Line::new(
+            "allow_attested_engine",
+            "true",
+            "a gateway, which hands prompts to nodes under its own policy: config_sha256 pins that",
+        )),
     }
     top.push(Line::hex(
         "config_sha256",

@@ -149,6 +149,9 @@ pub enum EngineLocation {
     Local,
     /// Elsewhere: prompts leave the TEE on their way to it.
     Remote,
+    /// Behind a gateway, on nodes that it verified, each before a prompt was sealed to it, under the
+    /// policy that `config_sha256` covers.
+    Attested,
 }
 
 impl EngineLocation {
@@ -157,6 +160,7 @@ impl EngineLocation {
         match self {
             Self::Local => "local",
             Self::Remote => "remote",
+            Self::Attested => "attested",
         }
     }
 }
@@ -227,8 +231,8 @@ pub enum StatementError {
     /// Text with other characters than visible ASCII.
     #[error("`{0}` is not visible ASCII")]
     NotVisibleAscii(&'static str),
-    /// Neither `local` nor `remote`.
-    #[error("`engine` is neither `local` nor `remote`")]
+    /// None of `local`, `remote` and `attested`.
+    #[error("`engine` is none of `local`, `remote` and `attested`")]
     Engine,
 }
 
@@ -262,6 +266,7 @@ impl Statement {
             engine: match members.string("engine")?.as_str() {
                 "local" => EngineLocation::Local,
                 "remote" => EngineLocation::Remote,
+                "attested" => EngineLocation::Attested,
                 _ => return Err(StatementError::Engine),
             },
             config_sha256: hex_32("config_sha256", members.string("config_sha256")?)?,

@@ -202,13 +202,26 @@ fn check_nonce(checks: &mut Checks, answer: &Answer, nonce: Option<&Nonce>) {
 }
 
 fn check_node(checks: &mut Checks, statement: &Statement, policy: &Policy) {
-    let either = policy.allow_remote_engine;
-    checks.record(
-        "engine",
-        either || statement.engine() == EngineLocation::Local,
-        if either { "local or remote" } else { "local" },
-        statement.engine().as_str(),
-    );
+    let engine = statement.engine();
+    let allowed = match engine {
+        EngineLocation::Local => true,
+        EngineLocation::Remote => policy.allow_remote_engine,
+        EngineLocation::Attested => policy.allow_attested_engine,
+    };
+    let expected = match (
+        engine,
+        policy.allow_remote_engine,
+        policy.allow_attested_engine,
+    ) {
+        (_, true, true) => "local, remote or attested",
+        (EngineLocation::Attested, _, false) => {
+            "local: a gateway, which says attested, needs allow_attested_engine"
+        }
+        (_, true, false) => "local or remote",
+        (_, false, true) => "local or attested",
+        (_, false, false) => "local",
+    };
+    checks.record("engine", allowed, expected, engine.as_str());
     let config = statement.config_sha256();
     let listed = policy.config_sha256.as_ref();
     checks.record(

@@ -484,6 +484,30 @@ fn each_flaw_is_refused_by_its_check() {
             "allow_remote_engine = true",
             None,
         ),
+        (
+            "a gateway",
+            with(|d| d.engine = EngineLocation::Attested),
+            "",
+            Some("engine"),
+        ),
+        (
+            "a gateway where remote engines are allowed",
+            with(|d| d.engine = EngineLocation::Attested),
+            "allow_remote_engine = true",
+            Some("engine"),
+        ),
+        (
+            "a remote engine where gateways are allowed",
+            with(|d| d.engine = EngineLocation::Remote),
+            "allow_attested_engine = true",
+            Some("engine"),
+        ),
+        (
+            "a gateway allowed",
+            with(|d| d.engine = EngineLocation::Attested),
+            "allow_attested_engine = true",
+            None,
+        ),
         ("configuration pinned", with(|_| {}), &pinned, None),
         (
             "another configuration",

@@ -86,6 +86,11 @@ fn check(path: &Path, syntax_only: bool) -> Result<Checked, Box<dyn std::error::
                     &config.resolve(&config.value.policy),
                 )?));
             }
+            let attestation = config.value.attestation.as_ref();
+            let is_software = attestation
+                .is_some_and(|it| matches!(it.evidence, EvidenceConfig::SoftwareRoot { .. }));
+            let note = format!("attestation.evidence.source: {SOFTWARE_ROOT}");
+            notes.extend(is_software.then_some(note));
             Ok(("gateway configuration", notes))
         }
         Some(Kind::Node) => {

@@ -31,6 +31,9 @@ pub enum BuildError {
     /// An API key is a gateway's; a node takes a credential.
     #[error("a node takes no API key: what it asks for is a credential")]
     ApiKeyAtNode,
+    /// A node's credential is the gateway's own matter, where that is sealed to.
+    #[error("a gateway that is sealed to takes an API key: nodes' credentials are its own")]
+    CredentialAtGateway,
     /// The node's id is none.
     #[error("a node's id is 1 to 64 of a to z, 0 to 9 and -")]
     NodeId,
@@ -42,11 +45,15 @@ pub enum BuildError {
 /// What is said to stand at the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
+    /// It only carries.
     Gateway,
+    /// It is sealed to, in a TEE of its own.
+    AttestedGateway,
     Node,
 }
 
-/// A client to be. Begun by [`Client::at_gateway`] and [`Client::at_node`].
+/// A client to be. Begun by [`Client::at_gateway`],
+/// [`Client::at_attested_gateway`] and [`Client::at_node`].
 #[must_use]
 #[derive(Debug)]
 pub struct ClientBuilder {
@@ -86,8 +93,9 @@ impl ClientBuilder {
         }
     }
 
-    /// The gateway's API key, sent as a bearer token outside the seal. Over plain http whoever is on
-    /// the path reads it.
+    /// The gateway's API key. To a gateway that only carries it is sent as a bearer token outside the
+    /// seal: over plain http whoever is on the path reads it. To one that is sealed to it travels
+    /// inside the seal alone.
     pub fn api_key(mut self, key: &str) -> Self {
         self.api_key = Some(Credential::from_file_text(key));
         self
@@ -174,10 +182,17 @@ impl ClientBuilder {
     /// [`BuildError`] says what cannot be used.
     pub fn build(self) -> Result<Client, BuildError> {
         let url: NodeUrl = self.url.parse()?;
-        let api_key = self.api_key.transpose()?;
-        if self.at == At::Node && api_key.is_some() {
-            return Err(BuildError::ApiKeyAtNode);
-        }
+        let api_key = self.api_key.transpose()?.map(Arc::new);
+        let credential = self.credential.transpose()?.map(Arc::new);
+        let (api_key, credential) = match self.at {
+            At::Gateway => (api_key, credential),
+            At::AttestedGateway if credential.is_some() => {
+                return Err(BuildError::CredentialAtGateway);
+            }
+            At::AttestedGateway => (None, api_key),
+            At::Node if api_key.is_some() => return Err(BuildError::ApiKeyAtNode),
+            At::Node => (None, credential),
+        };
         if self.node_id.as_deref().is_some_and(|id| !is_node_id(id)) {
             return Err(BuildError::NodeId);
         }
@@ -190,7 +205,7 @@ impl ClientBuilder {
         let place = match self.at {
             At::Gateway => Place::Gateway,
             // Evidence proves itself, whoever brings it.
-            At::Node => Place::Node {
+            At::Node | At::AttestedGateway => Place::Node {
                 asked: Arc::new(Channel::new(
                     &url,
                     Route::default(),
@@ -206,8 +221,8 @@ impl ClientBuilder {
             connect: self.connect,
             max_idle: MAX_IDLE,
             channel: Arc::new(channel),
-            api_key: api_key.map(Arc::new),
-            credential: self.credential.transpose()?.map(Arc::new),
+            api_key,
+            credential,
             node_id: self.node_id,
             rules: Arc::new(Rules {
                 policy: self.policy,
@@ -233,6 +248,7 @@ mod tests {
     fn what_cannot_be_used_is_said_before_anything_is_sent() {
         let at_node = |url| Client::at_node(url, policy());
         let at_gateway = |url| Client::at_gateway(url, policy());
+        let at_attested = |url| Client::at_attested_gateway(url, policy());
         let good = "https://a.example:8443";
         let built = at_gateway(good)
             .api_key("sk-1")
@@ -240,7 +256,8 @@ mod tests {
             .node_id("node-1");
         assert!(built.build().is_ok());
         type Expected = fn(&BuildError) -> bool;
-        let cases: [(&str, ClientBuilder, Expected); 7] = [
+        assert!(at_attested(good).api_key("sk-1").build().is_ok());
+        let cases: [(&str, ClientBuilder, Expected); 8] = [
             ("a path", at_gateway("https://a.example/v1"), |e| {
                 matches!(e, BuildError::Url(_))
             }),
@@ -259,6 +276,11 @@ mod tests {
                 "an API key for a node",
                 at_node(good).api_key("sk-1"),
                 |e| matches!(e, BuildError::ApiKeyAtNode),
+            ),
+            (
+                "a credential for a gateway that is sealed to",
+                at_attested(good).credential("c"),
+                |e| matches!(e, BuildError::CredentialAtGateway),
             ),
             ("an id with a slash", at_gateway(good).node_id("a/b"), |e| {
                 matches!(e, BuildError::NodeId)

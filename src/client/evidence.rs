@@ -115,7 +115,9 @@ pub struct Client {
 /// What stands at the address.
 #[derive(Debug)]
 pub(super) enum Place {
+    /// A gateway that carries.
     Gateway,
+    /// Whoever is sealed to.
     Node {
         /// For evidence alone, whoever answers.
         asked: Arc<Upstream>,
@@ -152,6 +154,12 @@ impl Client {
     /// A client of a gateway at `url` (scheme, host, perhaps a port), which only carries.
     pub fn at_gateway(url: &str, policy: Policy) -> ClientBuilder {
         ClientBuilder::new(At::Gateway, url, policy)
+    }
+
+    /// A client of a gateway at `url` (scheme, host, perhaps a port) that has evidence of its own: it
+    /// is verified, and sealed to as a node is. `policy` must allow it by `allow_attested_engine`.
+    pub fn at_attested_gateway(url: &str, policy: Policy) -> ClientBuilder {
+        ClientBuilder::new(At::AttestedGateway, url, policy)
     }
 
     /// A client of the node at `url` (scheme, host, perhaps a port).

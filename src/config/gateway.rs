@@ -23,6 +23,7 @@ use super::{
 use crate::seal::Padding;
 
 mod announce;
+mod attestation;
 mod locks;
 mod proxy;
 mod selection;
@@ -30,6 +31,7 @@ mod streams;
 
 pub use self::{
     announce::{Allowed, AnnounceConfig, InvalidAllowed},
+    attestation::{AttestationConfig, effective},
     locks::LocksConfig,
     proxy::{InvalidProxyUrl, ProxyConfig, ProxyUrl},
     selection::{HealthConfig, Label, MAX_LABELS, Ratio, SelectionConfig, WarmUp, seconds},
@@ -90,6 +92,9 @@ pub struct GatewayConfig {
     /// Where metrics and health are served to the operator; left out, nowhere.
     #[serde(default)]
     pub admin: Option<AdminConfig<8081>>,
+    /// The gateway's own evidence and sealing keys; left out, it has none.
+    #[serde(default)]
+    pub attestation: Option<AttestationConfig>,
     /// Which pages in browsers may ask.
     #[serde(default)]
     pub cors: CorsConfig,
@@ -193,6 +198,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
             config.invalid(key, "give client_certificate_file and client_key_file")
         })?;
     }
+    attestation::check(config)?;
     proxy::check(config)?;
     announce::check(config)?;
     cors::check(config)?;

@@ -18,6 +18,7 @@ mod engine;
 mod evidence;
 mod padding;
 
+pub(super) use self::evidence::check as check_evidence;
 pub use self::{
     bounds::{LimitsConfig, Millis, TimeoutsConfig},
     engine::{CacheSalting, EngineConfig, EngineUrl, InvalidEngineUrl, MAX_IN_FLIGHT},
@@ -123,18 +124,11 @@ pub fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
     if let Some(tls) = &value.tls {
         tls::of_node(config, tls)?;
     }
-    evidence::check(config)?;
+    evidence::check(config, &value.evidence, "evidence")?;
     if value.dialects.iter().collect::<HashSet<_>>().len() < value.dialects.len() {
         return Err(config.invalid("dialects", "name each dialect once"));
     }
-    let suites = &value.keys.suites;
-    if suites.is_empty() || suites.iter().collect::<HashSet<_>>().len() < suites.len() {
-        return Err(config.invalid("keys.suites", "name x-wing, x25519 or both, each once"));
-    }
-    let life = Duration::from_secs(value.keys.life_s.get());
-    if life > MAX_KEY_LIFE {
-        return Err(config.invalid("keys.life_s", "a sealer refuses keys that live over 7 days"));
-    }
+    value.keys.check(config, "keys")?;
     padding::check(config)?;
     let mut names = HashSet::new();
     for model in value
@@ -221,6 +215,23 @@ pub struct KeysConfig {
     pub life_s: NonZeroU64,
     /// What the node opens in its own format; each has keys of its own.
     pub suites: Vec<Kem>,
+}
+
+impl KeysConfig {
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the key that breaks a rule, in the table of that name.
+    pub(super) fn check<T>(&self, config: &Loaded<T>, table: &str) -> Result<(), ConfigError> {
+        let suites = &self.suites;
+        if suites.is_empty() || suites.iter().collect::<HashSet<_>>().len() < suites.len() {
+            let message = "name x-wing, x25519 or both, each once";
+            return Err(config.invalid(&format!("{table}.suites"), message));
+        }
+        if Duration::from_secs(self.life_s.get()) > MAX_KEY_LIFE {
+            let message = "a sealer refuses keys that live over 7 days";
+            return Err(config.invalid(&format!("{table}.life_s"), message));
+        }
+        Ok(())
+    }
 }
 
 impl Default for KeysConfig {

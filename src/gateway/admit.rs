@@ -12,10 +12,17 @@ use super::{
     budget::{RetryBudget, RetryPermit},
     error::Error,
 };
-use crate::telemetry::metrics::Counter;
+use crate::{
+    attester::{problem::Outside, request},
+    telemetry::metrics::Counter,
+};
 
 /// Bytes of a request's body that one permit stands for.
 const BODY_UNIT: usize = 1024;
+/// The part of all places, and of the room for bodies, that requests may hold whose sender is not
+/// known yet: they stand under the seal.
+const UNKNOWN_PLACES: usize = 4;
+const UNKNOWN_BODIES: usize = 2;
 
 /// Room of which so much at once may be taken.
 #[derive(Clone, Debug)]
@@ -80,6 +87,9 @@ impl Drop for Taken {
 pub(super) struct Admission {
     places: Room,
     bodies: Room,
+    /// What of both is held by requests whose sender is not known yet.
+    unknown_places: Room,
+    unknown_bodies: Room,
     budget: Arc<RetryBudget>,
     counts: Arc<Counts>,
 }
@@ -111,11 +121,49 @@ pub(super) struct BodyRoom {
     counts: Arc<Counts>,
 }
 
+/// What a request holds whose sender is not known yet.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Unknown {
+    _place: Taken,
+    /// Room in the part of all that such requests may hold.
+    share: BodyRoom,
+    room: BodyRoom,
+    bytes: usize,
+}
+
+impl Unknown {
+    /// The sender is known: the room for the body is held as any other's.
+    pub(super) fn known(self) -> BodyRoom {
+        self.room
+    }
+}
+
+impl request::Room for Unknown {
+    fn grow(&mut self, bytes: usize) -> Result<(), Outside> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let grown = self.share.grow_to(self.bytes);
+        grown
+            .and_then(|()| self.room.grow_to(self.bytes))
+            .map_err(|_| Outside::TooMany)
+    }
+}
+
+fn unknown_places(places: usize) -> usize {
+    (places / UNKNOWN_PLACES).max(1)
+}
+
+fn unknown_bodies(bodies_bytes: usize) -> usize {
+    bodies_bytes / BODY_UNIT / UNKNOWN_BODIES
+}
+
 impl Admission {
     pub(super) fn new(places: usize, bodies_bytes: usize) -> Self {
         Self {
             places: Room::new(places),
             bodies: Room::new(bodies_bytes / BODY_UNIT),
+            unknown_places: Room::new(unknown_places(places)),
+            unknown_bodies: Room::new(unknown_bodies(bodies_bytes)),
             budget: Arc::new(RetryBudget::new()),
             counts: Arc::default(),
         }
@@ -126,6 +174,8 @@ impl Admission {
         Self {
             places: self.places.bounded(places),
             bodies: self.bodies.bounded(bodies_bytes / BODY_UNIT),
+            unknown_places: self.unknown_places.bounded(unknown_places(places)),
+            unknown_bodies: self.unknown_bodies.bounded(unknown_bodies(bodies_bytes)),
             budget: Arc::clone(&self.budget),
             counts: Arc::clone(&self.counts),
         }
@@ -150,6 +200,27 @@ impl Admission {
                 Err(Error::Overloaded)
             }
         }
+    }
+
+    /// Admits a request whose sender stands under the seal, until it is opened; then it needs a place
+    /// as any other.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when as many are being opened as may be.
+    pub(super) fn admit_unknown(&self) -> Result<Unknown, Error> {
+        let Some(place) = self.unknown_places.take(1) else {
+            self.counts.places.inc();
+            return Err(Error::Overloaded);
+        };
+        Ok(Unknown {
+            _place: place,
+            share: BodyRoom {
+                bodies: self.unknown_bodies.clone(),
+                ..self.body_room()
+            },
+            room: self.body_room(),
+            bytes: 0,
+        })
     }
 
     /// Places for requests.
@@ -315,6 +386,31 @@ mod tests {
         assert_eq!(admission.shed(), [("places", 0), ("key", 0), ("bodies", 2)]);
         drop((one, two));
         assert_eq!(admission.bodies.taken(), 0);
+    }
+
+    #[test]
+    fn whoever_is_not_known_yet_leaves_room_for_the_others() {
+        use request::Room as _;
+
+        let admission = Admission::new(8, 8 * BODY_UNIT);
+        let mut first = admission.admit_unknown().unwrap();
+        let second = admission.admit_unknown().unwrap();
+        assert!(admission.admit_unknown().is_err());
+        drop(second);
+        first.grow(2 * BODY_UNIT).unwrap();
+        first.grow(2 * BODY_UNIT).unwrap();
+        assert_eq!(first.grow(1), Err(Outside::TooMany), "half of the room");
+        drop(first);
+        let mut opened = admission.admit_unknown().unwrap();
+        opened.grow(4 * BODY_UNIT).unwrap();
+        let room = opened.known();
+        assert_eq!(admission.bodies_bytes(), 4 * BODY_UNIT);
+        let mut next = admission.admit_unknown().unwrap();
+        next.grow(4 * BODY_UNIT).unwrap();
+        drop((room, next));
+        assert_eq!(admission.bodies_bytes(), 0);
+        let taken = [&admission.unknown_places, &admission.unknown_bodies];
+        assert_eq!(taken.map(Room::taken), [0; 2]);
     }
 
     #[tokio::test]

@@ -139,7 +139,12 @@ impl Shared {
     ) -> Result<(Arc<Verified>, Reply), (Option<Arc<Verified>>, NodeFailure)> {
         let patience = self.timeouts.attest;
         let verified = node.verified_under(&self.rules, patience).await;
-        let Some(verified) = verified.filter(|_| !self.halted.is_cancelled()) else {
+        let agreed = |it: &Arc<Verified>| {
+            let policy = &it.rules.policy_digest;
+            job.policy.is_none_or(|agreed| agreed == policy)
+        };
+        let verified = verified.filter(|it| !self.halted.is_cancelled() && agreed(it));
+        let Some(verified) = verified else {
             return Err((None, NodeFailure::NotVerified));
         };
         record.node = Some(Arc::clone(&verified.id));

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attestation::{Answer, AnswerError, Nonce, Refusal, VerifiedNode, time::to_rfc3339};
+use attestation::{
+    Answer, AnswerError, Nonce, Refusal, VerifiedNode, statement::EngineLocation, time::to_rfc3339,
+};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header::ACCEPT};
 use http_body_util::Full;
@@ -61,6 +63,8 @@ pub(super) enum AttestError {
     Request(#[from] http::Error),
     #[error("the system gives no randomness")]
     Random,
+    #[error("it is a gateway (engine: attested): a gateway seals to nodes alone")]
+    Gateway,
     #[error("the node's name or statement makes no header value")]
     Name,
     #[error("the node that announced itself there had another id")]
@@ -85,6 +89,7 @@ impl AttestError {
             Self::Tls(_) => "tls",
             Self::Request(_) => "request",
             Self::Random => "random",
+            Self::Gateway => "gateway",
             Self::Name => "name",
             Self::OtherNode => "other_node",
             Self::Panicked => "panicked",
@@ -173,12 +178,17 @@ impl Evidence {
     ) -> Result<VerifiedNode, AttestError> {
         let answer = Answer::from_json(&self.bytes)?;
         let (policy, bundle, nonce) = (&rules.policy, &rules.bundle, &self.nonce);
-        Ok(match before {
+        let node = match before {
             Some(before) => before
                 .node
                 .verify_again(&answer, policy, bundle, nonce, now)?,
             None => attestation::verify(&answer, policy, bundle, nonce, now)?,
-        })
+        };
+        // Who asks, and for which model, it would not hear from another gateway.
+        if node.statement().engine() == EngineLocation::Attested {
+            return Err(AttestError::Gateway);
+        }
+        Ok(node)
     }
 }
 
@@ -275,6 +285,7 @@ impl Attester {
             Ok(_) => None,
             Err(AttestError::Panicked) => return Err(AttestError::Panicked),
             Err(AttestError::Refused(refusal)) => Some((refusal.check, refusal.device)),
+            Err(AttestError::Gateway) => Some(("engine", None)),
             Err(_) => Some(("answer", None)),
         };
         if let Some(archive) = &self.archive {

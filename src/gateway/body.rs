@@ -20,6 +20,7 @@ use super::{
     admit::{Admission, BodyRoom},
     error::Error,
     relay::Relayed,
+    sealed_reply::SealedEvents,
     stream::EventStream,
     whole::WholeReply,
 };
@@ -196,6 +197,8 @@ pub(super) enum ReplyBody {
     Whole(Box<WholeReply>),
     /// A node's event stream as it comes.
     Stream(Box<EventStream>),
+    /// The same, sealed to the caller.
+    Sealed(Box<SealedEvents>),
     /// A node's reply that is sealed to the caller.
     Relay(Box<Relayed>),
 }
@@ -218,6 +221,7 @@ impl Body for ReplyBody {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Whole(reply) => Poll::Ready(reply.next().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll_next(cx).map_ok(Frame::data),
+            Self::Sealed(stream) => stream.poll_next(cx).map_ok(Frame::data),
             Self::Relay(relayed) => relayed.poll_next(cx).map_ok(Frame::data),
         }
     }
@@ -227,6 +231,7 @@ impl Body for ReplyBody {
             Self::Own(bytes) => bytes.is_none(),
             Self::Whole(reply) => reply.is_ended(),
             Self::Stream(stream) => stream.is_ended(),
+            Self::Sealed(stream) => stream.is_ended(),
             Self::Relay(relayed) => relayed.is_ended(),
         }
     }
@@ -236,7 +241,7 @@ impl Body for ReplyBody {
         match self {
             Self::Own(bytes) => exact(bytes.as_ref().map_or(0, Bytes::len)),
             Self::Whole(reply) => exact(reply.left()),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Sealed(_) => SizeHint::default(),
             Self::Relay(relayed) => relayed
                 .left()
                 .map_or_else(SizeHint::default, SizeHint::with_exact),

@@ -272,6 +272,21 @@ impl NodeFailure {
         }
     }
 
+    /// Why the reply is not whole, as one who sealed is told (docs/wire.md, "Response"): nothing of
+    /// where it broke.
+    pub(super) fn as_incomplete(&self) -> &'static str {
+        match self {
+            Self::Exchange(
+                ExchangeError::IdleTimeout | ExchangeError::Incomplete(Incomplete::Idle),
+            ) => "idle",
+            Self::Exchange(ExchangeError::Incomplete(Incomplete::Cancelled))
+            | Self::NotVerified
+            | Self::Cut
+            | Self::NoLongerVerified => "cancelled",
+            Self::Exchange(_) => "engine-failed",
+        }
+    }
+
     /// What metrics call it.
     pub(super) fn class(&self) -> &'static str {
         match self {

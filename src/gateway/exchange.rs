@@ -29,6 +29,8 @@ pub(super) struct Job<'a> {
     pub(super) requires_pq: bool,
     /// How lengths are hidden at least.
     pub(super) padding: Padding,
+    /// The digest in hex of the policy that a node must have passed, where its sender agreed to one.
+    pub(super) policy: Option<&'a str>,
 }
 
 impl Shared {

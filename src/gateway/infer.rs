@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use attestation::Padding;
+use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
     request::Parts,
 };
@@ -14,9 +16,11 @@ use super::{
     Shared,
     admit::Permit,
     ask::{Answer, Held},
+    authenticate::Caller,
     body::{self, ReplyBody},
     error::{Error, NodeFailure},
     exchange::Job,
+    labels::Wish,
     padding,
     record::Record,
     stream::EventStream,
@@ -30,6 +34,19 @@ use crate::{
 
 /// What OpenAI's SDKs obey before their own rule by status.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Who asks, and what for.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    pub(super) caller: &'a Arc<Caller>,
+    /// What nodes know the caller by.
+    pseudonym: String,
+    wish: Wish,
+    /// How lengths are hidden, if the caller or his key says so.
+    padding: Option<Padding>,
+    /// The digest in hex of the policy that alone will do, if one was agreed on.
+    pub(super) policy: Option<&'a str>,
+}
 
 impl Shared {
     /// Answers one request. Whoever drops the future, or the reply's body, ends all work for it.
@@ -67,20 +84,52 @@ impl Shared {
         if self.phase.is_draining() {
             return Err(Error::Draining);
         }
-        let caller = self.callers.authenticate(&parts.headers)?;
-        record.key = Some(Arc::clone(&caller.name));
-        let wish = caller.wish.and(self.labels.wished(&parts.headers)?);
-        let padding = padding::asked(&parts.headers)?.or(caller.padding);
-        let permit = self.admission.admit(caller)?;
+        let asker = self.asker(&parts.headers, record)?;
+        let permit = self.admission.admit(asker.caller)?;
         let max = self.limits.body_bytes;
         body::check_head(&parts.headers, body, max)?;
         let reading = body::read(body, max, self.timeouts.body, &self.admission);
         // The room for the body is given back when the answer has begun.
         let (content, _room) = reading.await?;
+        let (answer, obfuscation) = self.asked(endpoint, &asker, content, record).await?;
+        Ok((answer, permit, obfuscation))
+    }
+
+    /// Who asks, by these headers, and for which nodes.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], or what is wrong with the wish.
+    pub(super) fn asker<'a>(
+        &'a self,
+        headers: &HeaderMap,
+        record: &mut Record,
+    ) -> Result<Asker<'a>, Error> {
+        let caller = self.callers.authenticate(headers)?;
+        record.key = Some(Arc::clone(&caller.name));
+        Ok(Asker {
+            caller,
+            pseudonym: self.callers.pseudonym(headers),
+            wish: caller.wish.and(self.labels.wished(headers)?),
+            padding: padding::asked(headers)?.or(caller.padding),
+            policy: None,
+        })
+    }
+
+    /// Answers a request whose body has come; also says how its events are levelled, if they are.
+    ///
+    /// # Errors
+    /// What is wrong with the body, or that no node answers it.
+    pub(super) async fn asked(
+        &self,
+        endpoint: Endpoint,
+        asker: &Asker<'_>,
+        content: Bytes,
+        record: &mut Record,
+    ) -> Result<(Answer, Option<Obfuscation>), Error> {
         record.bytes_in = content.len();
         let request = Request::parse(endpoint, content)?;
         record.stream = request.stream();
-        if !caller.may_use(request.model()) {
+        if !asker.caller.may_use(request.model()) {
             return Err(Error::ModelNotAllowed);
         }
         let served = self
@@ -92,12 +141,13 @@ impl Shared {
             id: record.id,
             endpoint,
             stream: request.stream(),
-            caller: &self.callers.pseudonym(&parts.headers),
+            caller: &asker.pseudonym,
             content: request.body(),
-            requires_pq: wish.requires_pq(),
-            padding: padding.unwrap_or(self.padding),
+            requires_pq: asker.wish.requires_pq(),
+            padding: asker.padding.unwrap_or(self.padding),
+            policy: asker.policy,
         };
-        let asking = self.ask(&job, &served, wish, record);
+        let asking = self.ask(&job, &served, asker.wish, record);
         let answer = tokio::select! {
             biased;
             answer = timeout(self.timeouts.total_first_byte, asking) => {
@@ -107,10 +157,11 @@ impl Shared {
         };
         let (obfuscation, by_default) = self.obfuscation;
         let levels = request.asked().include_obfuscation.unwrap_or(by_default);
-        Ok((answer, permit, levels.then_some(obfuscation)))
+        Ok((answer, levels.then_some(obfuscation)))
     }
 
-    fn reply(
+    /// What a plain caller gets.
+    pub(super) fn reply(
         &self,
         answer: Answer,
         permit: Permit,

@@ -14,6 +14,9 @@
 //! `trust` ends what a node's requests hold when it is no longer verified, and `self_test` tries the
 //! verifier itself.
 //!
+//! A gateway in a TEE has evidence of its own: `own` is what it says of itself, `sealed` lets requests
+//! in that are sealed to it and has them asked as plain ones are, `sealed_reply` seals the answers.
+//!
 //! `files` reads what a configuration names, `shared` is what requests take from it, `reconfigure`
 //! changes that while the gateway serves, and `farewell` ends it.
 //!
@@ -44,6 +47,7 @@ mod locks;
 mod metrics;
 mod node;
 mod nodes;
+mod own;
 mod padding;
 mod probe;
 mod reconfigure;
@@ -51,6 +55,8 @@ mod record;
 mod relay;
 mod routes;
 mod rules;
+mod sealed;
+mod sealed_reply;
 mod select;
 mod self_test;
 mod shared;
@@ -83,6 +89,7 @@ use self::{
 };
 use crate::{
     admin::{self, Admin, AdminError, Pages, serve_beside},
+    attester::{evidence::EvidenceError, statement::IdentityError},
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
@@ -119,6 +126,12 @@ pub enum StartError {
         /// Why.
         source: PolicyError,
     },
+    /// There is no evidence of the gateway's own to be had.
+    #[error("attestation.evidence: {0}")]
+    Evidence(#[from] EvidenceError),
+    /// The gateway's own keys or statement cannot be made.
+    #[error("attestation: {0}")]
+    Identity(#[from] IdentityError),
     /// The bundle cannot be used.
     #[error("bundle: {0}")]
     Bundle(#[from] BundleFolderError),
@@ -202,7 +215,10 @@ impl Gateway {
         let mut reloader = Reloader::start(sources(&config))?;
         let tls = keep_tls(&config, clock)?;
         let seen = reconfigure::seen(&config);
-        let shared = Arc::new(Shared::read(&config, clock, reloader.rules())?);
+        let shared = Shared::read(&config, clock, reloader.rules())?;
+        // The hardware is asked here and now: a gateway that is to attest and cannot does not start.
+        let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
+        let shared = Arc::new(shared.attesting(&config, ends_at)?);
         reloader.count_in(Arc::clone(&shared.metrics.reloads));
         let (archive, archive_ended) = open_archive(&config)?.unzip();
         let watched = archive.as_ref().map(Archive::watch);
@@ -330,11 +346,20 @@ impl Gateway {
         let tasks = TaskTracker::new();
         let listener = Listener::on(listener, tls.as_ref().map(tls::Keeper::tls));
         if let Some(keeper) = tls {
-            let keeping = keeper.run(beside.reload.asked(), beside.reload_every, |_| {});
+            let own = shared.own.clone();
+            let vouch = move |spki_sha256| {
+                own.iter().for_each(|own| own.end_tls_at(spki_sha256));
+            };
+            let keeping = keeper.run(beside.reload.asked(), beside.reload_every, vouch);
             tasks.spawn(until(stop.clone(), keeping));
         }
         let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
+        if let Some(own) = shared.own.clone() {
+            let current = current.clone();
+            let keeping = async move { own.keep(current).await };
+            tasks.spawn(until(stop.clone(), keeping));
+        }
         let closing = CancellationToken::new();
         let phase = Arc::clone(&shared.phase);
         let leaving = farewell.say(phase, shutdown, closing.clone(), shared.cut.clone());
@@ -445,8 +470,9 @@ async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
 /// [`StartError`] names what cannot be used.
 pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
     let rules = Reloader::start(sources(config))?.rules();
-    keep_tls(config, Clock::system())?;
-    Shared::read(config, Clock::system(), rules)?;
+    let tls = keep_tls(config, Clock::system())?;
+    let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
+    Shared::read(config, Clock::system(), rules)?.attesting(config, ends_at)?;
     admin::check_files(config, config.value.admin.as_ref())?;
     Ok(())
 }

@@ -21,6 +21,7 @@ use super::{
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
     metrics::Reloaded,
     node::{Node, Terms},
+    own::NOT_STATED,
     shared::{Shared, Timeouts, as_usize, limits_of, obfuscation_of, timeouts_of},
 };
 use crate::{
@@ -211,6 +212,8 @@ impl Reconfigurer {
                 "changed, and in force after a restart alone"
             );
         }
+        // Nobody who agreed to the configuration of before is to meet what this one brings.
+        next.shared.supersede();
         next.set_terms();
         if let Some(desk) = &next.shared.desk {
             desk.reach_through(next.proxy);
@@ -341,6 +344,11 @@ fn next(
     let bodies = as_usize(limits.bodies_bytes.get());
     shared.admission = before.admission.bounded(limits.in_flight.get(), bodies);
     shared.labels = Arc::new(labels);
+    if let Some(own) = &before.own {
+        let effective = own.effective(value);
+        let effective = effective.ok_or_else(|| config.invalid("attestation", NOT_STATED))?;
+        shared.effective = Some(effective);
+    }
     shared.padding = value.padding;
     shared.obfuscation = obfuscation_of(value);
     shared.retry_unauthenticated = value.retry_unauthenticated;
@@ -414,6 +422,7 @@ fn fixed(config: &GatewayConfig, address: SocketAddr) -> Vec<(&'static str, Stri
         ("reload_s", config.reload_s.to_string()),
         ("archive", format!("{:?}", config.archive)),
         ("announce", format!("{:?}", config.announce)),
+        ("attestation", format!("{:?}", config.attestation)),
         ("locks", format!("{:?}", config.locks)),
         ("limits.connections", limits.connections.to_string()),
         (

@@ -34,6 +34,8 @@ pub(super) struct Record {
     pub(super) model: Option<Arc<str>>,
     pub(super) node: Option<Arc<str>>,
     pub(super) stream: bool,
+    /// Whether it came sealed to the gateway itself.
+    pub(super) sealed_to_gateway: bool,
     /// What it was sealed with last, here or by the caller.
     pub(super) suite: Option<&'static str>,
     /// How it was padded last; of what is carried, nobody here knows.
@@ -74,6 +76,7 @@ impl Record {
             model: None,
             node: None,
             stream: false,
+            sealed_to_gateway: false,
             suite: None,
             padding: None,
             tries: 0,
@@ -169,6 +172,7 @@ impl Drop for Record {
             model = self.model.as_deref(),
             node = self.node.as_deref(),
             stream = self.stream,
+            sealed = self.sealed_to_gateway,
             suite = self.suite,
             padding = self.padding.map(Padding::as_str),
             outcome = match self.outcome {

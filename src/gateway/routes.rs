@@ -17,12 +17,15 @@ use super::{
     fleet, metrics,
 };
 use crate::{
+    attester::answer::ATTESTATION,
     config::gateway::is_loopback_host,
     ids::RequestId,
     openai::{
         Endpoint,
         models::{Model, ModelList},
     },
+    seal::RESPONSE_MEDIA_TYPE,
+    sealer::OHTTP,
 };
 
 /// Longest request target, in bytes.
@@ -39,6 +42,10 @@ pub(super) enum Route<'a> {
     Models,
     Model(&'a str),
     Fleet(fleet::Route<'a>),
+    /// The gateway's own evidence.
+    Attestation,
+    /// What is sealed to the gateway itself, and the keys for it.
+    Ohttp,
     Health,
     Ready,
     Document,
@@ -54,6 +61,8 @@ impl<'a> Route<'a> {
         }
         match path {
             "/v1/models" => Some(Self::Models),
+            ATTESTATION => Some(Self::Attestation),
+            OHTTP => Some(Self::Ohttp),
             "/health" => Some(Self::Health),
             "/readyz" => Some(Self::Ready),
             "/openapi.json" => Some(Self::Document),
@@ -70,6 +79,8 @@ impl<'a> Route<'a> {
         match self {
             Self::Infer(endpoint) => endpoint.path(),
             Self::Fleet(route) => route.path(),
+            Self::Attestation => ATTESTATION,
+            Self::Ohttp => OHTTP,
             Self::Models => "/v1/models",
             Self::Model(_) => "/v1/models/{id}",
             Self::Health => "/health",
@@ -82,6 +93,8 @@ impl<'a> Route<'a> {
     fn allow(&self) -> &'static str {
         match self {
             Self::Infer(_) => "POST, OPTIONS",
+            Self::Attestation => "GET, OPTIONS",
+            Self::Ohttp => "GET, POST, OPTIONS",
             Self::Fleet(route) => route.allow(),
             _ => "GET, HEAD, OPTIONS",
         }
@@ -90,6 +103,8 @@ impl<'a> Route<'a> {
     pub(super) fn takes(&self, method: &Method) -> bool {
         match self {
             Self::Infer(_) => method == Method::POST,
+            Self::Attestation => method == Method::GET,
+            Self::Ohttp => method == Method::GET || method == Method::POST,
             Self::Fleet(route) => route.takes(method),
             _ => method == Method::GET || method == Method::HEAD,
         }
@@ -106,6 +121,9 @@ impl Shared {
         let mut response = match self.route(&parts, &path) {
             Ok(Route::Infer(endpoint)) if parts.method != Method::OPTIONS => {
                 self.infer(id, endpoint, &parts, body).await
+            }
+            Ok(route @ (Route::Attestation | Route::Ohttp)) if parts.method != Method::OPTIONS => {
+                self.of_own(&route, &parts, body).await
             }
             Ok(Route::Fleet(route)) if parts.method != Method::OPTIONS => {
                 self.fleet(id, route, &parts, body).await
@@ -133,6 +151,10 @@ impl Shared {
             }
         };
         cors::say(to_page, response.headers_mut());
+        // What is sealed has an id of its own, under the seal.
+        if is_encapsulated(&response) {
+            return response;
+        }
         if let Ok(value) = HeaderValue::try_from(id.to_string()) {
             response
                 .headers_mut()
@@ -158,6 +180,9 @@ impl Shared {
             return Err(Error::ForeignHost);
         }
         let route = Route::of(path).ok_or(Error::NotFound)?;
+        if matches!(route, Route::Attestation | Route::Ohttp) && self.own.is_none() {
+            return Err(Error::NotFound);
+        }
         if parts.method != Method::OPTIONS && !route.takes(&parts.method) {
             return Err(Error::MethodNotAllowed {
                 allow: route.allow(),
@@ -179,7 +204,9 @@ impl Shared {
             return Ok(response);
         }
         match route {
-            Route::Infer(_) | Route::Fleet(_) => Err(Error::NotFound),
+            Route::Infer(_) | Route::Fleet(_) | Route::Attestation | Route::Ohttp => {
+                Err(Error::NotFound)
+            }
             Route::Health => Ok(json(Bytes::from_static(br#"{"message":"ok"}"#))),
             Route::Ready => Ok(self.ready()),
             Route::Document => Ok(document::json_reply()),
@@ -238,6 +265,12 @@ impl Shared {
             Model::new(&served.name, served.since, OWNER).to_json(),
         ))
     }
+}
+
+fn is_encapsulated(response: &Response<ReplyBody>) -> bool {
+    let media_type = response.headers().get(CONTENT_TYPE);
+    media_type.is_some_and(|value| value == RESPONSE_MEDIA_TYPE)
+        && !matches!(response.body(), ReplyBody::Relay(_))
 }
 
 /// A path with one slash where a base URL that ends in one was joined to what begins with one.

@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    MAX_QUESTIONS,
+    MAX_QUESTIONS, StartError,
     admit::Admission,
     announce::Desk,
     authenticate::Callers,
@@ -18,6 +18,7 @@ use super::{
     locks::Locks,
     metrics::Metrics,
     nodes::Nodes,
+    own::{Effective, Own},
     rules::Rules,
     stream::Timing,
 };
@@ -50,6 +51,10 @@ pub(super) struct Shared {
     pub(super) questions: Arc<Semaphore>,
     /// What nodes are judged by.
     pub(super) rules: watch::Receiver<Arc<Rules>>,
+    /// What the gateway says of itself, if it has evidence of its own.
+    pub(super) own: Option<Arc<Own>>,
+    /// What its statement covers of the configuration.
+    pub(super) effective: Option<Effective>,
     pub(super) padding: Padding,
     /// What levels the lengths of events, and whether it does so unasked.
     pub(super) obfuscation: (Obfuscation, bool),
@@ -84,6 +89,24 @@ pub(super) struct Timeouts {
 }
 
 impl Shared {
+    /// With evidence of its own, where the configuration asks for it.
+    ///
+    /// # Errors
+    /// [`StartError`] names what cannot be used.
+    pub(super) fn attesting(
+        mut self,
+        config: &Loaded<GatewayConfig>,
+        tls_spki_sha256: Option<[u8; 32]>,
+    ) -> Result<Self, StartError> {
+        if let Some(attestation) = &config.value.attestation {
+            let rules = Arc::clone(&self.rules.borrow());
+            let own = Own::open(config, attestation, tls_spki_sha256, &rules, self.clock)?;
+            self.effective = own.effective(&config.value);
+            self.own = Some(Arc::new(own));
+        }
+        Ok(self)
+    }
+
     pub(super) fn read(
         config: &Loaded<GatewayConfig>,
         clock: Clock,
@@ -113,6 +136,8 @@ impl Shared {
             locks: Arc::new(Locks::new(value.locks)),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             rules,
+            own: None,
+            effective: None,
             padding: value.padding,
             obfuscation: obfuscation_of(value),
             retry_unauthenticated: value.retry_unauthenticated,

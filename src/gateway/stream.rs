@@ -8,7 +8,7 @@
 use std::{
     mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    openai::sse::Obfuscation,
+    openai::{Code, Usage, sse::Obfuscation},
     sealer::{ExchangeError, Gathered, Progress, Reading, Unread},
 };
 
@@ -78,10 +78,27 @@ pub(super) struct EventStream {
 enum Source {
     /// The node's reply.
     Open(Reading),
-    /// An error event was given; the abort follows.
+    /// It failed, which was said.
     Failed,
     /// Nothing more comes.
     Ended,
+}
+
+/// What comes next of a reply.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Whole events, or a sign of life.
+    Content(Bytes),
+    /// The last events: the reply is complete.
+    End(Bytes),
+    /// What was proved before the reply failed.
+    Failed {
+        content: Bytes,
+        /// What a plain caller is told.
+        code: Code,
+        /// What one who sealed is told (docs/wire.md, "Response").
+        why: &'static str,
+    },
 }
 
 /// What is due while nothing arrives.
@@ -120,49 +137,83 @@ impl EventStream {
         matches!(self.source, Source::Ended)
     }
 
-    /// The next bytes for the caller; an error means that the connection must be aborted.
+    /// The node's own count of the tokens, once it is known.
+    pub(super) fn usage(&self) -> Option<&Usage> {
+        self.record.usage.as_ref()
+    }
+
+    /// Counts bytes that went to the caller.
+    pub(super) fn went(&mut self, bytes: usize) {
+        self.record.bytes_out = self.record.bytes_out.saturating_add(bytes);
+    }
+
+    /// The next bytes for a plain caller; an error means that the connection must be aborted.
     pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Aborted>>> {
-        let mut out = mem::take(&mut self.gathered);
-        let mut fresh = Gathered::default();
-        match &mut self.source {
-            Source::Ended => return Poll::Ready(None),
-            Source::Failed => {
-                std::task::ready!(self.timer.as_mut().poll(cx));
-                self.source = Source::Ended;
-                return Poll::Ready(Some(Err(Aborted)));
-            }
-            // Asked each time, and first: a node that is always ahead of the caller never waits,
-            // and what has come since is not given on.
-            Source::Open(_) if self.trust_ended.as_mut().poll(cx).is_ready() => {
-                self.fail(&mut out, self.trust.failure());
-            }
-            Source::Open(reading) => {
-                let read = reading.read(cx, &mut fresh, &mut self.opened_at);
-                self.add(&mut out, fresh.into_bytes());
-                match read {
-                    Ok(Progress::Ended) => self.end(&mut out),
-                    Err(error) => self.fail(&mut out, error.into()),
-                    Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
-                        Due::Nothing => return Poll::Pending,
-                        Due::SignOfLife => out.add(Bytes::from_static(SIGN_OF_LIFE)),
-                        Due::Failure(failure) => self.fail(&mut out, failure),
-                    },
-                    Ok(Progress::Waiting) if self.waits(cx, out.len()) => {
-                        self.gathered = out;
-                        return Poll::Pending;
-                    }
-                    Ok(Progress::Full | Progress::Waiting) => {}
-                }
-            }
+        if let Source::Failed = self.source {
+            ready!(self.timer.as_mut().poll(cx));
+            self.source = Source::Ended;
+            return Poll::Ready(Some(Err(Aborted)));
         }
+        let Some(part) = ready!(self.poll_part(cx)) else {
+            return Poll::Ready(None);
+        };
+        let bytes = match part {
+            Part::Content(bytes) | Part::End(bytes) => bytes,
+            // What was proved, then one error event; the abort is left to the next call.
+            Part::Failed { content, code, .. } => {
+                self.timer.as_mut().reset(Instant::now() + LINGER);
+                let mut out = Gathered::default();
+                out.add(content);
+                out.add(code.object().sse_event());
+                out.into_bytes()
+            }
+        };
+        self.went(bytes.len());
+        Poll::Ready(Some(Ok(bytes)))
+    }
+
+    /// What comes next; nothing after the end, or the failure.
+    pub(super) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Part>> {
+        let Source::Open(reading) = &mut self.source else {
+            return Poll::Ready(None);
+        };
+        let mut out = mem::take(&mut self.gathered);
+        // Asked each time, and first: a node that is always ahead of the caller never waits, and
+        // what has come since is not given on.
+        let ended = if self.trust_ended.as_mut().poll(cx).is_ready() {
+            Some(Err(self.trust.failure()))
+        } else {
+            let mut fresh = Gathered::default();
+            let read = reading.read(cx, &mut fresh, &mut self.opened_at);
+            self.add(&mut out, fresh.into_bytes());
+            match read {
+                Ok(Progress::Ended) => Some(self.end(&mut out)),
+                Err(error) => Some(Err(error.into())),
+                Ok(Progress::Waiting) if out.is_empty() => match self.poll_due(cx) {
+                    Due::Nothing => return Poll::Pending,
+                    Due::SignOfLife => {
+                        out.add(Bytes::from_static(SIGN_OF_LIFE));
+                        None
+                    }
+                    Due::Failure(failure) => Some(Err(failure)),
+                },
+                Ok(Progress::Waiting) if self.waits(cx, out.len()) => {
+                    self.gathered = out;
+                    return Poll::Pending;
+                }
+                Ok(Progress::Full | Progress::Waiting) => None,
+            }
+        };
         self.leaves = None;
         self.sent_at = Instant::now();
-        let bytes = out.into_bytes();
-        self.record.bytes_out = self.record.bytes_out.saturating_add(bytes.len());
-        Poll::Ready(Some(Ok(bytes)))
+        Poll::Ready(Some(match ended {
+            None => Part::Content(out.into_bytes()),
+            Some(Ok(())) => Part::End(out.into_bytes()),
+            Some(Err(failure)) => self.fail(out.into_bytes(), failure),
+        }))
     }
 
     /// Adds events, levelled if they are to be.
@@ -186,36 +237,36 @@ impl EventStream {
     }
 
     /// The reply ended as a message; now it is shown whether it is complete.
-    fn end(&mut self, out: &mut Gathered) {
+    fn end(&mut self, out: &mut Gathered) -> Result<(), NodeFailure> {
         let Source::Open(reading) = mem::replace(&mut self.source, Source::Ended) else {
-            return;
+            return Ok(());
         };
         self.record.usage = reading.usage();
-        match reading.complete() {
-            Ok((rest, counted)) => {
-                self.add(out, rest);
-                self.record.usage = counted.or_else(|| self.record.usage.take());
-                self.record.complete();
-                if let Some(held) = self.held.take() {
-                    held.node.node.note(Shown::Success);
-                }
-            }
-            Err(error) => self.fail(out, error.into()),
+        let (rest, counted) = reading.complete()?;
+        self.add(out, rest);
+        self.record.usage = counted.or_else(|| self.record.usage.take());
+        self.record.complete();
+        if let Some(held) = self.held.take() {
+            held.node.node.note(Shown::Success);
         }
+        Ok(())
     }
 
-    /// Gives what was proved, then one error event; the abort is left to the next call.
-    fn fail(&mut self, out: &mut Gathered, failure: NodeFailure) {
+    fn fail(&mut self, content: Bytes, failure: NodeFailure) -> Part {
         if let Source::Open(reading) = mem::replace(&mut self.source, Source::Failed) {
             self.record.usage = reading.usage();
         }
         if let (Some(held), Some(shown)) = (self.held.take(), failure.shows()) {
             held.node.node.note(shown);
         }
+        let why = failure.as_incomplete();
         let error = Error::from(failure);
-        out.add(error.code().object().sse_event());
         self.record.failed(&error);
-        self.timer.as_mut().reset(Instant::now() + LINGER);
+        Part::Failed {
+            content,
+            code: error.code(),
+            why,
+        }
     }
 
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Due {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{ask::Held, record::Record};
+use crate::{openai::Usage, seal::SealError};
 
 /// The content of a node's complete reply, with what it holds until its last byte is written.
 #[derive(Debug)]
@@ -26,6 +27,28 @@ impl WholeReply {
             record,
             _held: held,
         }
+    }
+
+    /// The same as one piece that `seal` makes of content and usage.
+    ///
+    /// # Errors
+    /// [`SealError`]; nothing of it may go out then.
+    pub(super) fn sealed(
+        self,
+        seal: impl FnOnce(&[u8], Option<&Usage>) -> Result<Bytes, SealError>,
+    ) -> Result<Self, SealError> {
+        let Self {
+            parts,
+            record,
+            _held: held,
+            ..
+        } = self;
+        let content = match parts.as_slice() {
+            [only] => only.clone(),
+            many => many.concat().into(),
+        };
+        let sealed = seal(&content, record.usage.as_ref())?;
+        Ok(Self::new(vec![sealed], record, held))
     }
 
     pub(super) fn next(&mut self) -> Option<Bytes> {

@@ -14,13 +14,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     State,
+    buffered::Buffered,
     engine::{Engine, EngineError},
     engine_stream::{EngineStream, Part},
     health::{Dead, Try},
     places::EnginePlace,
     problem::{RETRY_AFTER_S, Refusal},
     reply::{Exchange, ReplyBody},
-    request::Buffered,
     said::Outcome,
     salt::Caller,
 };

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 
 use attestation::{Dialect, statement::ClaimedKey};
 
-use super::{State, engine::Engine, engine_metrics::Load, places, request::Buffered};
+use super::{State, buffered::Buffered, engine::Engine, engine_metrics::Load, places};
 use crate::telemetry::metrics::{Family, Page, Source, Tally};
 
 /// This project's own format, where a dialect is named.

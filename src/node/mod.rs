@@ -7,9 +7,11 @@
 
 use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use attestation::statement::EngineLocation;
 use futures_util::future::join;
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
+use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -17,12 +19,20 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    dialects::ReplayTables, engine::Engine, evidence::Sources, metrics::Metrics, models::Models,
-    replay::ReplayTable, request::Buffered, salt::SaltSecret, statement::Identity,
-    time::SteadyClock,
+    buffered::Buffered, dialects::ReplayTables, engine::Engine, metrics::Metrics, models::Models,
+    salt::SaltSecret,
 };
 use crate::{
     admin::{self, Admin, AdminError, Pages, serve_beside},
+    attester::{
+        answer::Evidence,
+        evidence::{self, Sources},
+        problem,
+        replay::{self, ReplayTable},
+        request,
+        statement::{Facts, Identity, Named},
+        time::{self, SteadyClock},
+    },
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
@@ -36,38 +46,33 @@ use crate::{
 };
 
 mod answer;
+mod buffered;
 mod dialects;
 mod echo;
 mod engine;
 mod engine_metrics;
 mod engine_stream;
-mod evidence;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
-mod keys;
 mod metrics;
 mod models;
 mod paced;
 mod places;
 pub mod probe;
-mod problem;
 mod record;
-mod replay;
 mod reply;
-mod request;
 mod routes;
 mod said;
 mod salt;
 mod seal;
-mod statement;
+mod take;
 #[cfg(test)]
 pub(crate) mod tests;
-mod time;
 mod watch;
 
-pub use self::{
-    engine::EngineSetupError,
+pub use self::engine::EngineSetupError;
+pub use crate::attester::{
     evidence::{
         ConfigfsError, EvidenceError, GpuError, GuestDeviceError, NitroError, SOFTWARE_MEASUREMENT,
         TableError,
@@ -75,8 +80,6 @@ pub use self::{
     statement::IdentityError,
 };
 
-/// Most attestations at once (docs/wire.md, "What a node says of itself").
-const MAX_ATTESTATIONS: usize = 4;
 /// Rest between two looks at the keys and the engines' models.
 const UPKEEP: Duration = Duration::from_secs(30);
 /// The same while an engine has not said what it serves, and the longest such rest.
@@ -141,8 +144,7 @@ struct State {
     connections: Arc<ConnectionCounts>,
     clock: SteadyClock,
     identity: Identity,
-    evidence: Arc<Sources>,
-    attestations: Arc<Semaphore>,
+    evidence: Evidence,
     models: Models,
     salts: SaltSecret,
     replay: ReplayTable,
@@ -189,14 +191,14 @@ impl Node {
         node_config::check(&config)?;
         let tls = read_tls(&config, clock)?;
         // The hardware is asked here and now: a node that cannot attest does not start.
-        let evidence = Sources::open(&config)?;
+        let evidence = Evidence::new(Sources::open(&config, &config.value.evidence)?);
         let alive = CancellationToken::new();
         let models = Models::new(engines(&config, clock, &alive).await?);
         models.refresh().await;
         let (clock, system) = (SteadyClock::new(clock), clock);
         let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
         let now = clock.unix_now();
-        let identity = Identity::generate(&config.value, models.names(), ends_at, now)?;
+        let identity = identity(&config.value, models.names(), ends_at, now)?;
         let address = config.value.listen;
         let listen = |source| StartError::Listen { address, source };
         let listener = Acceptor::bind(sockets.public, address)
@@ -211,8 +213,7 @@ impl Node {
             connections: Arc::default(),
             clock,
             identity,
-            evidence: Arc::new(evidence),
-            attestations: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
+            evidence,
             models,
             salts: SaltSecret::generate(),
             replay: ReplayTable::new(config.limits.replay_entries.get()),
@@ -351,7 +352,7 @@ pub fn warnings(config: &Loaded<NodeConfig>) -> Vec<String> {
 pub fn check_files(config: &Loaded<NodeConfig>) -> Result<(), StartError> {
     node_config::check(config)?;
     read_tls(config, Clock::system())?;
-    Sources::open(config)?;
+    Sources::open(config, &config.value.evidence)?;
     admin::check_files(config, config.value.admin.as_ref())?;
     for engine in &config.value.engines {
         if let EngineUrl::Http(base) = &engine.url {
@@ -359,6 +360,35 @@ pub fn check_files(config: &Loaded<NodeConfig>) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+fn identity(
+    config: &NodeConfig,
+    models: Vec<String>,
+    tls_spki_sha256: Option<[u8; 32]>,
+    now: u64,
+) -> Result<Identity, IdentityError> {
+    let named = Named {
+        node_id: config.node_id.as_str(),
+        keys: &config.keys,
+        dialects: &config.dialects,
+    };
+    let facts = Facts {
+        models,
+        tls_spki_sha256,
+        engine: if config.engines_are_local() {
+            EngineLocation::Local
+        } else {
+            EngineLocation::Remote
+        },
+        config_sha256: config_digest(config),
+    };
+    Identity::generate(named, facts, now)
+}
+
+/// SHA-256 of the effective configuration without secrets.
+fn config_digest(config: &NodeConfig) -> [u8; 32] {
+    Sha256::digest(serde_json::to_vec(config).unwrap_or_default()).into()
 }
 
 async fn engines(

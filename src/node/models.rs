@@ -8,10 +8,7 @@ use std::{
 use futures_util::future::{join, join_all};
 
 use super::engine::{Engine, EngineError};
-use crate::config::node::{MAX_MODELS, is_model_name};
-
-/// Most bytes of all names together, so that a statement stays within its 64 KiB.
-const MAX_NAMES_BYTES: usize = 48 * 1024;
+use crate::{attester::statement::NameRoom, config::node::is_model_name};
 
 /// The engines and what they serve, as far as it is known.
 #[derive(Debug)]
@@ -118,7 +115,7 @@ fn note(error: EngineError, known_before: bool) {
 impl Served {
     fn of(said: &[Option<Vec<String>>]) -> Self {
         let mut served = Self::default();
-        let mut bytes = 0_usize;
+        let mut room = NameRoom::default();
         let all = said
             .iter()
             .enumerate()
@@ -127,8 +124,7 @@ impl Served {
             if !is_model_name(model) || served.engine_of.contains_key(model) {
                 continue;
             }
-            bytes = bytes.saturating_add(model.len());
-            if served.names.len() >= MAX_MODELS || bytes > MAX_NAMES_BYTES {
+            if !room.take(model) {
                 tracing::warn!("the engines serve more models than a statement can carry");
                 break;
             }
@@ -142,6 +138,7 @@ impl Served {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::node::MAX_MODELS;
 
     fn models(names: &[&str]) -> Option<Vec<String>> {
         Some(names.iter().map(|name| (*name).to_owned()).collect())
@@ -160,6 +157,6 @@ mod tests {
         let many: Vec<String> = (0..300).map(|n| format!("model-{n}")).collect();
         assert_eq!(Served::of(&[Some(many)]).names.len(), MAX_MODELS);
         let long: Vec<String> = (0..250).map(|n| format!("{n:0>256}")).collect();
-        assert_eq!(Served::of(&[Some(long)]).names.len(), MAX_NAMES_BYTES / 256);
+        assert_eq!(Served::of(&[Some(long)]).names.len(), 48 * 1024 / 259);
     }
 }

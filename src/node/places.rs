@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::problem::Refusal;
+
 /// Most requests that wait unless the configuration says otherwise, as multiples of those that are
 /// worked on, and at all: more only makes answers late that another node could give now.
 const USUAL_ROUNDS: usize = 4;
@@ -209,6 +211,12 @@ impl Drop for EnginePlace {
                 permit.forget();
             }
         }
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(Full { retry_after_s }: Full) -> Self {
+        Self::Overloaded { retry_after_s }
     }
 }
 

@@ -28,7 +28,7 @@ pub fn tsm_provider(root: &Path) -> Result<EvidenceKind, ConfigfsError> {
 /// # Errors
 /// [`EvidenceError`] says which source gives none and what to do.
 pub fn evidence(config: &Loaded<NodeConfig>) -> Result<Vec<EvidenceKind>, EvidenceError> {
-    let sources = Sources::open(config)?;
+    let sources = Sources::open(config, &config.value.evidence)?;
     let items = sources.evidence(&StatementDigest::of(b"probe"), &Nonce::from([0; 32]))?;
     Ok(items.iter().map(|item| item.kind).collect())
 }

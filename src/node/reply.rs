@@ -172,6 +172,12 @@ impl ReplyBody {
     }
 }
 
+impl From<Bytes> for ReplyBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::whole(bytes)
+    }
+}
+
 impl Body for ReplyBody {
     type Data = Bytes;
     type Error = Aborted;

@@ -1,11 +1,9 @@
 //! What the node answers, by method and path.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use attestation::{Answer, Nonce};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
-use tokio::task::spawn_blocking;
 
 use super::{
     State,
@@ -15,15 +13,16 @@ use super::{
     problem::{Outside, Refusal},
     record::Record,
     reply::{Exchange, Place, ReplyBody},
-    request::{self, Form, Received},
+    request::{self, Form},
     seal::Seal,
+    take::{self, Received},
 };
 use crate::{
+    attester::{self, answer::ATTESTATION},
     listener::Peer,
     seal::{KEYS_MEDIA_TYPE, Padding},
 };
 
-const ATTESTATION: &str = "/v1/attestation";
 const OHTTP: &str = "/.well-known/ohttp-gateway";
 const JSON: &str = "application/json";
 
@@ -97,47 +96,20 @@ pub(super) fn unready(state: &State) -> Option<&'static str> {
 /// Evidence for the caller's nonce. A node that serves nothing yet, or no more, gives none: what
 /// it says now would be believed for longer than it is true.
 async fn attest(state: &State, query: Option<&str>) -> Result<Vec<u8>, Outside> {
-    let nonce = query.and_then(|query| query.strip_prefix("nonce="));
-    let nonce: Nonce = nonce
-        .and_then(|text| text.parse().ok())
-        .ok_or(Outside::Nonce)?;
+    let nonce = attester::answer::nonce(query)?;
     if state.draining.is_cancelled() || !state.models.any() {
         return Err(Outside::Unavailable);
     }
-    let place = Arc::clone(&state.attestations).try_acquire_owned();
-    let place = place.map_err(|_| Outside::TooMany)?;
+    let place = state.evidence.place()?;
     let statement = state.identity.current();
-    let sources = Arc::clone(&state.evidence);
-    let answered = spawn_blocking(move || {
-        // The hardware works on whether the asker waits or not, and so long the place is taken.
-        let _place = place;
-        let evidence = sources.evidence(&statement.digest, &nonce);
-        let evidence = evidence.map_err(|error| unanswered(&error))?;
-        let answer = Answer {
-            statement: statement.bytes.clone(),
-            nonce,
-            evidence,
-        };
-        let json = answer.to_json().map_err(|error| unanswered(&error))?;
-        // What no verifier would read is not given out: too long, or one device twice.
-        Answer::from_json(&json).map_err(|error| unanswered(&error))?;
-        Ok(json)
-    });
-    answered
-        .await
-        .unwrap_or_else(|error| Err(unanswered(&error)))
-}
-
-fn unanswered(error: &dyn fmt::Display) -> Outside {
-    tracing::error!(%error, "no evidence");
-    Outside::Internal
+    state.evidence.answer(place, statement, nonce).await
 }
 
 /// One sealed request and its answer.
 async fn exchange(state: &Arc<State>, request: Request<Incoming>) -> Response<ReplyBody> {
     let mut record = Record::begin(&state.metrics);
     let (head, mut body) = request.into_parts();
-    let (received, place) = match take(state, &head, &mut body, &mut record).await {
+    let (received, place) = match take_in(state, &head, &mut body, &mut record).await {
         Ok(taken) => taken,
         Err(outside) => {
             record.refused(outside);
@@ -164,7 +136,7 @@ async fn opened(
     let Received {
         request,
         sealer,
-        buffered,
+        room: buffered,
     } = received;
     let mut exchange = Exchange {
         seal: Seal::Ohttp {
@@ -181,7 +153,7 @@ async fn opened(
     };
     let accepted = Form::of(&request).and_then(|form| {
         exchange.record.id = Some(form.id);
-        request::accept(state, &request, &form, peer).map(|endpoint| (form, endpoint))
+        take::accept(state, &request, &form, peer).map(|endpoint| (form, endpoint))
     });
     let (form, endpoint) = match accepted {
         Ok(accepted) => accepted,
@@ -202,18 +174,18 @@ async fn opened(
 }
 
 /// Takes a request in: head, place, body.
-async fn take(
+async fn take_in(
     state: &State,
     head: &Parts,
     body: &mut Incoming,
     record: &mut Record,
 ) -> Result<(Received, Place), Outside> {
-    request::check_head(&head.headers, request::max_body(&state.config))?;
+    request::check_head(&head.headers, take::max_body(&state.config))?;
     if state.draining.is_cancelled() {
         return Err(Outside::Unavailable);
     }
     let place = Arc::clone(&state.requests).try_acquire_owned();
     let place = place.map_err(|_| Outside::TooMany)?;
-    let received = request::receive(state, body, record).await?;
+    let received = take::receive(state, body, record).await?;
     Ok((received, place))
 }

@@ -5,45 +5,19 @@
 //! What a caller sends as his own narrows his part of the cache and never leads into another's: no
 //! salt of an engine can be chosen, or told from what a caller knows.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use rand::RngExt as _;
 use zeroize::Zeroizing;
 
+pub(super) use crate::attester::caller::Caller;
+
 /// Bytes of a secret and of a salt.
 const LEN: usize = 32;
 /// What the salt of a known caller is made of begins with.
 const LABEL: &[u8] = b"caller";
-
-/// A gateway's pseudonym of an API key (docs/wire.md, "Request").
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Caller([u8; 16]);
-
-/// A text that is no pseudonym.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a caller is 32 lower-case hex digits")]
-pub(super) struct InvalidCaller;
-
-impl FromStr for Caller {
-    type Err = InvalidCaller;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let mut caller = [0; 16];
-        match hex::decode_to_slice(text, &mut caller) {
-            Ok(()) if lower => Ok(Self(caller)),
-            _ => Err(InvalidCaller),
-        }
-    }
-}
-
-impl fmt::Debug for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Caller(..)")
-    }
-}
 
 /// What a node makes salts with: made at its start, and gone with it.
 pub(super) struct SaltSecret(Zeroizing<[u8; LEN]>);
@@ -58,13 +32,13 @@ impl SaltSecret {
     ///
     /// `HMAC-SHA256(secret, "caller" || caller || 0x00 || own)`, base64url.
     pub(super) fn salt(&self, caller: Option<Caller>, own: Option<&str>) -> String {
-        let Some(Caller(caller)) = caller else {
+        let Some(caller) = caller else {
             return BASE64_URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; LEN]>());
         };
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_ref());
         let mut context = hmac::Context::with_key(&key);
         context.update(LABEL);
-        context.update(hex::encode(caller).as_bytes());
+        context.update(hex::encode(caller.as_bytes()).as_bytes());
         context.update(&[0]);
         context.update(own.unwrap_or_default().as_bytes());
         BASE64_URL_SAFE_NO_PAD.encode(context.sign())
@@ -80,21 +54,6 @@ impl fmt::Debug for SaltSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_caller_is_32_lower_case_hex_digits() {
-        let good = "0123456789abcdef0123456789abcdef";
-        assert!(good.parse::<Caller>().is_ok());
-        for text in [
-            "",
-            "0123456789abcdef",
-            "0123456789ABCDEF0123456789abcdef",
-            "g123456789abcdef0123456789abcdef",
-            "0123456789abcdef0123456789abcdef0",
-        ] {
-            assert_eq!(text.parse::<Caller>(), Err(InvalidCaller), "{text}");
-        }
-    }
 
     #[test]
     fn salts_are_the_formula() {

@@ -11,6 +11,7 @@
 mod admin;
 mod appraisals;
 mod attacks;
+mod attested_gateway;
 mod cancellation;
 mod cli;
 mod client;

@@ -31,11 +31,11 @@ struct Node {
 /// The members of a sealed request that a test may bend.
 pub(crate) struct Inner {
     method: &'static str,
-    path: &'static str,
-    date: String,
-    statement: String,
+    pub(crate) path: &'static str,
+    pub(crate) date: String,
+    pub(crate) statement: String,
     request_id: String,
-    more: Vec<(&'static str, &'static str)>,
+    pub(crate) more: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) status: u16,
-    media_type: String,
+    pub(crate) media_type: String,
     body: Vec<u8>,
     trailers: Vec<String>,
 }
@@ -55,7 +55,7 @@ impl Opened {
 }
 
 /// An RFC 9110 date, `offset` seconds from now.
-fn date(offset: i64) -> String {
+pub(crate) fn date(offset: i64) -> String {
     #[expect(clippy::disallowed_methods, reason = "the node under test lives now")]
     let now = std::time::SystemTime::now()
         .duration_since(UNIX_EPOCH)

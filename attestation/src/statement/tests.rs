@@ -222,7 +222,7 @@ fn refuses_each_broken_rule() {
             "engine",
             "\"local\"",
             "\"cloud\"",
-            "`engine` is neither `local` nor `remote`",
+            "`engine` is none of `local`, `remote` and `attested`",
         ),
         (
             "missing",

@@ -30,7 +30,7 @@ const PLATFORM: Remedy =
 const REMEDIES: &[(&[&str], Remedy)] = &[
     // Of an answer as a whole.
     (&["nonce", "report nonce"], Elsewhere("give --nonce as the evidence was asked with, or ask anew")),
-    (&["engine"], Key("allow_remote_engine")),
+    (&["engine"], Key("allow_remote_engine, or for a gateway allow_attested_engine")),
     (&["configuration"], List("config_sha256")),
     (&["suites"], Key("required_suites or require_pq, or let the node make such a key (`keys.suites` and `dialects` of its configuration)")),
     (&["key life"], Elsewhere("set keys.life_s in the node's configuration to a week or less")),

@@ -19,6 +19,11 @@ pub(super) fn of(policy: &Policy) -> Vec<String> {
         policy.allows_remote_engine(),
         "allow_remote_engine: prompts leave the TEE for an engine that no evidence covers",
     );
+    warn(
+        policy.allows_attested_engine() && !policy.pins_configuration(),
+        "allow_attested_engine without config_sha256: a gateway hands prompts to whichever nodes its \
+         own policy accepts",
+    );
     for (table, trusts) in software_roots(policy) {
         let words = "whoever has a software root's files can make any evidence";
         warn(trusts, &format!("{table}.software_roots: {words}"));

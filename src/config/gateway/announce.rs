@@ -1,6 +1,7 @@
 //! Which nodes may announce themselves.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv6Addr},
     num::{NonZeroU32, NonZeroUsize},
     str::FromStr,
@@ -126,6 +127,15 @@ impl FromStr for Allowed {
         } else {
             Self::Name(text)
         })
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(text) | Self::Suffix(text) => f.write_str(text),
+            Self::Network(address, bits) => write!(f, "{address}/{bits}"),
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::{num::NonZeroU64, path::PathBuf};
 use attestation::collateral::MAX_PIECES;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::NodeConfig;
 use crate::config::{ConfigError, Loaded};
 
 /// Where a node's evidence comes from.
@@ -180,8 +179,11 @@ impl Default for CollateralConfig {
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] names the key.
-pub(super) fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
-    let evidence = &config.value.evidence;
+pub(in crate::config) fn check<T>(
+    config: &Loaded<T>,
+    evidence: &EvidenceConfig,
+    section: &str,
+) -> Result<(), ConfigError> {
     let CollateralConfig {
         amd_crls,
         tdx,
@@ -190,16 +192,18 @@ pub(super) fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
     } = evidence.collateral();
     let lists = [
         (
-            "evidence.certificates",
+            "certificates",
             evidence.certificates(),
             EvidenceConfig::MAX_CERTIFICATES,
         ),
-        ("evidence.collateral.amd_crls", amd_crls, MAX_PIECES),
-        ("evidence.collateral.tdx", tdx, MAX_PIECES),
-        ("evidence.collateral.ocsp", ocsp, MAX_PIECES),
+        ("collateral.amd_crls", amd_crls, MAX_PIECES),
+        ("collateral.tdx", tdx, MAX_PIECES),
+        ("collateral.ocsp", ocsp, MAX_PIECES),
     ];
     match lists.iter().find(|(_, files, most)| files.len() > *most) {
-        Some((key, _, most)) => Err(config.invalid(key, format!("at most {most} files"))),
+        Some((key, _, most)) => {
+            Err(config.invalid(&format!("{section}.{key}"), format!("at most {most} files")))
+        }
         None => Ok(()),
     }
 }

@@ -29,21 +29,31 @@ pub(super) enum Kind {
     Keys,
     /// What is sealed to them is carried.
     Relay,
+    /// What the gateway shows of itself.
+    Own,
+    /// What is sealed to the gateway itself.
+    Sealed,
 }
 
 impl Kind {
     /// Those that have a body.
-    const POSTS: [Self; 5] = [
+    const POSTS: [Self; 6] = [
         Self::Inference,
         Self::Announcement,
         Self::Lock,
         Self::Confidential,
         Self::Relay,
+        Self::Sealed,
     ];
 
     /// Whether no key is asked for.
     pub(super) fn is_open(self) -> bool {
-        matches!(self, Self::Open | Self::Readiness)
+        matches!(self, Self::Open | Self::Readiness) || self.is_own()
+    }
+
+    /// Whether it is asked of the gateway as it could be of a node, and refused as by a node.
+    pub(super) fn is_own(self) -> bool {
+        matches!(self, Self::Own | Self::Sealed)
     }
 
     /// Whether a node's reply is given back as it is.
@@ -58,10 +68,12 @@ impl Kind {
             Code::NotFound | Code::UriTooLong | Code::HeadersTooLarge | Code::Internal => true,
             Code::InvalidApiKey => !self.is_open(),
             Code::RequestTimeout | Code::RequestTooLarge | Code::UnsupportedMediaType => posts,
-            Code::InvalidRequest => posts || self == Self::Evidence,
-            Code::InvalidJson | Code::DuplicateMember => posts && self != Self::Relay,
-            Code::Overloaded => posts || matches!(self, Self::Evidence | Self::Keys),
-            Code::Draining => posts || self == Self::Readiness,
+            Code::InvalidRequest => posts || matches!(self, Self::Evidence | Self::Own),
+            Code::InvalidJson | Code::DuplicateMember => {
+                posts && !matches!(self, Self::Relay | Self::Sealed)
+            }
+            Code::Overloaded => posts || matches!(self, Self::Evidence | Self::Keys | Self::Own),
+            Code::Draining => posts || matches!(self, Self::Readiness | Self::Own),
             Code::ModelNotAllowed => {
                 matches!(self, Self::Inference | Self::Lock | Self::Confidential)
             }

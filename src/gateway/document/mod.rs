@@ -150,8 +150,8 @@ fn responses(operation: &Operation) -> Value {
 
 fn refusal(kind: Kind, description: &str) -> Value {
     let mut content = json!({"application/json": {"schema": reference("Error")}});
-    if kind.is_carried() {
-        // The node's own refusals come through as they are.
+    if kind.is_carried() || kind.is_own() {
+        // A node's own refusals come through as they are, and the gateway's own have their form.
         let problem = json!({"schema": reference("Problem")});
         let members = content.as_object_mut();
         members.map(|it| it.insert("application/problem+json".to_owned(), problem));

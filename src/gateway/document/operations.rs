@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use super::errors::Kind;
 use crate::{
+    attester::answer::ATTESTATION,
     gateway::{
         labels::{MAX_NAMES, REGION, TAGS as TAGS_FIELD},
         padding::PADDING,
     },
     openai::{Endpoint, schemas::reference},
+    sealer::OHTTP,
 };
 
 /// Groups of operations.
@@ -61,6 +63,7 @@ pub(super) fn operations() -> Vec<Operation> {
     all.extend(nodes());
     all.extend(Endpoint::ALL.into_iter().map(confidential));
     all.extend(relay());
+    all.extend(own());
     all.extend(health());
     all
 }
@@ -276,6 +279,45 @@ fn relay() -> [Operation; 2] {
             body: Some(("message/ohttp-chunked-req", bytes())),
             replies: vec![("message/ohttp-chunked-res", bytes())],
             ..operation("post", "/v1/nodes/{id}/ohttp", Kind::Relay)
+        },
+    ]
+}
+
+/// Of a gateway that has evidence of its own.
+fn own() -> [Operation; 3] {
+    let bytes = || json!({});
+    let nonce = json!({"name": "nonce", "in": "query", "required": true,
+        "description": "What the evidence must answer.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}});
+    [
+        Operation {
+            id: "attestation",
+            tag: "Confidential",
+            summary: "Get the gateway's own evidence",
+            description: "Of a gateway that runs in a TEE; another has none, and answers 404. \
+                `sealgate verify` judges it.",
+            parameters: vec![nonce],
+            replies: vec![(JSON, schema("Attestation"))],
+            ..operation("get", ATTESTATION, Kind::Own)
+        },
+        Operation {
+            id: "ohttp_keys",
+            tag: "Confidential",
+            summary: "Get the gateway's own keys",
+            description: "Of a gateway that has evidence of its own. Whoever seals to them without \
+                judging that evidence is sealed against nobody who can write there.",
+            replies: vec![("application/ohttp-keys", bytes())],
+            ..operation("get", OHTTP, Kind::Own)
+        },
+        Operation {
+            id: "ohttp",
+            tag: "Confidential",
+            summary: "Ask under the seal",
+            description: "A request of this API that is sealed to the gateway itself, with the API key \
+                inside. The answer, errors too, is sealed (docs/wire.md).",
+            body: Some(("message/ohttp-chunked-req", bytes())),
+            replies: vec![("message/ohttp-chunked-res", bytes())],
+            ..operation("post", OHTTP, Kind::Sealed)
         },
     ]
 }

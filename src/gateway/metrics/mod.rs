@@ -18,8 +18,10 @@ use attestation::Padding;
 use http::StatusCode;
 
 use crate::{
+    attester::answer::ATTESTATION,
     clock::{Clock, unix_seconds},
     openai::{Code, Endpoint, Usage},
+    sealer::OHTTP,
     telemetry::metrics::{Counter, Histogram, Tally},
 };
 
@@ -37,7 +39,7 @@ pub(super) const OTHER: &str = "other";
 /// What can be asked and ends as a record: its times and bytes are counted.
 const RECORDED: usize = 9;
 /// Everything that can be asked, as the `endpoint` label has it, those that are recorded first.
-pub(super) const ENDPOINTS: [&str; 21] = [
+pub(super) const ENDPOINTS: [&str; 23] = [
     Endpoint::Completions.path(),
     Endpoint::ChatCompletions.path(),
     Endpoint::Embeddings.path(),
@@ -53,6 +55,8 @@ pub(super) const ENDPOINTS: [&str; 21] = [
     "/v1/nodes",
     "/v1/nodes/lock",
     "/v1/nodes/{id}/attestation",
+    ATTESTATION,
+    OHTTP,
     "/health",
     "/readyz",
     "/openapi.json",

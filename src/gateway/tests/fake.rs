@@ -42,6 +42,8 @@ use crate::{
     },
 };
 
+/// Who is named so says that its engines are attested nodes.
+pub(crate) const A_GATEWAY: &str = "a-gateway";
 pub(crate) const MEASUREMENT: [u8; 48] = [7; 48];
 const KEY_PROBLEM: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#ohttp-key"}"#;
 
@@ -209,7 +211,10 @@ impl Identity {
             receipt_key: [9; 32],
             tls_spki_sha256,
             models: vec!["m".to_owned(), "org/n".to_owned()],
-            engine: EngineLocation::Local,
+            engine: match name {
+                A_GATEWAY => EngineLocation::Attested,
+                _ => EngineLocation::Local,
+            },
             config_sha256: [8; 32],
             software: Software {
                 name: "fake".to_owned(),

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{
     fake::FakeNode,
     harness::{BODY, Running},
+    sealed::own_table,
 };
 use crate::{
     gateway::metrics::{ENDPOINTS, FAMILIES, Scrape},
@@ -108,8 +109,10 @@ async fn a_node_that_restarted_counts_as_sealed_to_again() {
 #[tokio::test]
 async fn every_path_is_counted_under_its_own_name() {
     let node = FakeNode::start("one").await;
-    let gateway = Running::start(&[&node], "").await;
+    let gateway = Running::start(&[&node], &own_table()).await;
     let paths = [
+        "/v1/attestation",
+        "/.well-known/ohttp-gateway",
         "/v1/models",
         "/v1/models/m",
         "/v1/nodes",

@@ -6,13 +6,9 @@ use hyper::body::Incoming;
 
 use super::{Opened, clear::Clear};
 use crate::{
+    attester::request::Room as _,
     config::node::NodeConfig,
-    node::{
-        State,
-        record::Record,
-        request::{self, Buffered, Coming},
-        seal::Seal,
-    },
+    node::{State, buffered::Buffered, record::Record, request, seal::Seal, take},
     seal::{ENCAPSULATED_KEY, EhbpOpener, EncapsulatedKey, encode_ehbp_key_config},
 };
 
@@ -27,7 +23,7 @@ pub(in crate::node) fn key_config(state: &State) -> Option<Vec<u8>> {
 
 /// Most bytes of a body: frames of ordinary length double nothing. The opener counts exactly.
 pub(super) fn max_body(config: &NodeConfig) -> u64 {
-    request::max_body(config)
+    take::max_body(config)
 }
 
 /// Reads a body and opens it as it arrives.
@@ -40,9 +36,9 @@ pub(super) async fn receive(
     body: &mut Incoming,
     record: &mut Record,
 ) -> Result<Opened, Clear> {
-    let mut opener = EhbpOpener::new(encapsulated_key(headers)?, request::limits(&state.config));
+    let mut opener = EhbpOpener::new(encapsulated_key(headers)?, take::limits(&state.config));
     let mut buffered = Buffered::none(&state.buffered);
-    let mut coming = Coming::new(body, &state.config);
+    let mut coming = take::coming(body, &state.config);
     while let Some(data) = coming.next().await? {
         record.came(data.len());
         buffered.grow(data.len())?;

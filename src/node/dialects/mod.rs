@@ -15,11 +15,12 @@ use self::clear::Clear;
 use super::{
     State,
     answer::{self, Outer, Question},
+    buffered::Buffered,
     problem::Refusal,
     record::Record,
     replay::{ClaimError, ReplayTable},
     reply::{Exchange, Place, ReplyBody},
-    request::{self, Buffered},
+    request,
     seal::Seal,
 };
 use crate::{

@@ -5,14 +5,9 @@ use hyper::body::Incoming;
 
 use super::{Opened, clear::Clear};
 use crate::{
+    attester::request::Room as _,
     config::node::NodeConfig,
-    node::{
-        State,
-        answer::Outer,
-        record::Record,
-        request::{self, Buffered, Coming},
-        seal::Seal,
-    },
+    node::{State, answer::Outer, buffered::Buffered, record::Record, seal::Seal, take},
     seal::SeedEnvelope,
 };
 
@@ -37,7 +32,7 @@ pub(super) async fn receive(
     let most = usize::try_from(max_body(&state.config)).unwrap_or(usize::MAX);
     let mut buffered = Buffered::none(&state.buffered);
     let mut envelope = BytesMut::new();
-    let mut coming = Coming::new(body, &state.config);
+    let mut coming = take::coming(body, &state.config);
     while let Some(data) = coming.next().await? {
         record.came(data.len());
         if data.len() > most.saturating_sub(envelope.len()) {
@@ -46,7 +41,7 @@ pub(super) async fn receive(
         buffered.grow(data.len())?;
         envelope.extend_from_slice(&data);
     }
-    let envelope = SeedEnvelope::parse(&envelope, request::limits(&state.config))?;
+    let envelope = SeedEnvelope::parse(&envelope, take::limits(&state.config))?;
     let opened = state.identity.open_with(|ring| envelope.open(ring.seed()));
     let (request, sealer) = opened?;
     Ok(Opened {

@@ -22,7 +22,7 @@ use super::{
     harness::{Asked, FakeEngine, PATIENCE, Running, Sent},
 };
 use crate::{
-    node::request::Buffered,
+    node::buffered::Buffered,
     seal::{Padding, REQUEST_MEDIA_TYPE},
 };
 

@@ -8,7 +8,7 @@ use attestation::{
 use http::StatusCode;
 
 use super::harness::{FakeEngine, Running};
-use crate::node::evidence::{
+use crate::attester::evidence::{
     CpuSource, DeviceSource, EvidenceError, GUIDS, Kernel, Question, Sources, milan, table,
     tdx_quote,
 };

@@ -39,9 +39,9 @@ use crate::{
     ids::RequestId,
     node::{
         Node, SOFTWARE_MEASUREMENT, State,
+        buffered::Buffered,
         evidence::{CpuSource, Sources},
         places as all_places,
-        request::Buffered,
     },
     seal::{
         Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ReplyHead, ReplyOpener, ReplyPart,
@@ -88,7 +88,7 @@ impl Running {
         let config = config::parse(Path::new("node.toml"), &text, std::iter::empty()).unwrap();
         let mut node = Node::bind(config, Clock::system()).await.unwrap();
         let state = Arc::get_mut(&mut node.state).unwrap();
-        change(Arc::get_mut(&mut state.evidence).unwrap());
+        change(state.evidence.sources_mut().unwrap());
         let state = Arc::clone(&node.state);
         let address = node.address();
         let shutdown = CancellationToken::new();

@@ -20,8 +20,8 @@ use tokio::{
 
 use super::harness::{FakeEngine, PATIENCE, Running, Sent};
 use crate::{
-    node::{
-        MAX_ATTESTATIONS,
+    attester::{
+        answer::MAX_ATTESTATIONS,
         evidence::{CpuSource, EvidenceError, Question},
     },
     seal::{KEYS_MEDIA_TYPE, REQUEST_MEDIA_TYPE},

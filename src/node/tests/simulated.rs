@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     clock::Clock,
     config::{Loaded, node::NodeConfig},
-    node::{Node, State, places, request::Buffered},
+    node::{Node, State, buffered::Buffered, places},
 };
 
 /// What a node holds now.

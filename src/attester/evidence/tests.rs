@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use attestation::{Collateral, EvidenceKind};
 
 use super::*;
-use crate::config;
+use crate::config::{self, node::NodeConfig};
 
 const MILAN: &[u8] = include_bytes!("../../../attestation/tests/data/milan/report.bin");
 const MILAN_VCEK: &[u8] = include_bytes!("../../../attestation/tests/data/milan/vcek.pem");
@@ -14,12 +14,12 @@ const MILAN_ASK: &[u8] = include_bytes!("../../../attestation/tests/data/milan/a
 const TDX_QUOTE: &[u8] =
     include_bytes!("../../../attestation/tests/data/tdx/v4-uptodate/quote.bin");
 
-pub(in crate::node) fn tdx_quote() -> Vec<u8> {
+pub(crate) fn tdx_quote() -> Vec<u8> {
     TDX_QUOTE.to_vec()
 }
 
 /// A genuine report with its VCEK and ASK, in DER.
-pub(in crate::node) fn milan() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+pub(crate) fn milan() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let der = |pem| pem::certificates(pem).remove(0);
     (MILAN.to_vec(), der(MILAN_VCEK), der(MILAN_ASK))
 }
@@ -131,7 +131,7 @@ fn missing_hardware_is_named_with_what_to_do() {
     ];
     for (evidence, named) in cases {
         let config = configured(&format!("[evidence]\n{evidence}"), dir.path());
-        let Err(error) = Sources::open(&config) else {
+        let Err(error) = Sources::open(&config, &config.value.evidence) else {
             panic!("{evidence}: opened")
         };
         let error = error.to_string();

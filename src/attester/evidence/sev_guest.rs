@@ -165,7 +165,7 @@ mod tests {
     use attestation::EvidenceKind;
 
     use super::*;
-    use crate::node::evidence::{
+    use crate::attester::evidence::{
         certificate_table::tests::{GUIDS, table},
         tests::{milan, question},
     };

@@ -138,13 +138,13 @@ impl SigningKey {
 }
 
 #[cfg(test)]
-pub(in crate::node) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// A table as hosts write it.
-    pub(in crate::node) fn table(entries: &[([u8; 16], &[u8])]) -> Vec<u8> {
+    pub(crate) fn table(entries: &[([u8; 16], &[u8])]) -> Vec<u8> {
         let mut head = Vec::new();
         let mut contents = Vec::new();
         for (guid, content) in entries {
@@ -158,7 +158,7 @@ pub(in crate::node) mod tests {
         [head, contents].concat()
     }
 
-    pub(in crate::node) const GUIDS: [[u8; 16]; 4] = [VCEK, VLEK, ASK, CRL];
+    pub(crate) const GUIDS: [[u8; 16]; 4] = [VCEK, VLEK, ASK, CRL];
     const ARK: [u8; 16] = 0xc0b406a4_a803_4952_9743_3fb6014cd0ae_u128.to_be_bytes();
     const LEAF: &[u8] = &[0x30, 1, 1];
     const AUTHORITY: &[u8] = &[0x30, 1, 2];

@@ -1,4 +1,4 @@
-//! How the node refuses: in clear before a request is opened, under the seal from then on.
+//! How a sealed request is refused: in clear before a request is opened, under the seal from then on.
 
 use std::borrow::Cow;
 
@@ -6,21 +6,21 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::{places::Full, replay::ClaimError, reply::ReplyBody};
+use super::replay::ClaimError;
 use crate::openai::{Code, ErrorObject};
 
 /// Media type of every refusal (RFC 9457).
-pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 const OHTTP_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
 const DATE: &str = "https://iana.org/assignments/http-problem-types#date";
 /// Seconds after which a full node is worth another try.
-pub(super) const RETRY_AFTER_S: u16 = 1;
+pub(crate) const RETRY_AFTER_S: u16 = 1;
 /// Seconds after which a draining node's successor may be there.
-pub(super) const RETRY_AFTER_DRAINING_S: u16 = 5;
+pub(crate) const RETRY_AFTER_DRAINING_S: u16 = 5;
 
 /// A refusal in clear: anybody on the way may have written it, so it says little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Outside {
+pub(crate) enum Outside {
     #[error("the key is unknown or has ended, or the request was not sealed to it")]
     OhttpKey,
     #[error("the encapsulated request is malformed or cut short")]
@@ -49,7 +49,7 @@ pub(super) enum Outside {
 
 impl Outside {
     /// What metrics call it.
-    pub(super) fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::OhttpKey => "ohttp-key",
             Self::Malformed => "malformed",
@@ -66,7 +66,7 @@ impl Outside {
         }
     }
 
-    pub(super) fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::OhttpKey | Self::Malformed | Self::Nonce => StatusCode::BAD_REQUEST,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
@@ -89,7 +89,8 @@ impl Outside {
         }
     }
 
-    pub(super) fn response(self) -> Response<ReplyBody> {
+    /// The response, in whatever body whoever answers has.
+    pub(crate) fn response<B: From<Bytes>>(self) -> Response<B> {
         let kind = if self == Self::OhttpKey {
             OHTTP_KEY
         } else {
@@ -97,7 +98,7 @@ impl Outside {
         };
         let status = self.status();
         let body = problem(kind, status.as_u16(), &self.to_string());
-        let mut response = Response::new(ReplyBody::whole(body));
+        let mut response = Response::new(B::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -116,17 +117,17 @@ impl Outside {
 
     /// Whether a sender that has not finished may do so before it is refused. Not one that waits
     /// for leave to begin, and not one that was too slow.
-    pub(super) fn lets_the_body_come(self) -> bool {
+    pub(crate) fn lets_the_body_come(self) -> bool {
         !matches!(self, Self::Expectation | Self::Timeout)
     }
 }
 
 /// A refusal under the seal (docs/wire.md, "Response").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("{0}")]
     Malformed(&'static str),
-    #[error("the gateway's credential is missing or wrong")]
+    #[error("the credential is missing or wrong")]
     Credential,
     #[error("the node takes no such path")]
     Path,
@@ -151,7 +152,7 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// The last part of the problem's type; also what the log calls it.
-    pub(super) fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
             Self::Credential => "credential",
@@ -166,7 +167,7 @@ impl Refusal {
         }
     }
 
-    pub(super) fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             Self::Malformed(_) | Self::Date => 400,
             Self::Credential => 401,
@@ -177,7 +178,7 @@ impl Refusal {
         }
     }
 
-    pub(super) fn retry_after_s(self) -> Option<u16> {
+    pub(crate) fn retry_after_s(self) -> Option<u16> {
         match self {
             Self::Overloaded { retry_after_s } => Some(retry_after_s),
             Self::Draining => Some(RETRY_AFTER_DRAINING_S),
@@ -188,12 +189,12 @@ impl Refusal {
 
     /// Whether a client may send the request again without asking anybody: not where it may have
     /// run, although its status says so to many clients.
-    pub(super) fn allows_another_try(self) -> bool {
+    pub(crate) fn allows_another_try(self) -> bool {
         !matches!(self, Self::EngineFailed | Self::Replayed)
     }
 
     /// The refusal as an OpenAI client reads it.
-    pub(super) fn object(self) -> ErrorObject<'static> {
+    pub(crate) fn object(self) -> ErrorObject<'static> {
         let (code, kind) = match self {
             Self::Malformed(_) | Self::Date | Self::Statement => {
                 (Code::InvalidRequest.code(), Code::InvalidRequest.kind())
@@ -215,18 +216,12 @@ impl Refusal {
     }
 
     /// The problem document.
-    pub(super) fn to_json(self) -> Bytes {
+    pub(crate) fn to_json(self) -> Bytes {
         let kind = match self {
             Self::Date => DATE.to_owned(),
             other => format!("urn:sealgate:problem:{}", other.code()),
         };
         problem(&kind, self.status(), &self.to_string())
-    }
-}
-
-impl From<Full> for Refusal {
-    fn from(Full { retry_after_s }: Full) -> Self {
-        Self::Overloaded { retry_after_s }
     }
 }
 
@@ -243,7 +238,7 @@ impl From<ClaimError> for Refusal {
 }
 
 /// A problem document (RFC 9457).
-pub(super) fn problem(kind: &str, status: u16, detail: &str) -> Bytes {
+pub(crate) fn problem(kind: &str, status: u16, detail: &str) -> Bytes {
     #[derive(Serialize)]
     struct Problem<'a> {
         r#type: &'a str,
@@ -302,20 +297,20 @@ mod tests {
 
     #[test]
     fn refusals_in_clear_carry_the_fields_that_help() {
-        let response = Outside::TooMany.response();
+        let response = Outside::TooMany.response::<Bytes>();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert_eq!(
-            Outside::Method("GET").response().headers()[header::ALLOW],
+            Outside::Method("GET").response::<Bytes>().headers()[header::ALLOW],
             "GET"
         );
         assert_eq!(
-            Outside::TooLarge.response().headers()[header::CONNECTION],
+            Outside::TooLarge.response::<Bytes>().headers()[header::CONNECTION],
             "close"
         );
         assert!(
             !Outside::OhttpKey
-                .response()
+                .response::<Bytes>()
                 .headers()
                 .contains_key(header::RETRY_AFTER)
         );

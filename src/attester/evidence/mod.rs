@@ -12,7 +12,7 @@ use attestation::{
 
 use crate::config::{
     ConfigError, Loaded,
-    node::{EvidenceConfig, GpusConfig, NodeConfig},
+    node::{EvidenceConfig, GpusConfig},
 };
 
 mod certificate_table;
@@ -20,7 +20,7 @@ mod configfs;
 mod delivery;
 mod file;
 #[cfg(fuzzing)]
-pub(super) mod fuzzing;
+pub(crate) mod fuzzing;
 mod nitro;
 mod nvml;
 mod pem;
@@ -30,7 +30,7 @@ mod software;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::configfs::tee as tsm_tee;
+pub(crate) use self::configfs::tee as tsm_tee;
 pub use self::{
     certificate_table::TableError,
     configfs::ConfigfsError,
@@ -42,7 +42,7 @@ pub use self::{
     software::SOFTWARE_MEASUREMENT,
 };
 #[cfg(test)]
-pub(super) use self::{
+pub(crate) use self::{
     certificate_table::tests::{GUIDS, table},
     configfs::tests::Kernel,
     tests::{milan, tdx_quote},
@@ -54,17 +54,17 @@ use self::{
 
 /// What a CPU's report has to carry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
+pub(crate) struct Question {
     /// The report's user field.
-    pub(super) report_data: [u8; 64],
+    pub(crate) report_data: [u8; 64],
     /// The asker's nonce, for reports that have a field of its own for it.
-    pub(super) nonce: [u8; 32],
+    pub(crate) nonce: [u8; 32],
 }
 
 /// A CPU whose hardware signs report data.
 ///
 /// Asking may take as long as the hardware takes: callers ask on a thread that may block.
-pub(super) trait CpuSource: Send + Sync {
+pub(crate) trait CpuSource: Send + Sync {
     /// A report that answers `question`, with the certificates behind it.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ pub(super) trait CpuSource: Send + Sync {
 }
 
 /// Devices that sign a nonce, each for itself. They may block as a CPU does.
-pub(super) trait DeviceSource: Send + Sync {
+pub(crate) trait DeviceSource: Send + Sync {
     /// A report of every device, in an order that does not change.
     ///
     /// # Errors
@@ -162,27 +162,29 @@ fn device_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// All the sources of a node.
-pub(super) struct Sources {
-    pub(super) cpu: Arc<dyn CpuSource>,
-    pub(super) devices: Vec<Box<dyn DeviceSource>>,
+/// All the sources of one process.
+pub(crate) struct Sources {
+    pub(crate) cpu: Arc<dyn CpuSource>,
+    pub(crate) devices: Vec<Box<dyn DeviceSource>>,
     delivery: Delivery,
 }
 
 impl Sources {
-    /// Opens the sources that the configuration names, and lets each give one report, so that a
-    /// node which cannot attest does not start.
+    /// Opens the sources that the configuration names, and lets each give one report, so that what
+    /// cannot attest does not start.
     ///
     /// # Errors
     /// [`EvidenceError`] says what is missing and what to do.
-    pub(super) fn open(config: &Loaded<NodeConfig>) -> Result<Self, EvidenceError> {
-        let evidence = &config.value.evidence;
+    pub(crate) fn open<T>(
+        config: &Loaded<T>,
+        evidence: &EvidenceConfig,
+    ) -> Result<Self, EvidenceError> {
         let mut devices: Vec<Box<dyn DeviceSource>> = Vec::new();
         if let Some(GpusConfig::Nvml { library }) = evidence.gpus() {
             devices.push(Box::new(GpuSource::open(library)?));
         }
         let sources = Self {
-            cpu: cpu(config)?,
+            cpu: cpu(config, evidence)?,
             devices,
             delivery: Delivery::open(config, evidence.collateral(), Instant::now())?,
         };
@@ -195,7 +197,7 @@ impl Sources {
     ///
     /// # Errors
     /// [`EvidenceError`] if one of the sources gives none.
-    pub(super) fn evidence(
+    pub(crate) fn evidence(
         &self,
         statement: &StatementDigest,
         nonce: &Nonce,
@@ -217,11 +219,14 @@ impl Sources {
     }
 }
 
-fn cpu(config: &Loaded<NodeConfig>) -> Result<Arc<dyn CpuSource>, EvidenceError> {
-    Ok(match &config.value.evidence {
+fn cpu<T>(
+    config: &Loaded<T>,
+    evidence: &EvidenceConfig,
+) -> Result<Arc<dyn CpuSource>, EvidenceError> {
+    Ok(match evidence {
         EvidenceConfig::SoftwareRoot { dir, .. } => {
             let signer = software::open(&config.resolve(dir))?;
-            tracing::warn!("evidence by a software root: no hardware protects this node");
+            tracing::warn!("evidence by a software root: no hardware protects this process");
             Arc::new(signer)
         }
         EvidenceConfig::ConfigfsTsm {

@@ -1,4 +1,4 @@
-//! The node's sealing keys: made in memory, published before they are needed, forgotten after
+//! The sealing keys: made in memory, published before they are needed, forgotten after
 //! they end.
 
 use std::{cmp::Reverse, time::Duration};
@@ -9,7 +9,7 @@ use attestation::{
 };
 
 use crate::{
-    config::node::NodeConfig,
+    config::node::KeysConfig,
     seal::{
         EhbpKeys, EhbpSecret, Kem, NodeSecret, OpeningKeys, RandomError, SeedKeys, SeedSecret,
         encode_key_configs,
@@ -24,8 +24,8 @@ const OPENS_AFTER_END_S: u64 = 600;
 /// The next key is published when this part of the newest key's life is left.
 const REMAINING_PART: u64 = 4;
 
-/// The last second in which the node opens with a key.
-pub(super) fn opens_until(key: &ClaimedKey) -> u64 {
+/// The last second in which a key opens.
+pub(crate) fn opens_until(key: &ClaimedKey) -> u64 {
     key.not_after.saturating_add(OPENS_AFTER_END_S)
 }
 
@@ -50,7 +50,7 @@ impl Purpose {
 
 /// The keys that open.
 #[derive(Debug)]
-pub(super) struct KeyRing {
+pub(crate) struct KeyRing {
     life_s: u64,
     /// Each once, in the order in which keys of one age are published.
     purposes: Vec<Purpose>,
@@ -66,9 +66,13 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`RandomError`] if the system gives no randomness.
-    pub(super) fn of(config: &NodeConfig, now: u64) -> Result<Self, RandomError> {
-        let life = Duration::from_secs(config.keys.life_s.get());
-        Self::new(life, &config.keys.suites, &config.dialects, now)
+    pub(crate) fn of(
+        config: &KeysConfig,
+        dialects: &[Dialect],
+        now: u64,
+    ) -> Result<Self, RandomError> {
+        let life = Duration::from_secs(config.life_s.get());
+        Self::new(life, &config.suites, dialects, now)
     }
 
     fn new(
@@ -98,22 +102,44 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`RandomError`] if the system gives no randomness for a new key; the old ones stay.
-    pub(super) fn turn(&mut self, now: u64) -> Result<(), RandomError> {
+    pub(crate) fn turn(&mut self, now: u64) -> Result<(), RandomError> {
         let (live, ended) = std::mem::take(&mut self.keys)
             .into_iter()
             .partition::<Vec<_>, _>(|key| now <= opens_until(key));
         self.keys = live;
-        for key in ended {
-            self.opening.remove(key.key_id);
-            self.ehbp.remove(key.key_id);
-            self.seed.remove(key.key_id);
-        }
+        ended.iter().for_each(|key| self.forget(key));
         for purpose in self.purposes.clone() {
             if self.is_due(purpose, now) {
                 self.add(purpose, now)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether turning would change nothing.
+    pub(crate) fn rests(&self, now: u64) -> bool {
+        let none_ended = self.keys.iter().all(|key| now <= opens_until(key));
+        none_ended && !self.purposes.iter().any(|it| self.is_due(*it, now))
+    }
+
+    /// Forgets all keys but those with these ids.
+    pub(crate) fn keep_only(&mut self, ids: &[u8]) {
+        let (kept, undone) = std::mem::take(&mut self.keys)
+            .into_iter()
+            .partition::<Vec<_>, _>(|key| ids.contains(&key.key_id));
+        self.keys = kept;
+        undone.iter().for_each(|key| self.forget(key));
+    }
+
+    /// The ids of all keys that open.
+    pub(crate) fn ids(&self) -> Vec<u8> {
+        self.keys.iter().map(|key| key.key_id).collect()
+    }
+
+    fn forget(&mut self, key: &ClaimedKey) {
+        self.opening.remove(key.key_id);
+        self.ehbp.remove(key.key_id);
+        self.seed.remove(key.key_id);
     }
 
     fn is_due(&self, purpose: Purpose, now: u64) -> bool {
@@ -177,28 +203,28 @@ impl KeyRing {
     }
 
     /// What requests are opened with.
-    pub(super) fn opening(&self) -> &OpeningKeys {
+    pub(crate) fn opening(&self) -> &OpeningKeys {
         &self.opening
     }
 
     /// What requests in EHBP are opened with.
-    pub(super) fn ehbp(&self) -> &EhbpKeys {
+    pub(crate) fn ehbp(&self) -> &EhbpKeys {
         &self.ehbp
     }
 
     /// What requests in the seed's format are opened with.
-    pub(super) fn seed(&self) -> &SeedKeys {
+    pub(crate) fn seed(&self) -> &SeedKeys {
         &self.seed
     }
 
     /// The last second in which the key of that id opens; `None` if there is none.
-    pub(super) fn opens_until(&self, key_id: u8) -> Option<u64> {
+    pub(crate) fn opens_until(&self, key_id: u8) -> Option<u64> {
         let mut keys = self.keys.iter();
         keys.find(|key| key.key_id == key_id).map(opens_until)
     }
 
     /// The keys that a sealer may still use at `now`, by suite and the newest first.
-    pub(super) fn published(&self, now: u64) -> Vec<ClaimedKey> {
+    pub(crate) fn published(&self, now: u64) -> Vec<ClaimedKey> {
         let live = |key: &&ClaimedKey| now < key.not_after;
         let purposes = self.purposes.iter();
         purposes
@@ -208,7 +234,7 @@ impl KeyRing {
 
     /// The published keys of this project's own suites as `application/ohttp-keys`: the newest first,
     /// X-Wing before X25519 of the same age.
-    pub(super) fn configs(&self, now: u64) -> Vec<u8> {
+    pub(crate) fn configs(&self, now: u64) -> Vec<u8> {
         let own = |purpose: &&Purpose| matches!(purpose, Purpose::Own(_));
         let mut keys: Vec<_> = self
             .purposes
@@ -222,7 +248,7 @@ impl KeyRing {
     }
 
     /// The newest published key of a dialect.
-    pub(super) fn newest_of(&self, dialect: Dialect, now: u64) -> Option<[u8; 32]> {
+    pub(crate) fn newest_of(&self, dialect: Dialect, now: u64) -> Option<[u8; 32]> {
         let mut keys = self.keys_for(Purpose::Of(dialect));
         let newest = keys.find(|key| now < key.not_after)?;
         newest.public_key.x25519().copied()

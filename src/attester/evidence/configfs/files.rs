@@ -10,7 +10,7 @@ use std::{
 };
 
 /// What is done with the files of an entry, so that a test can be the kernel.
-pub(in crate::node::evidence) trait Files:
+pub(in crate::attester::evidence) trait Files:
     fmt::Debug + Send + Sync
 {
     /// Makes an entry.
@@ -27,7 +27,7 @@ pub(in crate::node::evidence) trait Files:
 
 /// The system's own.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::node::evidence) struct SystemFiles;
+pub(in crate::attester::evidence) struct SystemFiles;
 
 impl Files for SystemFiles {
     fn create_dir(&self, path: &Path) -> io::Result<()> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Most seconds between a request's date and the node's clock (docs/wire.md, "Request").
-pub(super) const DATE_WINDOW_S: u64 = 120;
+pub(crate) const DATE_WINDOW_S: u64 = 120;
 /// Most ended claims that one new claim clears away, so that no claim pays for all the others.
 const MAX_CLEARED: usize = 16;
 /// The part of the table that one source may hold where gateways have no credential.
@@ -19,7 +19,7 @@ const SOURCE_SHARE: usize = 4;
 
 /// Why a request was not claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ClaimError {
+pub(crate) enum ClaimError {
     /// It was claimed before.
     #[error("the request was accepted before")]
     Replayed,
@@ -33,7 +33,7 @@ pub(super) enum ClaimError {
 
 /// The digests of the encapsulated keys (`enc`) of accepted requests, or what else they are known by.
 #[derive(Debug)]
-pub(super) struct ReplayTable {
+pub(crate) struct ReplayTable {
     capacity: usize,
     claims: Mutex<Claims>,
 }
@@ -53,7 +53,7 @@ struct Claims {
 }
 
 impl ReplayTable {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
             claims: Mutex::default(),
@@ -61,12 +61,12 @@ impl ReplayTable {
     }
 
     /// Most claims that it holds.
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Claims that it holds, those among them that ended and were not cleared yet.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         claims.live.len()
     }
@@ -79,7 +79,7 @@ impl ReplayTable {
     /// # Errors
     /// [`ClaimError::Replayed`] if it is claimed already, [`ClaimError::Full`] without room,
     /// [`ClaimError::Ended`] if the end is over.
-    pub(super) fn claim(
+    pub(crate) fn claim(
         &self,
         enc_digest: [u8; 32],
         end: u64,

@@ -13,10 +13,7 @@ use std::{
 use attestation::{Collateral, EvidenceItem, EvidenceKind};
 
 use super::{EvidenceError, file, pem};
-use crate::config::{
-    Loaded,
-    node::{CollateralConfig, NodeConfig},
-};
+use crate::config::{Loaded, node::CollateralConfig};
 
 /// Longest file, in bytes. AMD's lists have under 2 KiB, Intel's collateral about 20 KiB.
 const MAX_FILE: usize = 128 * 1024;
@@ -47,8 +44,8 @@ impl Delivery {
     ///
     /// # Errors
     /// [`EvidenceError`] names the file that cannot be read.
-    pub(super) fn open(
-        config: &Loaded<NodeConfig>,
+    pub(super) fn open<T>(
+        config: &Loaded<T>,
         collateral: &CollateralConfig,
         now: Instant,
     ) -> Result<Self, EvidenceError> {
@@ -124,7 +121,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::config;
+    use crate::config::{self, node::NodeConfig};
 
     fn item(kind: EvidenceKind) -> EvidenceItem {
         EvidenceItem {

@@ -181,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::node::evidence::tests::question;
+    use crate::attester::evidence::tests::question;
 
     #[derive(Debug)]
     struct Module {

@@ -1,4 +1,4 @@
-//! The node's clock, which never goes back.
+//! A clock that never goes back.
 //!
 //! A clock that is set back would make old requests acceptable again after their claims were
 //! forgotten (docs/wire.md, "Request").
@@ -12,13 +12,13 @@ use crate::clock::{Clock, from_unix_seconds, unix_seconds};
 
 /// The larger of the system's time and the largest seen, in whole seconds.
 #[derive(Debug)]
-pub(super) struct SteadyClock {
+pub(crate) struct SteadyClock {
     clock: Clock,
     largest: AtomicU64,
 }
 
 impl SteadyClock {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
             largest: AtomicU64::new(0),
@@ -26,11 +26,11 @@ impl SteadyClock {
     }
 
     /// Seconds since the Unix epoch; never less than any earlier answer.
-    pub(super) fn unix_now(&self) -> u64 {
+    pub(crate) fn unix_now(&self) -> u64 {
         self.at_least(unix_seconds(self.clock.now()))
     }
 
-    pub(super) fn now(&self) -> SystemTime {
+    pub(crate) fn now(&self) -> SystemTime {
         from_unix_seconds(self.unix_now()).unwrap_or_else(|| self.clock.now())
     }
 

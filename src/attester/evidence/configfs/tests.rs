@@ -12,7 +12,7 @@ use std::{
 use attestation::EvidenceKind;
 
 use super::*;
-use crate::node::evidence::{
+use crate::attester::evidence::{
     certificate_table::tests::{GUIDS, table},
     tests::{milan, question, tdx_quote},
 };
@@ -22,7 +22,7 @@ type Hardware = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 /// A kernel that behaves as `drivers/virt/coco` does, and misbehaves where told.
 #[derive(Clone)]
-pub(in crate::node) struct Kernel {
+pub(crate) struct Kernel {
     state: Arc<Mutex<State>>,
     hardware: Hardware,
 }
@@ -57,7 +57,7 @@ impl fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    pub(in crate::node) fn new(
+    pub(crate) fn new(
         provider: &'static str,
         hardware: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
@@ -85,7 +85,7 @@ impl Kernel {
     }
 
     /// The same, with a table of certificates from the host.
-    pub(in crate::node) fn with_table(self, table: Vec<u8>) -> Self {
+    pub(crate) fn with_table(self, table: Vec<u8>) -> Self {
         self.with(|state| state.auxblob = Some(table))
     }
 
@@ -99,7 +99,7 @@ impl Kernel {
         Configfs::with_files(self.clone(), "/tsm".into(), None, certificates)
     }
 
-    pub(in crate::node) fn cpu(&self) -> impl CpuSource + use<> {
+    pub(crate) fn cpu(&self) -> impl CpuSource + use<> {
         self.source(Certificates::Host)
     }
 

@@ -20,7 +20,7 @@ use crate::ids::RequestId;
 
 pub(super) mod files;
 #[cfg(test)]
-pub(in crate::node) mod tests;
+pub(crate) mod tests;
 
 /// Longest report or quote that is read, in bytes. A TDX quote has 5 to 8 KiB.
 const MAX_REPORT: usize = 64 * 1024;
@@ -124,7 +124,7 @@ impl ConfigfsError {
 
 /// Whose reports a machine's kernel gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::node) enum Tee {
+pub(crate) enum Tee {
     SevSnp,
     Tdx,
 }
@@ -254,7 +254,7 @@ impl<F: Files> CpuSource for Configfs<F> {
 ///
 /// # Errors
 /// [`ConfigfsError`] if no entry can be made there.
-pub(in crate::node) fn tee(root: &Path) -> Result<Tee, ConfigfsError> {
+pub(crate) fn tee(root: &Path) -> Result<Tee, ConfigfsError> {
     Entry::create(&SystemFiles, root)?.tee()
 }
 

@@ -1,0 +1,294 @@
+//! Requests that are sealed to the gateway itself (docs/wire.md, "A gateway that is sealed to").
+//!
+//! One is opened and let in as at a node, in the same order; the credential in it is the caller's API
+//! key. From then on it is asked as a plain one is, and what a plain caller would get is sealed.
+//! Nothing that was sealed is answered in clear.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
+    request::Parts,
+};
+use hyper::body::Incoming;
+
+use super::{
+    Shared,
+    admit::{Permit, Unknown},
+    ask::Answer,
+    authenticate::Callers,
+    body::ReplyBody,
+    error::Error,
+    labels::{REGION, TAGS},
+    own::Own,
+    padding::PADDING,
+    record::Record,
+    routes::Route,
+    sealed_reply::Seal,
+};
+use crate::{
+    attester::{
+        answer::ATTESTATION,
+        problem::{Outside, Refusal},
+        request::{self, Coming, Form, Patience, Received},
+    },
+    listener::Peer,
+    openai::{Code, Endpoint, sse::Obfuscation},
+    seal::{Fields, KEYS_MEDIA_TYPE, OpenedRequest, RequestLimits},
+    sealer::OHTTP,
+};
+
+/// What of a sealed request's fields counts as a plain one's headers do.
+const TAKEN: [HeaderName; 4] = [AUTHORIZATION, REGION, TAGS, PADDING];
+
+/// A request that was let in.
+struct LetIn {
+    endpoint: Endpoint,
+    /// What in it would stand in a plain request's head.
+    headers: HeaderMap,
+    /// The policy that its sender agreed to.
+    policy: Arc<str>,
+}
+
+impl Shared {
+    /// Answers what is asked of the gateway itself, and not of a node.
+    pub(super) async fn of_own(
+        &self,
+        route: &Route<'_>,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Response<ReplyBody> {
+        match (&self.own, route) {
+            (Some(own), Route::Attestation) => self.give_evidence(own, parts).await,
+            (Some(own), Route::Ohttp) => self.ohttp(own, parts, body).await,
+            _ => Error::NotFound.into_response(),
+        }
+    }
+
+    /// Gives the gateway's own evidence.
+    async fn give_evidence(&self, own: &Own, parts: &Parts) -> Response<ReplyBody> {
+        match self.attest(own, parts.uri.query()).await {
+            Ok(answer) => {
+                let response = found("application/json", answer.into());
+                self.metrics.answered(ATTESTATION, response.status(), None);
+                response
+            }
+            Err(outside) => self.refuse_outside(ATTESTATION, outside),
+        }
+    }
+
+    /// Gives the keys, or answers one sealed request. Whoever drops the future, or the reply's body,
+    /// ends all work for it.
+    async fn ohttp(&self, own: &Own, parts: &Parts, mut body: Incoming) -> Response<ReplyBody> {
+        if parts.method != Method::POST {
+            let keys = own.identity.key_configs(own.clock.unix_now());
+            let response = found(KEYS_MEDIA_TYPE, keys.into());
+            self.metrics.answered(OHTTP, response.status(), None);
+            return response;
+        }
+        match self.receive(own, parts, &mut body).await {
+            Ok(received) => self.open_and_answer(own, parts, received).await,
+            Err(outside) => {
+                if outside.lets_the_body_come() {
+                    request::discard(body).await;
+                }
+                self.refuse_outside(OHTTP, outside)
+            }
+        }
+    }
+
+    fn refuse_outside(&self, path: &'static str, outside: Outside) -> Response<ReplyBody> {
+        let code = code_of(outside);
+        tracing::info!(path, refusal = outside.code(), "refused outside the seal");
+        self.metrics.answered(path, outside.status(), Some(code));
+        outside.response()
+    }
+
+    /// Takes a request in: head, place, body.
+    async fn receive(
+        &self,
+        own: &Own,
+        parts: &Parts,
+        body: &mut Incoming,
+    ) -> Result<Received<Unknown>, Outside> {
+        let max = self.limits.body_bytes;
+        let most = request::max_body(u64::try_from(max).unwrap_or(u64::MAX));
+        request::check_head(&parts.headers, most)?;
+        if self.phase.is_draining() {
+            return Err(Outside::Unavailable);
+        }
+        let unknown = self.admission.admit_unknown();
+        let unknown = unknown.map_err(|_| Outside::TooMany)?;
+        let patience = Patience {
+            within: self.timeouts.body.within,
+            idle: self.timeouts.body.within,
+            rate: self.timeouts.body.rate,
+        };
+        let limits = RequestLimits { content_bytes: max };
+        let coming = Coming::new(body, patience);
+        request::receive(&own.identity, limits, coming, unknown, |_| {}).await
+    }
+
+    async fn open_and_answer(
+        &self,
+        own: &Own,
+        parts: &Parts,
+        received: Received<Unknown>,
+    ) -> Response<ReplyBody> {
+        let padding = received.padding();
+        let Received {
+            request,
+            sealer,
+            room,
+        } = received;
+        let Ok(request) = request else {
+            let refusal = Refusal::Malformed("what was sealed is no well-formed request");
+            return self.refuse_inside(own, Seal::new(sealer, padding), refusal);
+        };
+        let seal = Seal::new(sealer, padding);
+        let form = match form_of(&request) {
+            Ok(form) => form,
+            Err(refusal) => return self.refuse_inside(own, seal, refusal),
+        };
+        let peer = parts.extensions.get::<Peer>().copied();
+        let let_in = match self.let_in(own, &request, &form, peer) {
+            Ok(let_in) => let_in,
+            Err(refusal) => return self.refuse_inside(own, seal, refusal),
+        };
+        let mut record = Record::new(form.id, let_in.endpoint.path(), &self.metrics);
+        record.sealed_to_gateway = true;
+        // The room for the body is given back when the answer has begun.
+        let room = room.known();
+        let asking = self.try_sealed(&let_in, request.content, &mut record);
+        let response = match asking.await {
+            Ok((answer, permit, levels)) => self.reply(answer, permit, levels, record),
+            Err(error) => {
+                record.refused(&error);
+                drop(record);
+                error.into_response()
+            }
+        };
+        drop(room);
+        seal.response(response, form.id).unwrap_or_else(cannot_seal)
+    }
+
+    /// Lets a well-formed request in, or refuses it. Once claimed, it stays claimed.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] in the order of docs/wire.md: credential, date, replay, statement, path,
+    /// load.
+    fn let_in(
+        &self,
+        own: &Own,
+        request: &OpenedRequest,
+        form: &Form,
+        peer: Option<Peer>,
+    ) -> Result<LetIn, Refusal> {
+        let headers = headers(&request.fields);
+        let caller = self.callers.authenticate(&headers);
+        caller.map_err(|_| Refusal::Credential)?;
+        let source: Option<IpAddr> = match *self.callers {
+            Callers::Keys(_) => None,
+            Callers::Anybody(_) => peer.map(|Peer(address)| address.ip()),
+        };
+        let rules = own.let_in(self, request.enc_digest, form, source)?;
+        let endpoint = Endpoint::of(&request.path).ok_or(Refusal::Path)?;
+        if self.phase.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        Ok(LetIn {
+            endpoint,
+            headers,
+            policy: rules.policy_digest.as_str().into(),
+        })
+    }
+
+    /// Asks as for a plain request whose body has come.
+    async fn try_sealed(
+        &self,
+        let_in: &LetIn,
+        content: bytes::Bytes,
+        record: &mut Record,
+    ) -> Result<(Answer, Permit, Option<Obfuscation>), Error> {
+        let mut asker = self.asker(&let_in.headers, record)?;
+        asker.policy = Some(&let_in.policy);
+        let permit = self.admission.admit(asker.caller)?;
+        let asking = self.asked(let_in.endpoint, &asker, content, record);
+        let (answer, levels) = asking.await?;
+        Ok((answer, permit, levels))
+    }
+
+    fn refuse_inside(&self, own: &Own, seal: Seal, refusal: Refusal) -> Response<ReplyBody> {
+        tracing::info!(
+            path = OHTTP,
+            refusal = refusal.code(),
+            "refused under the seal"
+        );
+        let status = refusal.status().try_into().unwrap_or_default();
+        let code = match refusal {
+            Refusal::Credential => Code::InvalidApiKey,
+            Refusal::Path => Code::NotFound,
+            Refusal::Overloaded { .. } => Code::Overloaded,
+            Refusal::Draining => Code::Draining,
+            _ => Code::InvalidRequest,
+        };
+        self.metrics.answered(OHTTP, status, Some(code));
+        seal.refusal(refusal, &own.clock)
+            .unwrap_or_else(cannot_seal)
+    }
+}
+
+/// # Errors
+/// [`Refusal::Malformed`] names the field.
+fn form_of(request: &OpenedRequest) -> Result<Form, Refusal> {
+    // Ticks are a node's: here a reply goes out as it comes.
+    if request.fields.get("sealgate-padding") == Some("paced") {
+        return Err(Refusal::Malformed(
+            "this gateway does not pace: ask for off or bucket",
+        ));
+    }
+    Form::of(request)
+}
+
+fn headers(fields: &Fields) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields.iter() {
+        let taken = TAKEN.into_iter().find(|taken| taken.as_str() == name);
+        if let (Some(name), Ok(value)) = (taken, HeaderValue::from_str(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn found(media_type: &'static str, body: bytes::Bytes) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn cannot_seal(error: crate::seal::SealError) -> Response<ReplyBody> {
+    tracing::error!(%error, "seal");
+    Outside::Internal.response()
+}
+
+/// What metrics call it.
+fn code_of(outside: Outside) -> Code {
+    match outside {
+        Outside::OhttpKey
+        | Outside::Malformed
+        | Outside::Nonce
+        | Outside::Expectation
+        | Outside::Method(_) => Code::InvalidRequest,
+        Outside::Timeout => Code::RequestTimeout,
+        Outside::TooLarge => Code::RequestTooLarge,
+        Outside::MediaType => Code::UnsupportedMediaType,
+        Outside::NotFound => Code::NotFound,
+        Outside::TooMany => Code::Overloaded,
+        Outside::Unavailable => Code::Draining,
+        Outside::Internal => Code::Internal,
+    }
+}

@@ -1,0 +1,201 @@
+//! Seals what a plain caller would get to the caller who sealed.
+//!
+//! Status, the headers that mean something to him and the content go inside; outside stands the same
+//! for every answer. A stream that broke ends under the seal, and says so.
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+
+use super::{
+    body::{Aborted, ReplyBody},
+    stream::{EventStream, Part},
+};
+use crate::{
+    attester::{
+        problem::{PROBLEM_JSON, Refusal},
+        request::http_date,
+        time::SteadyClock,
+    },
+    ids::RequestId,
+    openai::Usage,
+    seal::{Padding, RESPONSE_MEDIA_TYPE, ReplySealer, SealError, StreamSealer},
+};
+
+/// The trailer with the usage, and the one that says that a reply is not whole.
+const USAGE: &str = "sealgate-usage";
+const INCOMPLETE: &str = "sealgate-incomplete";
+/// The headers of a plain reply that go inside.
+const INSIDE: [&str; 5] = [
+    "content-type",
+    "retry-after",
+    "x-should-retry",
+    "sealgate-node",
+    "sealgate-attestation",
+];
+
+/// What seals the one reply to a request.
+#[must_use]
+pub(super) struct Seal {
+    sealer: ReplySealer,
+    padding: Padding,
+}
+
+impl Seal {
+    /// For a request whose reply is to be padded so.
+    pub(super) fn new(sealer: ReplySealer, padding: Padding) -> Self {
+        Self { sealer, padding }
+    }
+
+    /// Seals a refusal of the wire.
+    ///
+    /// # Errors
+    /// [`SealError`]; nothing of it may go out then.
+    pub(super) fn refusal(
+        self,
+        refusal: Refusal,
+        clock: &SteadyClock,
+    ) -> Result<Response<ReplyBody>, SealError> {
+        let retry_after = refusal.retry_after_s().map(|seconds| seconds.to_string());
+        let date = (refusal == Refusal::Date).then(|| http_date(clock.now()));
+        let mut fields = vec![("content-type", PROBLEM_JSON)];
+        fields.extend(retry_after.as_deref().map(|it| (RETRY_AFTER.as_str(), it)));
+        fields.extend(date.as_deref().map(|it| ("date", it)));
+        let (status, content) = (refusal.status(), refusal.to_json());
+        let sealed = self
+            .sealer
+            .seal_whole(status, &fields, &content, &[], self.padding)?;
+        Ok(encapsulated(ReplyBody::from(sealed)))
+    }
+
+    /// Seals what a plain caller would get.
+    ///
+    /// # Errors
+    /// [`SealError`]; nothing of it may go out then.
+    pub(super) fn response(
+        self,
+        response: Response<ReplyBody>,
+        id: RequestId,
+    ) -> Result<Response<ReplyBody>, SealError> {
+        let Self { sealer, padding } = self;
+        let (head, body) = response.into_parts();
+        let (status, id) = (head.status.as_u16(), id.to_string());
+        let mut fields = inside(&head.headers);
+        fields.push(("x-request-id", &id));
+        let body = match body {
+            ReplyBody::Own(content) => {
+                let content = content.unwrap_or_default();
+                ReplyBody::from(sealer.seal_whole(status, &fields, &content, &[], padding)?)
+            }
+            ReplyBody::Whole(reply) => {
+                let sealed = reply.sealed(|content, usage| {
+                    let usage = usage.map(trailer);
+                    let trailers: Vec<_> = usage.iter().map(|it| (USAGE, it.as_str())).collect();
+                    sealer.seal_whole(status, &fields, content, &trailers, padding)
+                })?;
+                ReplyBody::Whole(Box::new(sealed))
+            }
+            ReplyBody::Stream(events) => ReplyBody::Sealed(Box::new(SealedEvents {
+                sealer: Some(sealer.into_stream(status, &fields, padding)?),
+                events,
+            })),
+            // What is sealed already was not asked for here.
+            ReplyBody::Sealed(_) | ReplyBody::Relay(_) => return Err(SealError::Failed),
+        };
+        Ok(encapsulated(body))
+    }
+}
+
+fn inside(headers: &HeaderMap) -> Vec<(&'static str, &str)> {
+    let value = |name: &str| headers.get(name)?.to_str().ok();
+    let stands = |name| Some((name, value(name)?));
+    INSIDE.into_iter().filter_map(stands).collect()
+}
+
+/// The counters as a trailer's value.
+fn trailer(usage: &Usage) -> String {
+    String::from_utf8(usage.to_json()).unwrap_or_default()
+}
+
+fn encapsulated(body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    let media_type = HeaderValue::from_static(RESPONSE_MEDIA_TYPE);
+    headers.insert(CONTENT_TYPE, media_type);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An event stream, sealed as it comes.
+pub(super) struct SealedEvents {
+    /// Nothing once the last chunk is out.
+    sealer: Option<StreamSealer>,
+    events: Box<EventStream>,
+}
+
+impl SealedEvents {
+    pub(super) fn is_ended(&self) -> bool {
+        self.sealer.is_none()
+    }
+
+    /// The next sealed bytes; an error means that the connection must be aborted.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Aborted>>> {
+        loop {
+            let Some(sealer) = self.sealer.take() else {
+                return Poll::Ready(None);
+            };
+            let part = match self.events.poll_part(cx) {
+                Poll::Ready(part) => part,
+                Poll::Pending => {
+                    self.sealer = Some(sealer);
+                    return Poll::Pending;
+                }
+            };
+            match self.seal(sealer, part) {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => {
+                    self.events.went(bytes.len());
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "seal");
+                    return Poll::Ready(Some(Err(Aborted)));
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self, mut sealer: StreamSealer, part: Option<Part>) -> Result<Bytes, SealError> {
+        let (content, incomplete) = match part {
+            Some(Part::Content(content)) => {
+                let bytes = sealer.chunk(&content)?;
+                self.sealer = Some(sealer);
+                return Ok(bytes);
+            }
+            Some(Part::End(content)) => (content, None),
+            Some(Part::Failed { content, why, .. }) => (content, Some(why)),
+            // It ends by one of the two before it has nothing more.
+            None => return Err(SealError::Failed),
+        };
+        let usage = self.events.usage().map(trailer);
+        let mut trailers: Vec<_> = usage.iter().map(|usage| (USAGE, usage.as_str())).collect();
+        trailers.extend(incomplete.map(|why| (INCOMPLETE, why)));
+        sealer.finish(&content, &trailers)
+    }
+}
+
+impl fmt::Debug for SealedEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealedEvents(..)")
+    }
+}
