@@ -115,7 +115,7 @@ impl ReplayTable {
         }
         let held = source
             .as_ref()
-            .and_then(|source| claims.held.get(&source))
+            .and_then(|source| claims.held.get(source))
             .copied()
             .unwrap_or(0);
         if claims.live.len() >= self.capacity || held >= (self.capacity / SOURCE_SHARE).max(1) {
