@@ -41,9 +41,9 @@ pub(crate) enum Outside {
     Method(&'static str),
     #[error("too many requests at once")]
     TooMany,
-    #[error("the node does not take requests now")]
+    #[error("no requests are taken now")]
     Unavailable,
-    #[error("the node cannot answer")]
+    #[error("there can be no answer now")]
     Internal,
 }
 
@@ -129,20 +129,20 @@ pub(crate) enum Refusal {
     Malformed(&'static str),
     #[error("the credential is missing or wrong")]
     Credential,
-    #[error("the node takes no such path")]
+    #[error("no such path is taken")]
     Path,
-    #[error("the request's date is too far from the node's clock")]
+    #[error("the request's date is too far from the clock here")]
     Date,
-    #[error("the statement is not one that the node gave out, or its keys have ended")]
+    #[error("the statement is not one that was given out here, or it counts no more")]
     Statement,
     #[error("the request was accepted before")]
     Replayed,
-    #[error("the node or its engine takes no more requests now")]
+    #[error("no more requests are taken now")]
     Overloaded {
         /// What the engine said, or a guess.
         retry_after_s: u16,
     },
-    #[error("the node is about to stop")]
+    #[error("whoever was asked is about to stop")]
     Draining,
     #[error("the engine cannot be reached")]
     EngineUnreachable,

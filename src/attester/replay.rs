@@ -7,15 +7,34 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Most seconds between a request's date and the node's clock (docs/wire.md, "Request").
 pub(crate) const DATE_WINDOW_S: u64 = 120;
 /// Most ended claims that one new claim clears away, so that no claim pays for all the others.
 const MAX_CLEARED: usize = 16;
-/// The part of the table that one source may hold where gateways have no credential.
+/// The part of the table that one source may hold, where sources are counted.
 const SOURCE_SHARE: usize = 4;
+
+/// One of those who share a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// Where no credential tells askers apart: an IPv4 address, or the /64 that an IPv6 host can roam
+    /// in.
+    Network(IpAddr),
+    /// The holder of an API key, by the key's name.
+    Caller(Arc<str>),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        Self::Network(match address.to_canonical() {
+            v4 @ IpAddr::V4(_) => v4,
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+        })
+    }
+}
 
 /// Why a request was not claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +58,7 @@ pub(crate) struct ReplayTable {
 }
 
 /// A claimed digest, and its source if sources are counted.
-type Claim = ([u8; 32], Option<IpAddr>);
+type Claim = ([u8; 32], Option<Source>);
 
 #[derive(Debug, Default)]
 struct Claims {
@@ -47,7 +66,7 @@ struct Claims {
     /// The same claims by the last second in which a copy could be accepted.
     ends: BTreeMap<u64, Vec<Claim>>,
     /// How many live claims each source holds; of sources that are counted.
-    held: HashMap<IpAddr, usize>,
+    held: HashMap<Source, usize>,
     /// The latest time that ended claims were looked for.
     latest: u64,
 }
@@ -74,7 +93,7 @@ impl ReplayTable {
     /// Claims `enc_digest` for a request that could be accepted until `end`, at `now` (both Unix
     /// seconds).
     ///
-    /// `source` is the asker's address where no credential tells gateways from anybody else.
+    /// `source` is who asks, where several share the table: none is one that has all of it.
     ///
     /// # Errors
     /// [`ClaimError::Replayed`] if it is claimed already, [`ClaimError::Full`] without room,
@@ -84,9 +103,8 @@ impl ReplayTable {
         enc_digest: [u8; 32],
         end: u64,
         now: u64,
-        source: Option<IpAddr>,
+        source: Option<Source>,
     ) -> Result<(), ClaimError> {
-        let source = source.map(network);
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         claims.clear_ended(now);
         if claims.live.contains(&enc_digest) {
@@ -96,7 +114,8 @@ impl ReplayTable {
             return Err(ClaimError::Ended);
         }
         let held = source
-            .and_then(|source| claims.held.get(&source))
+            .as_ref()
+            .and_then(|source| claims.held.get(source))
             .copied()
             .unwrap_or(0);
         if claims.live.len() >= self.capacity || held >= (self.capacity / SOURCE_SHARE).max(1) {
@@ -107,7 +126,7 @@ impl ReplayTable {
             .ends
             .entry(end)
             .or_default()
-            .push((enc_digest, source));
+            .push((enc_digest, source.clone()));
         if let Some(source) = source {
             claims.held.insert(source, held.saturating_add(1));
         }
@@ -137,7 +156,7 @@ impl Claims {
         }
     }
 
-    fn release(&mut self, source: Option<IpAddr>) {
+    fn release(&mut self, source: Option<Source>) {
         let Some(source) = source else { return };
         if let Some(held) = self.held.get_mut(&source) {
             *held = held.saturating_sub(1);
@@ -145,14 +164,6 @@ impl Claims {
                 self.held.remove(&source);
             }
         }
-    }
-}
-
-/// What counts as one source: an IPv4 address, or the /64 that an IPv6 host can roam in.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        v4 @ IpAddr::V4(_) => v4,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
     }
 }
 
@@ -171,8 +182,8 @@ mod tests {
         [n; 32]
     }
 
-    fn address(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn address(text: &str) -> Option<Source> {
+        Some(text.parse::<IpAddr>().unwrap().into())
     }
 
     #[test]
@@ -230,10 +241,10 @@ mod tests {
         let table = ReplayTable::new(8);
         let first = address("2001:db8::1");
         let same_network = address("2001:db8::2");
-        assert_eq!(table.claim(enc(1), end(NOW), NOW, first), Ok(()));
+        assert_eq!(table.claim(enc(1), end(NOW), NOW, first.clone()), Ok(()));
         assert_eq!(table.claim(enc(2), end(NOW), NOW, same_network), Ok(()));
         assert_eq!(
-            table.claim(enc(3), end(NOW), NOW, first),
+            table.claim(enc(3), end(NOW), NOW, first.clone()),
             Err(ClaimError::Full)
         );
         assert_eq!(
@@ -252,6 +263,18 @@ mod tests {
         assert_eq!(table.claim(enc(5), end(later), later, first), Ok(()));
         let claims = table.claims.lock().unwrap();
         assert_eq!((claims.live.len(), claims.held.len()), (1, 1));
+    }
+
+    #[test]
+    fn one_key_leaves_room_for_the_others() {
+        let table = ReplayTable::new(8);
+        let caller = |name: &str| Some(Source::Caller(name.into()));
+        for n in 1..=2 {
+            assert_eq!(table.claim(enc(n), end(NOW), NOW, caller("a")), Ok(()));
+        }
+        let full = table.claim(enc(3), end(NOW), NOW, caller("a"));
+        assert_eq!(full, Err(ClaimError::Full));
+        assert_eq!(table.claim(enc(3), end(NOW), NOW, caller("b")), Ok(()));
     }
 
     #[test]

@@ -3,10 +3,7 @@
 //! Until the final chunk opened, refusals are in clear; from then on they are sealed. Nothing is
 //! done for a request before [`Gate::admit`] has let it in.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use attestation::StatementDigest;
 use bytes::Bytes;
@@ -18,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     caller::Caller,
     problem::{Outside, Refusal},
-    replay::{DATE_WINDOW_S, ReplayTable},
+    replay::{DATE_WINDOW_S, ReplayTable, Source},
     statement::Identity,
 };
 use crate::{
@@ -288,7 +285,7 @@ impl Gate<'_> {
     /// Lets in a well-formed request whose credential is good, as far as its date, its being new and
     /// its statement go. Once claimed, it stays claimed.
     ///
-    /// `source` is the asker's address where no credential tells askers apart.
+    /// `source` is who asks, where several share the table.
     ///
     /// # Errors
     /// The first [`Refusal`] in the order of docs/wire.md: date, replay, statement.
@@ -296,7 +293,7 @@ impl Gate<'_> {
         &self,
         enc_digest: [u8; 32],
         form: &Form,
-        source: Option<IpAddr>,
+        source: Option<Source>,
     ) -> Result<(), Refusal> {
         if self.now.abs_diff(form.date) > DATE_WINDOW_S {
             return Err(Refusal::Date);

@@ -213,6 +213,7 @@ impl ClientBuilder {
                     self.connect,
                     0,
                 )?),
+                is_gateway: self.at == At::AttestedGateway,
             },
         };
         Ok(Client {

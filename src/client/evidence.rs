@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use attestation::{
-    Answer, AnswerError, Bundle, Nonce, Policy, Refusal, Suite, VerifiedNode, statement::is_node_id,
+    Answer, AnswerError, Bundle, Nonce, Policy, Refusal, Suite, VerifiedNode,
+    statement::{EngineLocation, is_node_id},
 };
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -73,6 +74,10 @@ pub enum VerifyError {
     /// The evidence is another node's than the one that was asked for.
     #[error("the evidence is of another node")]
     OtherNode,
+    /// The evidence passes, and is no gateway's whose every node was verified: its statement's `engine`
+    /// is not `attested`. An API key is sealed to nobody else.
+    #[error("the evidence is of no gateway that says `attested`")]
+    NotAttestedGateway,
     /// The node passes, and does not serve the model.
     #[error("the node does not serve the model")]
     ModelNotServed,
@@ -121,6 +126,8 @@ pub(super) enum Place {
     Node {
         /// For evidence alone, whoever answers.
         asked: Arc<Upstream>,
+        /// Whether it must be a gateway, since it gets an API key.
+        is_gateway: bool,
     },
 }
 
@@ -157,7 +164,9 @@ impl Client {
     }
 
     /// A client of a gateway at `url` (scheme, host, perhaps a port) that has evidence of its own: it
-    /// is verified, and sealed to as a node is. `policy` must allow it by `allow_attested_engine`.
+    /// is verified, and sealed to as a node is. `policy` must allow it by `allow_attested_engine`, and
+    /// its statement must say `attested`: to a node, and to a gateway that lets nodes send prompts
+    /// elsewhere, no API key is sealed.
     pub fn at_attested_gateway(url: &str, policy: Policy) -> ClientBuilder {
         ClientBuilder::new(At::AttestedGateway, url, policy)
     }
@@ -175,11 +184,15 @@ impl Client {
     /// # Errors
     /// [`VerifyError`], of the first node that was tried. Nothing was sealed then.
     pub async fn verify(&self, model: &str) -> Result<Channel, VerifyError> {
-        let Place::Node { asked } = &self.place else {
+        let Place::Node { asked, is_gateway } = &self.place else {
             return self.verify_one_of_many(model).await;
         };
         let judged = self.appraise(asked, "/v1/attestation").await?;
         let node = &judged.node;
+        // Whoever carries the evidence chooses whose it is.
+        if *is_gateway && node.statement().engine() != EngineLocation::Attested {
+            return Err(VerifyError::NotAttestedGateway);
+        }
         check(node, self.node_id.as_deref(), model)?;
         let end = End {
             channel: self.way_to(node)?,

@@ -66,3 +66,21 @@ async fn a_node_that_names_its_certificate_is_refused_over_plain_http() {
     );
     assert_eq!(node.asked(), 0);
 }
+
+#[tokio::test]
+async fn no_api_key_is_sealed_to_a_node_in_place_of_a_gateway() {
+    let node = FakeNode::start("one").await;
+    let url = format!("http://{}", node.address);
+    let (as_node, as_gateway) = (
+        Client::at_node(&url, policy()),
+        Client::at_attested_gateway(&url, policy()).api_key("sk-1"),
+    );
+    let genuine = as_node.build().unwrap().verify("m").await;
+    assert!(genuine.is_ok(), "{genuine:?}");
+    let refused = as_gateway.build().unwrap().verify("m").await;
+    assert!(
+        matches!(refused, Err(VerifyError::NotAttestedGateway)),
+        "{refused:?}"
+    );
+    assert_eq!(node.asked(), 0);
+}

@@ -11,9 +11,10 @@ use super::{
     authenticate::Caller,
     budget::{RetryBudget, RetryPermit},
     error::Error,
+    sources::{self, OfSource, Sources},
 };
 use crate::{
-    attester::{problem::Outside, request},
+    attester::{problem::Outside, replay::Source, request},
     telemetry::metrics::Counter,
 };
 
@@ -59,7 +60,7 @@ impl Room {
         self.taken.load(Ordering::Relaxed)
     }
 
-    fn take(&self, units: usize) -> Option<Taken> {
+    pub(super) fn take(&self, units: usize) -> Option<Taken> {
         let more = |now: usize| now.checked_add(units).filter(|then| *then <= self.most);
         let taken = &self.taken;
         let grown = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -90,6 +91,7 @@ pub(super) struct Admission {
     /// What of both is held by requests whose sender is not known yet.
     unknown_places: Room,
     unknown_bodies: Room,
+    sources: Arc<Sources>,
     budget: Arc<RetryBudget>,
     counts: Arc<Counts>,
 }
@@ -126,10 +128,13 @@ pub(super) struct BodyRoom {
 #[derive(Debug)]
 pub(super) struct Unknown {
     _place: Taken,
-    /// Room in the part of all that such requests may hold.
+    /// Room in its source's part of what such requests may hold, and in what all of them may.
+    of_source: BodyRoom,
     share: BodyRoom,
     room: BodyRoom,
     bytes: usize,
+    /// After the room that it counts.
+    _place_of_source: OfSource,
 }
 
 impl Unknown {
@@ -142,9 +147,10 @@ impl Unknown {
 impl request::Room for Unknown {
     fn grow(&mut self, bytes: usize) -> Result<(), Outside> {
         self.bytes = self.bytes.saturating_add(bytes);
-        let grown = self.share.grow_to(self.bytes);
-        grown
-            .and_then(|()| self.room.grow_to(self.bytes))
+        let rooms = [&mut self.of_source, &mut self.share, &mut self.room];
+        rooms
+            .into_iter()
+            .try_for_each(|room| room.grow_to(self.bytes))
             .map_err(|_| Outside::TooMany)
     }
 }
@@ -164,6 +170,7 @@ impl Admission {
             bodies: Room::new(bodies_bytes / BODY_UNIT),
             unknown_places: Room::new(unknown_places(places)),
             unknown_bodies: Room::new(unknown_bodies(bodies_bytes)),
+            sources: Arc::default(),
             budget: Arc::new(RetryBudget::new()),
             counts: Arc::default(),
         }
@@ -176,6 +183,7 @@ impl Admission {
             bodies: self.bodies.bounded(bodies_bytes / BODY_UNIT),
             unknown_places: self.unknown_places.bounded(unknown_places(places)),
             unknown_bodies: self.unknown_bodies.bounded(unknown_bodies(bodies_bytes)),
+            sources: Arc::clone(&self.sources),
             budget: Arc::clone(&self.budget),
             counts: Arc::clone(&self.counts),
         }
@@ -203,23 +211,32 @@ impl Admission {
     }
 
     /// Admits a request whose sender stands under the seal, until it is opened; then it needs a place
-    /// as any other.
+    /// as any other. A source has a quarter of what there is for such requests, and in any case room
+    /// for `one_body`.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] when as many are being opened as may be.
-    pub(super) fn admit_unknown(&self) -> Result<Unknown, Error> {
-        let Some(place) = self.unknown_places.take(1) else {
+    /// [`Error::Overloaded`] when as many are being opened as may be, in all or of this source.
+    pub(super) fn admit_unknown(&self, source: Source, one_body: usize) -> Result<Unknown, Error> {
+        let bounds = (
+            sources::share(self.unknown_places.most).max(1),
+            sources::share(self.unknown_bodies.most).max(one_body.div_ceil(BODY_UNIT)),
+        );
+        let of_source = self.sources.take(source, bounds);
+        let Some(((of_source, bodies), place)) = of_source.zip(self.unknown_places.take(1)) else {
             self.counts.places.inc();
             return Err(Error::Overloaded);
         };
+        let room_in = |bodies| BodyRoom {
+            bodies,
+            ..self.body_room()
+        };
         Ok(Unknown {
             _place: place,
-            share: BodyRoom {
-                bodies: self.unknown_bodies.clone(),
-                ..self.body_room()
-            },
+            of_source: room_in(bodies),
+            share: room_in(self.unknown_bodies.clone()),
             room: self.body_room(),
             bytes: 0,
+            _place_of_source: of_source,
         })
     }
 
@@ -393,24 +410,53 @@ mod tests {
         use request::Room as _;
 
         let admission = Admission::new(8, 8 * BODY_UNIT);
-        let mut first = admission.admit_unknown().unwrap();
-        let second = admission.admit_unknown().unwrap();
-        assert!(admission.admit_unknown().is_err());
+        let admit = |n: u8| admission.admit_unknown(source(n), 4 * BODY_UNIT);
+        let mut first = admit(1).unwrap();
+        let second = admit(2).unwrap();
+        assert!(admit(3).is_err());
         drop(second);
         first.grow(2 * BODY_UNIT).unwrap();
         first.grow(2 * BODY_UNIT).unwrap();
         assert_eq!(first.grow(1), Err(Outside::TooMany), "half of the room");
         drop(first);
-        let mut opened = admission.admit_unknown().unwrap();
+        let mut opened = admit(1).unwrap();
         opened.grow(4 * BODY_UNIT).unwrap();
         let room = opened.known();
         assert_eq!(admission.bodies_bytes(), 4 * BODY_UNIT);
-        let mut next = admission.admit_unknown().unwrap();
+        let mut next = admit(1).unwrap();
         next.grow(4 * BODY_UNIT).unwrap();
         drop((room, next));
         assert_eq!(admission.bodies_bytes(), 0);
         let taken = [&admission.unknown_places, &admission.unknown_bodies];
         assert_eq!(taken.map(Room::taken), [0; 2]);
+    }
+
+    #[test]
+    fn one_source_leaves_room_for_other_unknown_ones() {
+        use request::Room as _;
+
+        let admission = Admission::new(32, 32 * BODY_UNIT);
+        let admit = |n: u8| admission.admit_unknown(source(n), BODY_UNIT);
+        let mut both = [(); 2].map(|()| admit(1).unwrap());
+        assert!(admit(1).is_err(), "a quarter of the eight");
+        for (at, one) in both.iter_mut().enumerate() {
+            one.grow(2 * BODY_UNIT).unwrap();
+            assert_eq!(admission.bodies_bytes(), (at + 1) * 2 * BODY_UNIT);
+        }
+        assert_eq!(both[0].grow(1), Err(Outside::TooMany), "of the sixteen");
+        let others: Vec<_> = [2, 2, 3, 3, 4, 4].map(|n| admit(n).unwrap()).into();
+        assert!(admit(5).is_err(), "all eight are taken");
+        drop(others);
+        let mut other = admit(2).unwrap();
+        other.grow(4 * BODY_UNIT).unwrap();
+        assert_eq!(admission.bodies_bytes(), 8 * BODY_UNIT);
+        drop((both, other));
+        assert!(admit(1).is_ok(), "what ended is free");
+        assert_eq!(admission.bodies_bytes(), 0);
+    }
+
+    fn source(n: u8) -> Source {
+        std::net::IpAddr::from([10, 0, 0, n]).into()
     }
 
     #[tokio::test]

@@ -60,6 +60,7 @@ mod sealed_reply;
 mod select;
 mod self_test;
 mod shared;
+mod sources;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -7,7 +7,6 @@
 //! whoever began under a configuration of before changes nothing, and what he lets in is refused.
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +24,7 @@ use crate::{
         answer::{self, Evidence},
         evidence::Sources,
         problem::{Outside, RETRY_AFTER_S, Refusal},
-        replay::ReplayTable,
+        replay::{ReplayTable, Source},
         request::{Form, Gate},
         statement::{Facts, Identity, IdentityError, NameRoom, Named},
         time::SteadyClock,
@@ -200,7 +199,7 @@ impl Own {
         shared: &Shared,
         enc_digest: [u8; 32],
         form: &Form,
-        source: Option<IpAddr>,
+        source: Source,
     ) -> Result<Arc<Rules>, Refusal> {
         let effective = shared.effective.as_ref().ok_or(Refusal::Statement)?;
         let mut stated = self.stated();
@@ -217,7 +216,7 @@ impl Own {
             replay: &self.replay,
             now: self.clock.unix_now(),
         };
-        gate.admit(enc_digest, form, source)?;
+        gate.admit(enc_digest, form, Some(source))?;
         rules.ok_or(Refusal::Statement)
     }
 

@@ -4,7 +4,10 @@
 //! key. From then on it is asked as a plain one is, and what a plain caller would get is sealed.
 //! Nothing that was sealed is answered in clear.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response,
@@ -31,6 +34,7 @@ use crate::{
     attester::{
         answer::ATTESTATION,
         problem::{Outside, Refusal},
+        replay::Source,
         request::{self, Coming, Form, Patience, Received},
     },
     listener::Peer,
@@ -118,7 +122,10 @@ impl Shared {
         if self.phase.is_draining() {
             return Err(Outside::Unavailable);
         }
-        let unknown = self.admission.admit_unknown();
+        let one_body = usize::try_from(most).unwrap_or(usize::MAX);
+        let unknown = self
+            .admission
+            .admit_unknown(address(parts).into(), one_body);
         let unknown = unknown.map_err(|_| Outside::TooMany)?;
         let patience = Patience {
             within: self.timeouts.body.within,
@@ -151,8 +158,7 @@ impl Shared {
             Ok(form) => form,
             Err(refusal) => return self.refuse_inside(own, seal, refusal),
         };
-        let peer = parts.extensions.get::<Peer>().copied();
-        let let_in = match self.let_in(own, &request, &form, peer) {
+        let let_in = match self.let_in(own, &request, &form, address(parts)) {
             Ok(let_in) => let_in,
             Err(refusal) => return self.refuse_inside(own, seal, refusal),
         };
@@ -183,14 +189,14 @@ impl Shared {
         own: &Own,
         request: &OpenedRequest,
         form: &Form,
-        peer: Option<Peer>,
+        address: IpAddr,
     ) -> Result<LetIn, Refusal> {
         let headers = headers(&request.fields);
         let caller = self.callers.authenticate(&headers);
-        caller.map_err(|_| Refusal::Credential)?;
-        let source: Option<IpAddr> = match *self.callers {
-            Callers::Keys(_) => None,
-            Callers::Anybody(_) => peer.map(|Peer(address)| address.ip()),
+        let caller = caller.map_err(|_| Refusal::Credential)?;
+        let source = match *self.callers {
+            Callers::Keys(_) => Source::Caller(Arc::clone(&caller.name)),
+            Callers::Anybody(_) => address.into(),
         };
         let rules = own.let_in(self, request.enc_digest, form, source)?;
         let endpoint = Endpoint::of(&request.path).ok_or(Refusal::Path)?;
@@ -249,6 +255,12 @@ fn form_of(request: &OpenedRequest) -> Result<Form, Refusal> {
         ));
     }
     Form::of(request)
+}
+
+/// Where a request comes from; all whose address is not known come from one.
+fn address(parts: &Parts) -> IpAddr {
+    let peer = parts.extensions.get::<Peer>();
+    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| address.ip())
 }
 
 fn headers(fields: &Fields) -> HeaderMap {

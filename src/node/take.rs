@@ -1,7 +1,5 @@
 //! How the node takes a sealed request in: within its limits, and by its own credential.
 
-use std::net::IpAddr;
-
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -78,9 +76,9 @@ pub(super) fn accept(
     if !credential.is_none_or(|expected| has_credential(&request.fields, expected)) {
         return Err(Refusal::Credential);
     }
-    let source: Option<IpAddr> = match credential {
+    let source = match credential {
         Some(_) => None,
-        None => peer.map(|Peer(address)| address.ip()),
+        None => peer.map(|Peer(address)| address.ip().into()),
     };
     let gate = Gate {
         identity: &state.identity,

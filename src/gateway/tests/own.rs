@@ -39,7 +39,13 @@ fn current(own: &Own) -> StatementDigest {
 fn let_in(shared: &Shared, one: u8, statement: StatementDigest) -> Result<(), Refusal> {
     let own = shared.own.as_ref().unwrap();
     let form = Form::sealed(own.clock.unix_now(), statement);
-    own.let_in(shared, [one; 32], &form, None).map(|_| ())
+    own.let_in(
+        shared,
+        [one; 32],
+        &form,
+        std::net::IpAddr::from([127, 0, 0, 1]).into(),
+    )
+    .map(|_| ())
 }
 
 #[tokio::test]

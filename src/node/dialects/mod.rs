@@ -3,7 +3,7 @@
 //! A request is taken in the same order in both: head, credential, place, body, opening, claim.
 //! From then on it is answered as any other. What is refused before it opened is refused in clear.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use attestation::Dialect;
 use http::{HeaderMap, HeaderName, Request, Response, header, request::Parts};
@@ -216,9 +216,12 @@ fn claim(state: &State, dialect: Dialect, opened: &Opened, head: &Parts) -> Resu
         .identity
         .open_with(|ring| ring.opens_until(opened.key_id));
     let end = end.ok_or(ClaimError::Ended)?;
-    let source: Option<IpAddr> = match state.config.credential_sha256 {
+    let source = match state.config.credential_sha256 {
         Some(_) => None,
-        None => head.extensions.get::<Peer>().map(|Peer(peer)| peer.ip()),
+        None => head
+            .extensions
+            .get::<Peer>()
+            .map(|Peer(peer)| peer.ip().into()),
     };
     let now = state.clock.unix_now();
     state
