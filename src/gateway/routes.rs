@@ -180,13 +180,14 @@ impl Shared {
             return Err(Error::ForeignHost);
         }
         let route = Route::of(path).ok_or(Error::NotFound)?;
-        if matches!(route, Route::Attestation | Route::Ohttp) && self.own.is_none() {
-            return Err(Error::NotFound);
-        }
         if parts.method != Method::OPTIONS && !route.takes(&parts.method) {
             return Err(Error::MethodNotAllowed {
                 allow: route.allow(),
             });
+        }
+        // After the method, which is judged as the document has it.
+        if matches!(route, Route::Attestation | Route::Ohttp) && self.own.is_none() {
+            return Err(Error::NotFound);
         }
         Ok(route)
     }
