@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// The gateway's table.
-const OWN: &str = "[attestation]\nnode_id = \"gateway-a\"\n\
+pub(crate) const OWN: &str = "[attestation]\nnode_id = \"gateway-a\"\n\
     evidence = { source = \"software-root\", dir = \"software-root\" }\n";
-const OHTTP: &str = "/.well-known/ohttp-gateway";
+pub(crate) const OHTTP: &str = "/.well-known/ohttp-gateway";
 
 fn parsed(files: &std::path::Path, text: &str) -> Policy {
     Policy::from_toml(text, &mut |name| std::fs::read(files.join(name))).unwrap()
@@ -58,7 +58,7 @@ fn stream(reply: Reply) -> Events {
     }
 }
 
-fn request(text: &str, stream: bool) -> Value {
+pub(crate) fn request(text: &str, stream: bool) -> Value {
     json!({"model": "tiny", "prompt": prompt(text), "stream": stream})
 }
 
@@ -78,7 +78,7 @@ async fn text_of(events: &mut Events) -> (String, Result<(), ExchangeError>) {
 }
 
 /// The gateway's statement, from its answer.
-async fn statement(gateway: &str) -> (String, Value) {
+pub(crate) async fn statement(gateway: &str) -> (String, Value) {
     let url = format!("{gateway}/v1/attestation?nonce={}", "00".repeat(32));
     let answer: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
     let bytes = BASE64_STANDARD.decode(answer["statement"].as_str().unwrap());
@@ -88,19 +88,22 @@ async fn statement(gateway: &str) -> (String, Value) {
 }
 
 /// Sends what was sealed, and opens the reply.
-async fn post(setup: &Setup, inner: &Inner) -> Opened {
+pub(crate) async fn post(setup: &Setup, inner: &Inner) -> Opened {
     let (sealed, open) = sealed(setup, inner).await;
     open(&send(setup, sealed).await).await
 }
 
-async fn sealed(setup: &Setup, inner: &Inner) -> (Vec<u8>, impl AsyncFn(&[u8]) -> Opened + use<>) {
+pub(crate) async fn sealed(
+    setup: &Setup,
+    inner: &Inner,
+) -> (Vec<u8>, impl AsyncFn(&[u8]) -> Opened + use<>) {
     let configs = reqwest::get(format!("{}{OHTTP}", setup.gateway.url)).await;
     let configs = configs.unwrap();
     assert_eq!(configs.headers()["content-type"], "application/ohttp-keys");
     seal(&configs.bytes().await.unwrap(), inner).await
 }
 
-async fn send(setup: &Setup, sealed: Vec<u8>) -> Vec<u8> {
+pub(crate) async fn send(setup: &Setup, sealed: Vec<u8>) -> Vec<u8> {
     let reply = setup
         .client
         .post(format!("{}{OHTTP}", setup.gateway.url))
@@ -115,12 +118,12 @@ async fn send(setup: &Setup, sealed: Vec<u8>) -> Vec<u8> {
     reply.bytes().await.unwrap().to_vec()
 }
 
-fn with_key(mut inner: Inner, authorization: &'static str) -> Inner {
+pub(crate) fn with_key(mut inner: Inner, authorization: &'static str) -> Inner {
     inner.more.push(("authorization", authorization));
     inner
 }
 
-fn bearer() -> &'static str {
+pub(crate) fn bearer() -> &'static str {
     Box::leak(format!("Bearer {KEY}").into_boxed_str())
 }
 
@@ -477,6 +480,7 @@ async fn the_evidence_binds_the_certificate_and_follows_it() {
         client.roots_pem(authority.pem.as_bytes()).build().unwrap()
     };
     let channel = client(&gateway.url).verify("tiny").await.unwrap();
+    let unasked = client(&gateway.url).verify("tiny").await.unwrap();
     let pin = channel.node().tls_spki_sha256().copied().unwrap();
     let reply = channel.completions(&request("x", false)).await.unwrap();
     assert_eq!(whole(reply).status(), 200);
@@ -498,15 +502,14 @@ async fn the_evidence_binds_the_certificate_and_follows_it() {
     files.write("gateway.key", &second.key);
     gateway.signal("HUP").await;
     gateway.logged("tls in force", 1).await;
-    let error = channel.completions(&request("z", false)).await;
-    let channel = match error {
-        // A connection from before may go on.
-        Ok(_) => client(&gateway.url).verify("tiny").await.unwrap(),
-        Err(error) => {
-            assert!(error.wants_verification(), "{error}");
-            client(&gateway.url).verify("tiny").await.unwrap()
-        }
-    };
+    // Nothing is sealed over a new connection to a key that the evidence did not name.
+    let error = unasked.completions(&request("z", false)).await.unwrap_err();
+    assert!(
+        !error.may_have_run() && error.wants_verification(),
+        "{error}"
+    );
+    assert_eq!(engine.received().len(), 1);
+    let channel = client(&gateway.url).verify("tiny").await.unwrap();
     assert_ne!(channel.node().tls_spki_sha256(), Some(&pin));
     let reply = channel.completions(&request("z", false)).await.unwrap();
     assert_eq!(whole(reply).status(), 200);

@@ -35,6 +35,7 @@ mod post_quantum;
 mod protocols;
 mod proxies;
 mod reload;
+mod sealed_gateway;
 mod service;
 mod shutdown;
 mod slow;

@@ -29,7 +29,7 @@ fn address(url: &str) -> &str {
 }
 
 /// A connection on which a request with so long a body has begun, and one byte of it.
-async fn begun(url: &str, path: &str, media_type: &str, length: usize) -> TcpStream {
+pub(crate) async fn begun(url: &str, path: &str, media_type: &str, length: usize) -> TcpStream {
     let mut stream = TcpStream::connect(address(url)).await.unwrap();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\n\

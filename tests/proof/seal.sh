@@ -28,6 +28,7 @@ readonly TESTS=(
   'a gateway that is sealed to|--lib|gateway::tests::own'
   'what it lets in|--lib|gateway::tests::sealed'
   'a gateway that is sealed to, end to end|--test it|attested_gateway'
+  'what holds under its seal, end to end|--test it|sealed_gateway'
   'attacks, end to end|--test it|attacks'
   'the client, end to end|--test it|client::'
 )
