@@ -73,7 +73,8 @@ async fn restricted() -> (Setup, Process, Engine) {
 async fn what_a_key_and_its_request_are_held_to_is_the_same_under_the_seal() {
     let (setup, _second, other) = restricted().await;
     let (digest, _) = statement(&setup.gateway.url).await;
-    let cases: [(&str, &[(&'static str, &'static str)], u16, &str); 4] = [
+    type Fields = &'static [(&'static str, &'static str)];
+    let cases: [(&str, Fields, u16, &str); 4] = [
         (NARROW, &[], 403, "model_not_allowed"),
         (CAREFUL, &[], 503, "no_attested_node"),
         (
