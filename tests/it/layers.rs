@@ -93,7 +93,9 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     // Tests, which run both roles.
     (
         "simulation",
-        &["chance", "clock", "config", "gateway", "net", "node"],
+        &[
+            "chance", "client", "clock", "config", "gateway", "net", "node", "seal",
+        ],
     ),
     ("chance.rs", &[]),
     ("pace.rs", &[]),
