@@ -28,5 +28,6 @@ pub mod seal;
 mod sealer;
 #[cfg(test)]
 mod simulation;
+mod store;
 pub mod telemetry;
 pub mod tls;

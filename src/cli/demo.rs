@@ -11,28 +11,37 @@ use std::{
 use attestation::software_root::SoftwareRoot;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::{keys, role, terminal};
 use crate::{
     clock::Clock,
     config::{
-        self,
+        self, Loaded,
+        gateway::GatewayConfig,
         node::{EngineUrl, InvalidEngineUrl, is_model_name},
+        store::resolved,
+        terms::KeyTerms,
     },
     gateway::Gateway,
     node::{Node, SOFTWARE_MEASUREMENT},
+    store::{KeyError, KeySecret, NewKey, Store},
 };
 
 /// Files of a set-up; a folder that holds one of them is not overwritten.
-const FILES: [&str; 5] = [
+const FILES: [&str; 9] = [
     "gateway.toml",
     "node.toml",
     "policy.toml",
-    "keys.toml",
+    "sealgate.db",
+    "sealgate.db-shm",
+    "sealgate.db-wal",
+    "sealgate.secret",
+    "sealgate.journal",
     "software-root",
 ];
 
+/// Name of the demo's key.
+const KEY_NAME: &str = "demo";
 /// Name of the demo's node.
 const NODE_ID: &str = "demo-node";
 /// Longest API key that a gateway looks at, in bytes.
@@ -110,7 +119,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 struct SetUp {
     node: Node,
     gateway: Gateway,
-    key: Zeroizing<String>,
+    key: KeySecret,
 }
 
 async fn demo(args: Args) -> Result<(), Box<dyn std::error::Error>> {
@@ -138,12 +147,11 @@ fn can_listen(address: SocketAddr) -> Result<(), String> {
 }
 
 async fn set_up(args: &Args, dir: &Path) -> Result<SetUp, Box<dyn std::error::Error>> {
-    let given = args.api_key.clone().map(Zeroizing::new);
-    let key = given.unwrap_or_else(keys::generate);
+    let given = args.api_key.clone().map(KeySecret::given);
+    let key = given.unwrap_or_else(KeySecret::generate);
     terminal::note("making a software root: two RSA-4096 keys, a few seconds");
     write_root(&dir.join("software-root")).await?;
     let measurement = hex::encode(SOFTWARE_MEASUREMENT);
-    keys::write_private(&dir.join("keys.toml"), key_file(&key).as_bytes())?;
     fs::write(dir.join("policy.toml"), policy(&measurement))?;
 
     let node_file = dir.join("node.toml");
@@ -154,7 +162,9 @@ async fn set_up(args: &Args, dir: &Path) -> Result<SetUp, Box<dyn std::error::Er
 
     let gateway_file = dir.join("gateway.toml");
     fs::write(&gateway_file, gateway_config(args.listen, node.address()))?;
-    let gateway = Gateway::bind(read(&gateway_file)?, Clock::system()).await?;
+    let config = read(&gateway_file)?;
+    store_key(&config, &key).await?;
+    let gateway = Gateway::bind(config, Clock::system()).await?;
     pin_listen(&gateway_file, &args.listen.to_string(), gateway.address())?;
 
     Ok(SetUp { node, gateway, key })
@@ -179,7 +189,7 @@ async fn serve(
         if let Some(verified) = verified {
             introduce(
                 address,
-                &key,
+                key.as_str(),
                 &verified,
                 args.engine.as_deref(),
                 args.model.as_deref(),
@@ -200,9 +210,7 @@ async fn serve(
 }
 
 /// A configuration of the demo's own: variables of the environment are for real set-ups.
-fn read<T: serde::de::DeserializeOwned>(
-    path: &Path,
-) -> Result<config::Loaded<T>, config::ConfigError> {
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Loaded<T>, config::ConfigError> {
     config::parse(path, &config::read_text(path)?, std::iter::empty())
 }
 
@@ -238,7 +246,7 @@ async fn write_root(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
         ("vcek.key", root.vcek_key_pem()),
     ];
     for (name, pem) in files {
-        keys::write_private(&dir.join(name), pem.as_bytes())?;
+        keys::file::write_private(&dir.join(name), pem.as_bytes())?;
     }
     Ok(())
 }
@@ -256,12 +264,21 @@ fn listen(address: &str) -> String {
     format!("listen = \"{address}\"")
 }
 
-fn key_file(key: &str) -> String {
-    let digest = keys::digest(key);
-    format!(
-        "# Digests of API keys; `sealgate keys` edits this file.\n\
-             [[key]]\nname = \"demo\"\nsha256 = \"{digest}\"\n"
-    )
+/// Makes the demo's key.
+async fn store_key(config: &Loaded<GatewayConfig>, key: &KeySecret) -> Result<(), KeyError> {
+    let Some(store) = config.value.store() else {
+        return Ok(());
+    };
+    let store = Store::open(&resolved(config, &store)).await?;
+    let new = NewKey {
+        name: KEY_NAME.to_owned(),
+        owner: None,
+        terms: KeyTerms::default(),
+        expires_at: None,
+    };
+    store.create_key(&new, key, Clock::system().now()).await?;
+    store.close().await;
+    Ok(())
 }
 
 fn policy(measurement: &str) -> String {
@@ -310,8 +327,13 @@ fn gateway_config(listen: SocketAddr, node: SocketAddr) -> String {
     format!(
         "listen = \"{listen}\"\n\
          auth = \"keys\"\n\
-         keys_file = \"keys.toml\"\n\
          policy = \"policy.toml\"\n\n\
+         # Keys and usage: `sealgate keys` and `sealgate usage` with this file.\n\
+         [store]\n\
+         url = \"sqlite:sealgate.db\"\n\
+         waiting = 256\n\n\
+         [limits]\n\
+         in_flight = 1024\n\n\
          [[node]]\n\
          url = \"http://{node}\"\n"
     )

@@ -16,7 +16,9 @@ mod keys;
 mod policy;
 mod role;
 mod service;
+mod store;
 mod terminal;
+mod usage;
 mod verify;
 
 /// A private, OpenAI-compatible endpoint: prompts leave only sealed to keys of attested nodes.
@@ -66,9 +68,11 @@ enum Command {
     /// Check, explain, compare and propose appraisal policies.
     #[command(subcommand)]
     Policy(policy::Command),
-    /// Make, list and revoke API keys.
+    /// Make, list, rotate and revoke API keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Sum what keys used, by key, model, node or day.
+    Usage(usage::Args),
     /// Say what this machine can attest, what is missing and what to do.
     Doctor(doctor::Args),
     /// Collateral and reference values from vendors: fetched, checked, signed into a bundle.
@@ -109,6 +113,7 @@ fn run(command: Command) -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
+        Command::Usage(args) => usage::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bundle(command) => bundle::run(command),
         Command::CheckConfig(args) => check_config::run(&args),

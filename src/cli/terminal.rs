@@ -25,6 +25,27 @@ pub(super) fn show(line: impl Display) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Prints rows under their heads, each column as wide as its widest cell.
+pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) {
+    let mut widths: Vec<_> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let cells = cells.iter().zip(&widths);
+        let cells: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        say(cells.join("  ").trim_end());
+    };
+    line(head.to_vec());
+    for row in &rows {
+        line(row.iter().map(String::as_str).collect());
+    }
+}
+
 /// Prints `bytes` as they are.
 pub(super) fn print_bytes(bytes: &[u8]) -> ExitCode {
     keep(io::stdout().write_all(bytes));

@@ -18,6 +18,7 @@ use super::{
     admin::AdminConfig,
     archive::{self, ArchiveConfig},
     cors::{self, CorsConfig},
+    store::{self, StoreConfig},
     tls::{self, TlsConfig},
 };
 use crate::seal::Padding;
@@ -61,9 +62,12 @@ pub struct GatewayConfig {
     /// Who may ask.
     #[serde(default)]
     pub auth: Auth,
-    /// File with the digests of the API keys; needed with `auth = "keys"`.
+    /// File with the digests of the API keys; left out, they are in the store.
     #[serde(default)]
     pub keys_file: Option<PathBuf>,
+    /// Where keys and usage are kept; see [`GatewayConfig::store`].
+    #[serde(default)]
+    pub store: Option<StoreConfig>,
     /// The appraisal policy.
     pub policy: PathBuf,
     /// Folder of the bundle beside it; left out, there is none.
@@ -154,13 +158,6 @@ fn yes() -> bool {
 pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     let value = &config.value;
     check_address(config, value.listen)?;
-    match value.auth {
-        Auth::Keys if value.keys_file.is_none() => {
-            let message = "auth = \"keys\" needs the file with the keys' digests";
-            return Err(config.invalid("keys_file", message));
-        }
-        Auth::Open | Auth::Keys => {}
-    }
     if value.nodes.is_empty() || value.nodes.len() > MAX_NODES {
         let message = format!("give 1 to {MAX_NODES} [[node]] tables");
         return Err(config.invalid("node", message));
@@ -203,6 +200,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     announce::check(config)?;
     cors::check(config)?;
     streams::check(config)?;
+    store::check(config)?;
     archive::check(config)
 }
 

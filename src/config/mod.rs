@@ -22,6 +22,8 @@ pub mod bundle;
 pub mod cors;
 pub mod gateway;
 pub mod node;
+pub mod store;
+pub mod terms;
 pub mod tls;
 
 /// Longest configuration file, in bytes.

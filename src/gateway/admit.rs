@@ -354,15 +354,15 @@ mod tests {
     use super::*;
     use crate::gateway::authenticate::Callers;
 
-    fn caller(places: usize) -> Arc<Caller> {
+    async fn caller(places: usize) -> Arc<Caller> {
         let callers = Callers::anybody(places);
-        Arc::clone(callers.authenticate(&HeaderMap::new()).unwrap())
+        callers.authenticate(&HeaderMap::new()).await.unwrap()
     }
 
-    #[test]
-    fn a_place_is_free_again_when_its_permit_is_dropped() {
+    #[tokio::test]
+    async fn a_place_is_free_again_when_its_permit_is_dropped() {
         let admission = Admission::new(2, 0);
-        let (one, two) = (caller(1), caller(2));
+        let (one, two) = (caller(1).await, caller(2).await);
         let first = admission.admit(&one).unwrap();
         assert!(admission.admit(&one).is_err(), "its share is used up");
         let second = admission.admit(&two).unwrap();
@@ -374,9 +374,9 @@ mod tests {
         assert_eq!(all.map(Room::taken), [0; 3]);
     }
 
-    #[test]
-    fn what_is_held_counts_under_another_bound() {
-        let (admission, caller) = (Admission::new(4, 0), caller(4));
+    #[tokio::test]
+    async fn what_is_held_counts_under_another_bound() {
+        let (admission, caller) = (Admission::new(4, 0), caller(4).await);
         let held = [(); 3].map(|()| admission.admit(&caller).unwrap());
         let narrow = admission.bounded(2, 0);
         assert!(narrow.admit(&caller).is_err());

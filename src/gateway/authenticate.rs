@@ -1,7 +1,8 @@
-//! Who asks: an API key's digest, looked up in one step whatever the number of keys.
+//! Who asks: an API key's digest, looked up in one step whatever the number of keys, in a file's or in
+//! the `book` of the store's.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -12,10 +13,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     admit::Room,
+    book::Book,
     error::Error,
     labels::{Labels, UnknownLabel, Wish},
 };
-use crate::config::gateway::{KeyConfig, KeysFile};
+use crate::config::{
+    gateway::{KeyConfig, KeysFile},
+    terms::KeyTerms,
+};
 
 /// Longest API key that is looked at, in bytes.
 const MAX_KEY: usize = 512;
@@ -23,12 +28,14 @@ const MAX_KEY: usize = 512;
 /// One who may ask.
 #[derive(Debug)]
 pub(super) struct Caller {
+    /// What usage is counted by.
+    pub(super) id: Arc<str>,
     /// What the logs call it.
     pub(super) name: Arc<str>,
     /// What nodes know it by, where no key says it.
     pseudonym: Option<String>,
     /// The models it may ask; `None` for all.
-    models: Option<HashSet<String>>,
+    models: Option<BTreeSet<String>>,
     /// Which nodes its requests may go to.
     pub(super) wish: Wish,
     /// How its requests are padded, unless they say so themselves.
@@ -37,20 +44,30 @@ pub(super) struct Caller {
     pub(super) places: Room,
 }
 
+/// What one's name was when nobody had one.
+const OPEN: &str = "open";
+
 impl Caller {
-    fn new(
-        name: &str,
+    /// The one of whom nothing is known.
+    fn anybody(pseudonym: Option<String>, places: Room) -> Arc<Self> {
+        let terms = (KeyTerms::default(), Wish::ANY);
+        Self::new((OPEN, OPEN), pseudonym, terms, places)
+    }
+
+    /// One of this id and name.
+    pub(super) fn new(
+        (id, name): (&str, &str),
         pseudonym: Option<String>,
-        models: Option<HashSet<String>>,
-        (wish, padding): (Wish, Option<Padding>),
+        (terms, wish): (KeyTerms, Wish),
         places: Room,
     ) -> Arc<Self> {
         Arc::new(Self {
+            id: id.into(),
             name: name.into(),
             pseudonym,
-            models,
-            wish,
-            padding,
+            models: terms.models,
+            wish: wish.with_pq(terms.require_pq),
+            padding: terms.padding,
             places,
         })
     }
@@ -70,6 +87,8 @@ pub(super) enum Callers {
     /// Whoever has a key, by its SHA-256. A digest tells nothing of the key, so looking it up needs
     /// no constant time.
     Keys(HashMap<[u8; 32], Arc<Caller>>),
+    /// Whoever has a key of the store.
+    Stored(Arc<Book>),
 }
 
 /// Why the keys cannot be used.
@@ -85,34 +104,28 @@ impl Callers {
     pub(super) fn anybody(places: usize) -> Self {
         // Of this gateway alone: who may use another is somebody else.
         let pseudonym = pseudonym(&rand::rng().random::<[u8; 32]>());
-        let places = Room::new(places);
-        Self::Anybody(Caller::new(
-            "open",
-            Some(pseudonym),
-            None,
-            (Wish::ANY, None),
-            places,
-        ))
+        Self::Anybody(Caller::anybody(Some(pseudonym), Room::new(places)))
     }
 
     /// The places of who has the key of this digest: what its requests hold counts on.
     fn places_of(&self, digest: &[u8; 32]) -> Option<&Room> {
         match self {
-            Self::Anybody(_) => None,
+            Self::Anybody(_) | Self::Stored(_) => None,
             Self::Keys(keys) => keys.get(digest).map(|caller| &caller.places),
         }
     }
 
-    /// The same where everybody may ask and one's bound is another.
+    /// The same where who may ask is in no file and one's bound is another.
     pub(super) fn bounded(&self, places: usize) -> Option<Self> {
         match self {
             Self::Anybody(caller) => {
                 let places = caller.places.bounded(places);
-                let pseudonym = caller.pseudonym.clone();
-                let caller = Caller::new("open", pseudonym, None, (Wish::ANY, None), places);
+                let caller = Caller::anybody(caller.pseudonym.clone(), places);
                 Some(Self::Anybody(caller))
             }
             Self::Keys(_) => None,
+            // Its bounds are set once the configuration is in force.
+            Self::Stored(book) => Some(Self::Stored(Arc::clone(book))),
         }
     }
 
@@ -126,22 +139,14 @@ impl Callers {
     ) -> Result<Self, KeysError> {
         let mut names = HashSet::new();
         let mut keys = HashMap::new();
-        for KeyConfig {
-            name,
-            sha256,
-            models,
-            regions,
-            tags,
-            require_pq,
-            padding,
-        } in file.keys
-        {
-            let wish = labels.wish(regions.as_deref(), &tags);
+        for key in file.keys {
+            let terms = KeyTerms::from(&key);
+            let KeyConfig { name, sha256, .. } = key;
+            let wish = labels.wish(terms.regions.as_deref(), &terms.tags);
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
-            let wish = wish.with_pq(require_pq);
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
-            let caller = Caller::new(&name, None, models, (wish, padding), places);
+            let caller = Caller::new((&name, &name), None, (terms, wish), places);
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
             }
@@ -150,25 +155,28 @@ impl Callers {
     }
 
     /// What nodes know the sender of `headers` by, 32 hex digits: they keep callers' prefix caches
-    /// apart. The same at every gateway that takes the key, and made of the key itself, so that who
-    /// knows its digest alone cannot use it.
-    pub(super) fn pseudonym(&self, headers: &HeaderMap) -> String {
-        match self {
-            Self::Anybody(caller) => caller.pseudonym.clone().unwrap_or_default(),
-            Self::Keys(_) => pseudonym(bearer(headers).unwrap_or_default()),
-        }
+    /// apart. The same at every gateway that takes the key, and made of the key itself or of the store's
+    /// secret, so that who knows the key's digest alone cannot use it.
+    pub(super) fn pseudonym(&self, caller: &Caller, headers: &HeaderMap) -> String {
+        let of_key = || pseudonym(bearer(headers).unwrap_or_default());
+        caller.pseudonym.clone().unwrap_or_else(of_key)
     }
 
     /// Who sent `headers`.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`].
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<&Arc<Caller>, Error> {
+    /// [`Error::Unauthenticated`], or [`Error::StoreUnavailable`] where nobody knows.
+    pub(super) async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Error> {
         match self {
-            Self::Anybody(caller) => Ok(caller),
+            Self::Anybody(caller) => Ok(Arc::clone(caller)),
             Self::Keys(keys) => bearer(headers)
                 .and_then(|key| keys.get(&<[u8; 32]>::from(Sha256::digest(key))))
+                .cloned()
                 .ok_or(Error::Unauthenticated),
+            Self::Stored(book) => {
+                let key = bearer(headers).ok_or(Error::Unauthenticated)?;
+                book.find(key).await
+            }
         }
     }
 }
@@ -216,8 +224,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_a_known_key_gets_in() {
+    #[tokio::test]
+    async fn only_a_known_key_gets_in() {
         let file = KeysFile {
             keys: vec![key("one", "sk-1"), key("two", "sk-2")],
         };
@@ -236,13 +244,14 @@ mod tests {
         ];
         for (values, expected) in cases {
             let headers = headers(values);
-            let caller = callers.authenticate(&headers).ok();
-            assert_eq!(caller.map(|caller| &*caller.name), expected, "{values:?}");
+            let caller = callers.authenticate(&headers).await.ok();
+            let name = caller.as_ref().map(|caller| &*caller.name);
+            assert_eq!(name, expected, "{values:?}");
         }
     }
 
-    #[test]
-    fn a_key_may_be_held_to_some_models() {
+    #[tokio::test]
+    async fn a_key_may_be_held_to_some_models() {
         let callers = Callers::with_keys(
             KeysFile {
                 keys: vec![key("one", "sk-1")],
@@ -253,12 +262,13 @@ mod tests {
         )
         .unwrap();
         let headers = headers(&["Bearer sk-1"]);
-        let caller = callers.authenticate(&headers).unwrap();
+        let caller = callers.authenticate(&headers).await.unwrap();
         assert!(caller.may_use("a"));
         assert!(!caller.may_use("b"));
         assert!(
             Callers::anybody(1)
                 .authenticate(&HeaderMap::new())
+                .await
                 .unwrap()
                 .may_use("b")
         );

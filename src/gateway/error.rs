@@ -78,6 +78,8 @@ pub(super) enum Error {
     DialectNotPostQuantum,
     #[error("the key or the policy requires a post-quantum seal, and the request has another")]
     SealNotPostQuantum,
+    #[error("the store does not answer, and the key is not known without it")]
+    StoreUnavailable,
     #[error("no such lock of this caller for this request")]
     LockNotFound,
     #[error("the caller, or all, hold as many locks as they may")]
@@ -162,6 +164,7 @@ impl Error {
             Self::NodeNotFound => Code::NodeNotFound,
             Self::RelayNotAllowed | Self::SealNotPostQuantum => Code::RelayNotAllowed,
             Self::DialectForbidden | Self::DialectNotPostQuantum => Code::DialectForbidden,
+            Self::StoreUnavailable => Code::StoreUnavailable,
             Self::LockNotFound => Code::LockNotFound,
             Self::TooManyLocks => Code::TooManyLocks,
             Self::RateLimited { .. } => Code::RateLimited,

@@ -143,7 +143,7 @@ impl Shared {
     }
 
     async fn list(&self, parts: &Parts) -> Result<Response<ReplyBody>, Error> {
-        let caller = self.callers.authenticate(&parts.headers)?;
+        let caller = self.callers.authenticate(&parts.headers).await?;
         self.nodes.settled(self.timeouts.attest).await;
         let snapshot = self.nodes.snapshot();
         let verified: Vec<_> = snapshot
@@ -195,10 +195,10 @@ impl Shared {
         parts: &Parts,
         body: &mut Incoming,
     ) -> Result<Response<ReplyBody>, Error> {
-        let caller = self.callers.authenticate(&parts.headers)?;
+        let caller = self.callers.authenticate(&parts.headers).await?;
         let desk = self.desk.as_ref().ok_or(NotAnnounced::Off)?;
-        let _permit = self.admission.admit(caller)?;
-        desk.count(caller)?;
+        let _permit = self.admission.admit(&caller)?;
+        desk.count(&caller)?;
         let content = self.read_small(parts, body).await?;
         let url = address(&content)?;
         let _turn = desk.turns.try_acquire().map_err(|_| {

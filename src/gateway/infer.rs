@@ -38,7 +38,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Who asks, and what for.
 #[derive(Debug)]
 pub(super) struct Asker<'a> {
-    pub(super) caller: &'a Arc<Caller>,
+    pub(super) caller: Arc<Caller>,
     /// What nodes know the caller by.
     pseudonym: String,
     wish: Wish,
@@ -84,8 +84,8 @@ impl Shared {
         if self.phase.is_draining() {
             return Err(Error::Draining);
         }
-        let asker = self.asker(&parts.headers, record)?;
-        let permit = self.admission.admit(asker.caller)?;
+        let asker = self.asker(&parts.headers, record).await?;
+        let permit = self.admission.admit(&asker.caller)?;
         let max = self.limits.body_bytes;
         body::check_head(&parts.headers, body, max)?;
         let reading = body::read(body, max, self.timeouts.body, &self.admission);
@@ -99,18 +99,18 @@ impl Shared {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`], or what is wrong with the wish.
-    pub(super) fn asker<'a>(
-        &'a self,
+    pub(super) async fn asker<'a>(
+        &self,
         headers: &HeaderMap,
         record: &mut Record,
     ) -> Result<Asker<'a>, Error> {
-        let caller = self.callers.authenticate(headers)?;
-        record.key = Some(Arc::clone(&caller.name));
+        let caller = self.callers.authenticate(headers).await?;
+        record.asked_by(&caller);
         Ok(Asker {
-            caller,
-            pseudonym: self.callers.pseudonym(headers),
+            pseudonym: self.callers.pseudonym(&caller, headers),
             wish: caller.wish.and(self.labels.wished(headers)?),
             padding: padding::asked(headers)?.or(caller.padding),
+            caller,
             policy: None,
         })
     }
@@ -137,6 +137,7 @@ impl Shared {
             .serving(request.model(), self.timeouts.attest)
             .await?;
         record.asks(&served);
+        record.let_in(self)?;
         let job = Job {
             id: record.id,
             endpoint,

@@ -52,6 +52,13 @@ impl Wish {
         pq: false,
     };
 
+    /// No node will do.
+    pub(super) const NONE: Self = Self {
+        all: 0,
+        any: 0,
+        pq: false,
+    };
+
     /// The same, and a post-quantum key where one is required.
     pub(super) const fn with_pq(self, is_required: bool) -> Self {
         Self {

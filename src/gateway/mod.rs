@@ -30,6 +30,7 @@ mod ask;
 mod attest;
 mod authenticate;
 mod body;
+mod book;
 mod budget;
 mod cors;
 mod document;
@@ -79,6 +80,8 @@ use self::{
     announce::Desk,
     archive::Archive,
     attest::{Attester, Settings},
+    authenticate::Callers,
+    book::Book,
     farewell::Farewell,
     files::{keep_tls, open_archive, sources},
     keep::Keeper,
@@ -96,10 +99,12 @@ use crate::{
         self, ConfigError, Loaded,
         bundle::BundleFolderError,
         gateway::{GatewayConfig, millis},
+        store::{StoreConfig, resolved},
     },
     listener::{self, ConnectionCounts, Listener, Sockets, serve_counted},
     net::Acceptor,
     reload::Reload,
+    store::{Journal, JournalError, Ledger, Store, StoreError, Writer},
     telemetry::metrics::Exposition,
     tls,
 };
@@ -110,6 +115,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 const CUT_GRACE: Duration = Duration::from_secs(2);
 /// Most questions for evidence that callers have nodes asked at once.
 const MAX_QUESTIONS: usize = 8;
+/// Time for the last usage to be written; what is not stays in the journal.
+const LEDGER_GRACE: Duration = Duration::from_secs(15);
+/// Between two looks for usage that is kept no longer.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// Time for the last verdicts to be written.
 const ARCHIVE_GRACE: Duration = Duration::from_secs(2);
 
@@ -136,6 +145,12 @@ pub enum StartError {
     /// The bundle cannot be used.
     #[error("bundle: {0}")]
     Bundle(#[from] BundleFolderError),
+    /// The store cannot be used.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// What is not in the store yet cannot be written down.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The verifier is not to be relied on.
     #[error("self-test: {0}: this program must not be used")]
     SelfTest(#[from] SelfTestError),
@@ -182,6 +197,15 @@ struct Beside {
     reload_every: Duration,
     self_test: self_test::Test,
     archive_ended: Option<archive::Ended>,
+    keeping: Option<Keeping>,
+}
+
+/// What is to be done for the store.
+#[derive(Debug)]
+struct Keeping {
+    config: StoreConfig,
+    store: Store,
+    writer: Writer,
 }
 
 impl Gateway {
@@ -217,6 +241,7 @@ impl Gateway {
         let tls = keep_tls(&config, clock)?;
         let seen = reconfigure::seen(&config);
         let shared = Shared::read(&config, clock, reloader.rules())?;
+        let (shared, keeping) = open_store(&config, shared).await?;
         // The hardware is asked here and now: a gateway that is to attest and cannot does not start.
         let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
         let shared = Arc::new(shared.attesting(&config, ends_at)?);
@@ -267,6 +292,7 @@ impl Gateway {
                 reload_every: Duration::from_secs(value.reload_s.get().into()),
                 self_test,
                 archive_ended,
+                keeping,
             },
             shared,
             admin,
@@ -319,7 +345,7 @@ impl Gateway {
             farewell,
             tls,
             prepared,
-            beside,
+            mut beside,
             shared,
             admin,
             archive,
@@ -354,6 +380,12 @@ impl Gateway {
             let keeping = keeper.run(beside.reload.asked(), beside.reload_every, vouch);
             tasks.spawn(until(stop.clone(), keeping));
         }
+        let ledger_stop = CancellationToken::new();
+        let kept = beside.keeping.take().map(|keeping| {
+            let follow = keeping.follow(&shared, stop.clone());
+            tasks.spawn(follow);
+            keeping.write(ledger_stop.clone())
+        });
         let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
         if let Some(own) = shared.own.clone() {
@@ -378,7 +410,91 @@ impl Gateway {
         if let Some(ended) = archive_ended {
             let _ = timeout(ARCHIVE_GRACE, ended).await;
         }
+        // All requests have ended, and what they used is in the queue.
+        ledger_stop.cancel();
+        if let Some(kept) = kept {
+            let _ = timeout(LEDGER_GRACE, kept).await;
+        }
         administered.await;
+    }
+}
+
+/// Opens the store, if there is one, with the journal beside it.
+async fn open_store(
+    config: &Loaded<GatewayConfig>,
+    mut shared: Shared,
+) -> Result<(Shared, Option<Keeping>), StartError> {
+    let Some(store_config) = config.value.store() else {
+        return Ok((shared, None));
+    };
+    let store_config = resolved(config, &store_config);
+    let store = Store::open(&store_config).await?;
+    if config.value.keys_in_store() {
+        let book = Book::open(store.clone(), &store_config, shared.clock).await?;
+        book.arrange(&shared.labels, config.value.limits.in_flight_per_key.get());
+        shared.callers = Arc::new(Callers::Stored(book));
+    }
+    let in_flight = config.value.limits.in_flight.get();
+    let places = in_flight.saturating_add(store_config.waiting.get());
+    let (journal, found) = Journal::open(&store_config.journal, places)?;
+    if !found.rows.is_empty() || found.damaged > 0 {
+        let (rows, unfinished, damaged) = (found.rows.len(), found.unfinished, found.damaged);
+        tracing::warn!(
+            rows,
+            unfinished,
+            damaged,
+            "journal: found what was not in the store yet"
+        );
+    }
+    let (ledger, writer) = Ledger::new(store.clone(), journal, found);
+    shared.ledger = Some(Arc::new(ledger));
+    let keeping = Keeping {
+        config: store_config,
+        store,
+        writer,
+    };
+    Ok((shared, Some(keeping)))
+}
+
+impl Keeping {
+    /// Follows the keys, and lets old usage go.
+    fn follow(&self, shared: &Shared, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (store, clock) = (self.store.clone(), shared.clock);
+        let kept =
+            Duration::from_secs(u64::from(self.config.usage_days.get()).saturating_mul(86_400));
+        let poll = self.config.poll();
+        let book = match &*shared.callers {
+            Callers::Stored(book) => Some(Arc::clone(book)),
+            Callers::Anybody(_) | Callers::Keys(_) => None,
+        };
+        let following = async move {
+            match book {
+                Some(book) => book.follow(poll).await,
+                None => std::future::pending().await,
+            }
+        };
+        let pruning = async move {
+            let mut ticks = interval(PRUNE_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(before) = clock.now().checked_sub(kept) else {
+                    continue;
+                };
+                while let Ok(1..) = store.prune_usage(before).await {}
+            }
+        };
+        until(stop, async move {
+            tokio::join!(following, pruning);
+        })
+    }
+
+    /// Writes until `stop`, and a last time then.
+    fn write(self, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            self.writer.run(stop).await;
+            self.store.close().await;
+        })
     }
 }
 

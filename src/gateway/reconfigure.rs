@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     Keepers,
+    authenticate::Callers,
     cors::Cors,
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
     metrics::Reloaded,
@@ -181,6 +182,10 @@ impl Reconfigurer {
                 if format!("{:?}", config.value.auth) != auth {
                     return Err(config.invalid("auth", "who may ask is changed by a restart alone"));
                 }
+                if config.value.keys_in_store() != matches!(*before.callers, Callers::Stored(_)) {
+                    let message = "where keys are kept is changed by a restart alone";
+                    return Err(config.invalid("keys_file", message));
+                }
                 next(&config, &before, &nodes)
             };
             (files(&config), next())
@@ -215,6 +220,10 @@ impl Reconfigurer {
         // Nobody who agreed to the configuration of before is to meet what this one brings.
         next.shared.supersede();
         next.set_terms();
+        if let Callers::Stored(book) = &*next.shared.callers {
+            let places = next.config.limits.in_flight_per_key.get();
+            book.arrange(&next.shared.labels, places);
+        }
         if let Some(desk) = &next.shared.desk {
             desk.reach_through(next.proxy);
         }
@@ -416,6 +425,7 @@ fn fixed(config: &GatewayConfig, address: SocketAddr) -> Vec<(&'static str, Stri
         ("lock_memory", config.lock_memory.to_string()),
         ("admin", format!("{:?}", config.admin)),
         ("auth", format!("{:?}", config.auth)),
+        ("store", format!("{:?}", config.store())),
         ("policy", format!("{:?}", config.policy)),
         ("bundle", format!("{:?}", config.bundle)),
         ("reattest_s", config.reattest_s.to_string()),

@@ -1,13 +1,18 @@
 //! One log line per request: ids, names, numbers and codes, never content. What is counted of it is
 //! counted with the line.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use attestation::Padding;
 use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{
+    Shared,
+    authenticate::Caller,
     error::{Error, NodeFailure},
     metrics::{At, End, Ended, Metrics, ModelCounts},
     node::Node,
@@ -16,6 +21,7 @@ use super::{
 use crate::{
     ids::RequestId,
     openai::{Code, Usage},
+    store::{Open, Tokens, UsageRow, unix_millis},
 };
 
 /// What is known of a request so far; written when it is dropped, however the request ended.
@@ -30,7 +36,10 @@ pub(super) struct Record {
     counts: Option<Arc<ModelCounts>>,
     /// Whose reply has begun.
     answering: Option<Arc<Node>>,
-    pub(super) key: Option<Arc<str>>,
+    key: Option<Arc<str>>,
+    key_id: Option<Arc<str>>,
+    /// Its place in the ledger and the time of day when it began, once it is let in.
+    open: Option<(Open, SystemTime)>,
     pub(super) model: Option<Arc<str>>,
     pub(super) node: Option<Arc<str>>,
     pub(super) stream: bool,
@@ -62,6 +71,16 @@ enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Record {
     pub(super) fn new(id: RequestId, path: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self {
@@ -73,6 +92,8 @@ impl Record {
             counts: None,
             answering: None,
             key: None,
+            key_id: None,
+            open: None,
             model: None,
             node: None,
             stream: false,
@@ -89,6 +110,30 @@ impl Record {
             code: None,
             outcome: Outcome::Cancelled,
         }
+    }
+
+    /// Who asks.
+    pub(super) fn asked_by(&mut self, caller: &Caller) {
+        self.key = Some(Arc::clone(&caller.name));
+        self.key_id = Some(Arc::clone(&caller.id));
+    }
+
+    /// It is going to be asked: what it uses will be written down, whatever becomes of it.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] where that cannot be: then it must not be asked.
+    pub(super) fn let_in(&mut self, shared: &Shared) -> Result<(), Error> {
+        let Some(ledger) = &shared.ledger else {
+            return Ok(());
+        };
+        let now = shared.clock.now();
+        let began = now.checked_sub(self.started.elapsed()).unwrap_or(now);
+        let open = ledger.begin(&self.row(began)).map_err(|error| {
+            tracing::error!(request_id = %self.id, %error, "not let in: its usage could be lost");
+            Error::StoreUnavailable
+        })?;
+        self.open = Some((open, began));
+        Ok(())
     }
 
     /// The model that is asked, under the caller's name for it.
@@ -114,9 +159,13 @@ impl Record {
         self.first_byte = Some(self.started.elapsed());
     }
 
-    /// All of the reply was handed to the connection.
+    /// All of the reply is there; the last of it is handed to the connection now. That is written down
+    /// first, so that nobody has a whole answer that was never counted.
     pub(super) fn complete(&mut self) {
         self.outcome = Outcome::Complete;
+        if let Some((open, began)) = &self.open {
+            open.note(&self.row(*began));
+        }
     }
 
     /// The request got an error in place of a reply.
@@ -138,6 +187,30 @@ impl Record {
 }
 
 impl Record {
+    fn row(&self, began: SystemTime) -> UsageRow {
+        let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        UsageRow {
+            request_id: self.id.to_string(),
+            key_id: text(&self.key_id).unwrap_or_default(),
+            model: text(&self.model),
+            node: text(&self.node),
+            path: self.path.to_owned(),
+            stream: self.stream,
+            outcome: self.outcome.as_str().to_owned(),
+            status: self.status.map(|status| status.as_u16()),
+            code: self.code.map(|code| code.code().to_owned()),
+            tokens: self.usage.as_ref().map(Tokens::from),
+            cost: None,
+            started_at: unix_millis(began),
+            first_byte_ms: self.first_byte.map(ms),
+            took_ms: Some(ms(self.started.elapsed())),
+            bytes_in: bytes(self.bytes_in),
+            bytes_out: bytes(self.bytes_out),
+        }
+    }
+
     fn count(&self) {
         self.metrics.ended(&Ended {
             at: self.at,
@@ -164,6 +237,9 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.count();
+        if let Some((open, began)) = self.open.take() {
+            open.end(self.row(began));
+        }
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             request_id = %self.id,
@@ -175,11 +251,7 @@ impl Drop for Record {
             sealed = self.sealed_to_gateway,
             suite = self.suite,
             padding = self.padding.map(Padding::as_str),
-            outcome = match self.outcome {
-                Outcome::Cancelled => "cancelled",
-                Outcome::Complete => "complete",
-                Outcome::Failed => "failed",
-            },
+            outcome = self.outcome.as_str(),
             status = self.status.map(|status| status.as_u16()),
             code = self.code.map(Code::code),
             ms = ms(self.started.elapsed()),

@@ -137,7 +137,10 @@ impl Shared {
                     Ok(_) if parts.method == Method::OPTIONS => metrics::PREFLIGHT,
                     Ok(route) => route.path(),
                 };
-                let answered = routed.and_then(|route| self.answer(&route, &parts));
+                let answered = match routed {
+                    Ok(route) => self.answer(&route, &parts).await,
+                    Err(error) => Err(error),
+                };
                 let error = answered.as_ref().err().map(Error::code);
                 let response = answered.unwrap_or_else(|error| {
                     // Without the path: it is the caller's text.
@@ -192,7 +195,7 @@ impl Shared {
         Ok(route)
     }
 
-    fn answer(
+    async fn answer(
         &self,
         route: &Route<'_>,
         parts: &http::request::Parts,
@@ -212,8 +215,8 @@ impl Shared {
             Route::Ready => Ok(self.ready()),
             Route::Document => Ok(document::json_reply()),
             Route::Page => Ok(document::page_reply()),
-            Route::Models => self.models(parts),
-            Route::Model(id) => self.model(id, parts),
+            Route::Models => self.models(parts).await,
+            Route::Model(id) => self.model(id, parts).await,
         }
     }
 
@@ -242,8 +245,8 @@ impl Shared {
         response
     }
 
-    fn models(&self, parts: &http::request::Parts) -> Result<Response<ReplyBody>, Error> {
-        let caller = self.callers.authenticate(&parts.headers)?;
+    async fn models(&self, parts: &http::request::Parts) -> Result<Response<ReplyBody>, Error> {
+        let caller = self.callers.authenticate(&parts.headers).await?;
         let snapshot = self.nodes.snapshot();
         let mut models: Vec<Model<'_>> = snapshot
             .models()
@@ -254,8 +257,12 @@ impl Shared {
         Ok(json(ModelList::new(models).to_json()))
     }
 
-    fn model(&self, id: &str, parts: &http::request::Parts) -> Result<Response<ReplyBody>, Error> {
-        let caller = self.callers.authenticate(&parts.headers)?;
+    async fn model(
+        &self,
+        id: &str,
+        parts: &http::request::Parts,
+    ) -> Result<Response<ReplyBody>, Error> {
+        let caller = self.callers.authenticate(&parts.headers).await?;
         let id = percent_decoded(id).ok_or(Error::ModelNotFound)?;
         if !caller.may_use(&id) {
             return Err(Error::ModelNotFound);

@@ -158,7 +158,8 @@ impl Shared {
             Ok(form) => form,
             Err(refusal) => return self.refuse_inside(own, seal, refusal),
         };
-        let let_in = match self.let_in(own, &request, &form, address(parts)) {
+        let let_in = self.let_in(own, &request, &form, address(parts));
+        let let_in = match let_in.await {
             Ok(let_in) => let_in,
             Err(refusal) => return self.refuse_inside(own, seal, refusal),
         };
@@ -184,7 +185,7 @@ impl Shared {
     /// # Errors
     /// The first [`Refusal`] in the order of docs/wire.md: credential, date, replay, statement, path,
     /// load.
-    fn let_in(
+    async fn let_in(
         &self,
         own: &Own,
         request: &OpenedRequest,
@@ -192,10 +193,14 @@ impl Shared {
         address: IpAddr,
     ) -> Result<LetIn, Refusal> {
         let headers = headers(&request.fields);
-        let caller = self.callers.authenticate(&headers);
-        let caller = caller.map_err(|_| Refusal::Credential)?;
+        let caller = self.callers.authenticate(&headers).await;
+        let caller = caller.map_err(|error| match error {
+            // Nobody knows whether it is one: it may come again.
+            Error::StoreUnavailable => Refusal::Overloaded { retry_after_s: 1 },
+            _ => Refusal::Credential,
+        })?;
         let source = match *self.callers {
-            Callers::Keys(_) => Source::Caller(Arc::clone(&caller.name)),
+            Callers::Keys(_) | Callers::Stored(_) => Source::Caller(Arc::clone(&caller.name)),
             Callers::Anybody(_) => address.into(),
         };
         let rules = own.let_in(self, request.enc_digest, form, source)?;
@@ -217,9 +222,9 @@ impl Shared {
         content: bytes::Bytes,
         record: &mut Record,
     ) -> Result<(Answer, Permit, Option<Obfuscation>), Error> {
-        let mut asker = self.asker(&let_in.headers, record)?;
+        let mut asker = self.asker(&let_in.headers, record).await?;
         asker.policy = Some(&let_in.policy);
-        let permit = self.admission.admit(asker.caller)?;
+        let permit = self.admission.admit(&asker.caller)?;
         let asking = self.asked(let_in.endpoint, &asker, content, record);
         let (answer, levels) = asking.await?;
         Ok((answer, permit, levels))

@@ -31,6 +31,7 @@ use crate::{
     openai::sse::Obfuscation,
     pace::LeastRate,
     seal::Padding,
+    store::Ledger,
 };
 
 /// What all requests share that begin under one configuration: each takes it once, so none sees two.
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) callers: Arc<Callers>,
+    /// Where usage is written down, if it is.
+    pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) admission: Admission,
     pub(super) nodes: Arc<Nodes>,
     /// Regions and tags of the configured ones.
@@ -129,6 +132,7 @@ impl Shared {
             clock,
             metrics: Arc::new(Metrics::new(clock)),
             callers: Arc::new(read_callers(config, &labels, None)?),
+            ledger: None,
             admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
             nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
             labels: Arc::new(labels),

@@ -252,10 +252,16 @@ impl EventStream {
         Ok(())
     }
 
-    fn fail(&mut self, content: Bytes, failure: NodeFailure) -> Part {
-        if let Source::Open(reading) = mem::replace(&mut self.source, Source::Failed) {
+    /// What the node said last of the tokens, where nothing said how many there were in all.
+    fn tell_usage(&mut self) {
+        if let Source::Open(reading) = &self.source {
             self.record.usage = reading.usage();
         }
+    }
+
+    fn fail(&mut self, content: Bytes, failure: NodeFailure) -> Part {
+        self.tell_usage();
+        self.source = Source::Failed;
         if let (Some(held), Some(shown)) = (self.held.take(), failure.shows()) {
             held.node.node.note(shown);
         }
@@ -289,6 +295,13 @@ impl EventStream {
     }
 }
 
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        // Whoever leaves has used what the node counted until then.
+        self.tell_usage();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{future::poll_fn, sync::Arc};
@@ -311,13 +324,13 @@ mod tests {
     };
 
     /// A stream whose node sent all of it, up to its proved end.
-    fn complete_stream(trust: &Trust) -> EventStream {
+    async fn complete_stream(trust: &Trust) -> EventStream {
         let url = "http://127.0.0.1:1".parse().unwrap();
         let node = Node::new(url, None, Roots::Public, Terms::default());
         let callers = Callers::anybody(1);
-        let caller = callers.authenticate(&HeaderMap::new()).unwrap();
+        let caller = callers.authenticate(&HeaderMap::new()).await.unwrap();
         let held = Held {
-            _permit: Admission::new(1, 0).admit(caller).unwrap(),
+            _permit: Admission::new(1, 0).admit(&caller).unwrap(),
             node: Chosen::new(&Arc::new(node)).unwrap(),
             _retries: Vec::new(),
         };
@@ -350,10 +363,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_had_come_of_a_node_that_is_no_longer_verified_is_not_given_on() {
         let trust = Trust::begin(&CancellationToken::new());
-        let text = next(&mut complete_stream(&trust)).await;
+        let text = next(&mut complete_stream(&trust).await).await;
         assert!(text.contains("[DONE]"), "{text}");
 
-        let mut stream = complete_stream(&trust);
+        let mut stream = complete_stream(&trust).await;
         trust.end();
         let text = next(&mut stream).await;
         assert!(text.contains("upstream_truncated"), "{text}");

@@ -39,5 +39,6 @@ mod sealed_gateway;
 mod service;
 mod shutdown;
 mod slow;
+mod store;
 mod streams;
 mod tls;

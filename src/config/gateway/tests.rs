@@ -38,8 +38,8 @@ fn a_wrong_configuration_names_the_key() {
         ("an unknown key", with("listne = 1"), "listne"),
         ("open to the world", with("listen = \"0.0.0.0:1\""), "auth"),
         (
-            "keys without a file",
-            MINIMAL.replace("open", "keys"),
+            "keys in a file and in a store",
+            format!("keys_file = \"k\"\n{MINIMAL}[store]\n"),
             "keys_file",
         ),
         (

@@ -30,8 +30,8 @@ impl Shared {
         id: &str,
         parts: &Parts,
     ) -> Result<Response<ReplyBody>, Error> {
-        let caller = self.callers.authenticate(&parts.headers)?;
-        let _permit = self.admission.admit(caller)?;
+        let caller = self.callers.authenticate(&parts.headers).await?;
+        let _permit = self.admission.admit(&caller)?;
         let nonce = nonce(parts.uri.query())?;
         self.nodes.settled(self.timeouts.attest).await;
         let node = self.node_of(id)?;

@@ -15,10 +15,10 @@ impl Shared {
     /// Answers with a node's key configurations, of which a caller who requires it gets the
     /// post-quantum ones alone.
     pub(super) async fn keys(&self, id: &str, parts: &Parts) -> Result<Response<ReplyBody>, Error> {
-        let caller = self.callers.authenticate(&parts.headers)?;
-        let _permit = self.admission.admit(caller)?;
+        let caller = self.callers.authenticate(&parts.headers).await?;
+        let _permit = self.admission.admit(&caller)?;
         self.nodes.settled(self.timeouts.attest).await;
-        let node = self.node_within(id, caller)?;
+        let node = self.node_within(id, &caller)?;
         let verified = self
             .verified(&node)
             .await

@@ -49,12 +49,12 @@ impl Shared {
         if self.phase.is_draining() {
             return Err(Error::Draining);
         }
-        let caller = self.callers.authenticate(&parts.headers)?;
+        let caller = self.callers.authenticate(&parts.headers).await?;
         if caller.wish.requires_pq() {
             return Err(Error::DialectNotPostQuantum);
         }
-        let _permit = self.admission.admit(caller)?;
-        self.locks.check_room(caller)?;
+        let _permit = self.admission.admit(&caller)?;
+        self.locks.check_room(&caller)?;
         let content = self.read_small(parts, body).await?;
         let request = LockRequest::parse(&content)?;
         let time = bounded(&request, &self.locks.limits)?;
@@ -75,7 +75,7 @@ impl Shared {
         } = self.lockable(&served, caller.wish).await?;
         let model = Arc::clone(&served.name);
         let lock = Lock { model, key, node };
-        let id = self.locks.give(caller, lock, time.min(left))?;
+        let id = self.locks.give(&caller, lock, time.min(left))?;
         Ok(json(form::Lock::new(&key, verified.small_id, id).to_json()))
     }
 

@@ -68,16 +68,16 @@ impl Shared {
         if self.phase.is_draining() {
             return Err(Error::Draining);
         }
-        let caller = self.callers.authenticate(&parts.headers)?;
-        record.key = Some(Arc::clone(&caller.name));
-        let permit = self.admission.admit(caller)?;
+        let caller = self.callers.authenticate(&parts.headers).await?;
+        record.asked_by(&caller);
+        let permit = self.admission.admit(&caller)?;
         match *route {
             Route::Confidential(path) => {
-                self.confidential(path, caller, permit, (parts, body), record)
+                self.confidential(path, &caller, permit, (parts, body), record)
                     .await
             }
             Route::Sealed(node) => {
-                self.blind(node, caller, permit, (parts, body), record)
+                self.blind(node, &caller, permit, (parts, body), record)
                     .await
             }
             _ => Err(Error::NotFound),
@@ -186,6 +186,7 @@ impl Shared {
         record.node = Some(Arc::clone(&verified.id));
         record.tries = 1;
         let request = request.map_err(|error| NodeFailure::from(ExchangeError::from(error)))?;
+        record.let_in(self)?;
         let sent = self.send_once(&node.node, &verified, request).await;
         if sent.as_ref().is_ok_and(|it| it.status().is_success()) {
             node.began();

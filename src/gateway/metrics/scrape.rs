@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{ENDPOINTS, ModelCounts, OTHER, RECORDED, Recorded, Reloaded, as_u64};
 use crate::{
-    gateway::{Shared, archive::Watch, health::Standing, node::Node},
+    gateway::{Shared, archive::Watch, authenticate::Callers, health::Standing, node::Node},
     listener::ConnectionCounts,
     telemetry::metrics::{Family, Histogram, Page, Source},
 };
@@ -167,6 +167,37 @@ const RELOADED: Family<1> = Family::gauge(
 );
 const ARCHIVE_QUEUE: Family<0> =
     Family::gauge("archive_queue", [], "Verdicts that wait to be written.");
+const STORE_UP: Family<0> = Family::gauge(
+    "store_up",
+    [],
+    "1 while the store answered when it was asked last; absent without keys in a store.",
+);
+const STORE_KEYS: Family<0> = Family::gauge("store_keys", [], "Keys of the store in memory.");
+const STORE_LOOKS: Family<1> = Family::counter(
+    "store_key_lookups",
+    ["outcome"],
+    "Questions to the store for keys that changed.",
+);
+const JOURNAL: Family<0> = Family::gauge(
+    "journal_places_taken",
+    [],
+    "Requests in flight, and those whose usage waits for the store.",
+);
+const JOURNAL_LIMIT: Family<0> = Family::gauge(
+    "journal_places",
+    [],
+    "Places of the journal; without one no request is let in.",
+);
+const USAGE: Family<1> = Family::counter(
+    "usage_rows",
+    ["outcome"],
+    "Requests whose usage was written, and those that the store does not take.",
+);
+const USAGE_FAILED: Family<0> = Family::counter(
+    "usage_write_failures",
+    [],
+    "Batches of usage that the store did not take when they were tried; they are tried again.",
+);
 const ARCHIVE_LIMIT: Family<0> = Family::gauge(
     "archive_queue_limit",
     [],
@@ -184,7 +215,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 39] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 46] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -224,6 +255,13 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 39] = [
     ARCHIVE_QUEUE.row(),
     ARCHIVE_LIMIT.row(),
     ARCHIVED.row(),
+    STORE_UP.row(),
+    STORE_KEYS.row(),
+    STORE_LOOKS.row(),
+    JOURNAL.row(),
+    JOURNAL_LIMIT.row(),
+    USAGE.row(),
+    USAGE_FAILED.row(),
 ];
 
 /// Reads the numbers of one gateway.
@@ -247,7 +285,8 @@ impl Source for Scrape {
         exchanges(shared, page)?;
         nodes(shared, page)?;
         reloads(shared, page)?;
-        self.archive(page)
+        self.archive(page)?;
+        store(shared, page)
     }
 }
 
@@ -286,6 +325,29 @@ impl Scrape {
             series.number(["failed"], archive.failed())
         })
     }
+}
+
+/// Where keys and usage are kept; nothing of it without a store.
+fn store(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    if let Callers::Stored(book) = &*shared.callers {
+        let (looks, failed) = book.questions();
+        page.number(&STORE_UP, book.is_reached().into())?;
+        page.number(&STORE_KEYS, as_u64(book.len()))?;
+        page.family(&STORE_LOOKS, |series| {
+            series.number(["answered"], looks.saturating_sub(failed))?;
+            series.number(["failed"], failed)
+        })?;
+    }
+    let Some(ledger) = shared.ledger.as_ref().map(|ledger| ledger.watch()) else {
+        return Ok(());
+    };
+    page.number(&JOURNAL, as_u64(ledger.taken()))?;
+    page.number(&JOURNAL_LIMIT, as_u64(ledger.places()))?;
+    page.family(&USAGE, |series| {
+        series.number(["written"], ledger.written())?;
+        series.number(["set_aside"], ledger.set_aside())
+    })?;
+    page.number(&USAGE_FAILED, ledger.failed())
 }
 
 fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {

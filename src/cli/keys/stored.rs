@@ -1,0 +1,138 @@
+//! Keys in the store.
+
+use std::time::Duration;
+
+use attestation::time::to_rfc3339;
+use serde_json::json;
+
+use super::{KeysError, Made, Shown};
+use crate::{
+    cli::{store::with_store, terminal},
+    clock::Clock,
+    config::{Loaded, gateway::GatewayConfig},
+    store::{Key, KeyError, KeySecret, NewKey},
+};
+
+pub(super) fn create(
+    config: &Loaded<GatewayConfig>,
+    made: Made,
+    shown: &Shown,
+) -> Result<(), KeysError> {
+    let key = NewKey {
+        name: made.name,
+        owner: made.owner,
+        terms: made.terms,
+        expires_at: made.expires_at,
+    };
+    key.check()?;
+    with_store(config, async |store| {
+        // Before it is shown: what is shown is to be stored.
+        let keys = store.keys().await?;
+        if keys
+            .iter()
+            .any(|known| known.name == key.name && known.revoked_at.is_none())
+        {
+            return Err(KeyError::Taken(key.name).into());
+        }
+        let secret = KeySecret::generate();
+        // Nobody can use a key that was stored and never seen.
+        shown.show(&secret)?;
+        store
+            .create_key(&key, &secret, Clock::system().now())
+            .await?;
+        Ok(())
+    })
+}
+
+pub(super) fn rotate(
+    config: &Loaded<GatewayConfig>,
+    name: &str,
+    overlap: Duration,
+    shown: &Shown,
+) -> Result<(), KeysError> {
+    with_store(config, async |store| {
+        let keys = store.keys().await?;
+        if !keys
+            .iter()
+            .any(|known| known.name == name && known.revoked_at.is_none())
+        {
+            return Err(KeyError::Unknown(name.to_owned()).into());
+        }
+        let secret = KeySecret::generate();
+        shown.show(&secret)?;
+        store
+            .rotate_key(name, &secret, overlap, Clock::system().now())
+            .await?;
+        Ok(())
+    })
+}
+
+pub(super) fn revoke(config: &Loaded<GatewayConfig>, name: &str) -> Result<(), KeysError> {
+    with_store(config, async |store| {
+        store.revoke_key(name, Clock::system().now()).await?;
+        Ok(())
+    })
+}
+
+pub(super) fn list(config: &Loaded<GatewayConfig>, all: bool, json: bool) -> Result<(), KeysError> {
+    with_store(config, async |store| {
+        let now = Clock::system().now();
+        let mut keys = store.keys().await?;
+        keys.retain(|key| all || state(key, now) == ACTIVE);
+        if json {
+            let keys: Vec<_> = keys.iter().map(|key| in_json(key, now)).collect();
+            terminal::say(json!({ "keys": keys }));
+        } else {
+            let rows = keys.iter().map(|key| in_words(key, now)).collect();
+            terminal::table(
+                &["NAME", "STATE", "OWNER", "MODELS", "CREATED", "EXPIRES"],
+                rows,
+            );
+        }
+        Ok(())
+    })
+}
+
+const ACTIVE: &str = "active";
+
+fn state(key: &Key, now: std::time::SystemTime) -> &'static str {
+    match (key.revoked_at, key.expires_at) {
+        (Some(_), _) => "revoked",
+        (None, Some(at)) if at <= now => "expired",
+        (None, _) => ACTIVE,
+    }
+}
+
+fn in_json(key: &Key, now: std::time::SystemTime) -> serde_json::Value {
+    let secrets = key
+        .secrets
+        .iter()
+        .filter(|(_, ends)| ends.is_none_or(|at| at > now));
+    json!({
+        "id": key.id,
+        "name": key.name,
+        "owner": key.owner,
+        "state": state(key, now),
+        "created_at": to_rfc3339(key.created_at),
+        "expires_at": key.expires_at.map(to_rfc3339),
+        "revoked_at": key.revoked_at.map(to_rfc3339),
+        "secrets": secrets.count(),
+        "terms": key.terms,
+    })
+}
+
+fn in_words(key: &Key, now: std::time::SystemTime) -> Vec<String> {
+    let models = key.terms.as_ref().map(|terms| match &terms.models {
+        Some(models) => models.iter().cloned().collect::<Vec<_>>().join(","),
+        None => "all".to_owned(),
+    });
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        key.name.clone(),
+        state(key, now).to_owned(),
+        or_none(key.owner.clone()),
+        models.unwrap_or_else(|| "of a newer version".to_owned()),
+        to_rfc3339(key.created_at),
+        or_none(key.expires_at.map(to_rfc3339)),
+    ]
+}

@@ -1,0 +1,487 @@
+//! The keys of the store, in memory.
+//!
+//! All of them, so that no request waits for the database and no number of wrong keys is a number of
+//! questions to it. What changed there is asked for every so often; an unknown key is a reason to ask at
+//! once, since it may be new, but only so often, and all who wait at a time wait for one answer.
+//!
+//! While the database is away, known keys go on for a bounded time. Who is not known then is told that
+//! nobody knows, and not that his key is wrong.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::{
+    admit::Room,
+    authenticate::Caller,
+    error::Error,
+    labels::{Labels, Wish},
+};
+use crate::{
+    clock::Clock,
+    config::store::StoreConfig,
+    store::{Changes, Key, KeyHash, Store, StoreError},
+    telemetry::metrics::Counter,
+};
+
+/// Questions because of unknown keys: so many at once, and one more each second.
+const MOST_LOOKS: u32 = 8;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long one may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All keys that open anything, and who has them.
+#[derive(Debug)]
+pub(super) struct Book {
+    store: Store,
+    clock: Clock,
+    /// How long it counts without the database.
+    stale: Duration,
+    pages: RwLock<Pages>,
+    /// One question at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Questions that were begun, so that who waits knows whether one was for him.
+    begun: AtomicU64,
+    state: Mutex<State>,
+    looks: Counter,
+    failed: Counter,
+}
+
+/// What is known of the keys.
+#[derive(Debug)]
+struct Pages {
+    by_hash: HashMap<KeyHash, Entry>,
+    keys: HashMap<String, Known>,
+    labels: Arc<Labels>,
+    places: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    caller: Arc<Caller>,
+    /// From then on it opens nothing.
+    until: Option<SystemTime>,
+}
+
+/// A key, with what its requests hold.
+#[derive(Debug)]
+struct Known {
+    key: Key,
+    room: Room,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The change that is known.
+    n: i64,
+    /// When the database last answered, and whether it did when it was asked last.
+    answered: Instant,
+    is_reached: bool,
+    /// Questions that may be asked because of unknown keys, and since when they are counted.
+    left: u32,
+    since: Instant,
+}
+
+impl Book {
+    /// Reads all keys.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn open(
+        store: Store,
+        config: &StoreConfig,
+        clock: Clock,
+    ) -> Result<Arc<Self>, StoreError> {
+        let changes = store.changes(-1).await?;
+        let now = Instant::now();
+        let book = Self {
+            store,
+            clock,
+            stale: config.stale(),
+            pages: RwLock::new(Pages {
+                by_hash: HashMap::new(),
+                keys: HashMap::new(),
+                labels: Arc::default(),
+                places: 0,
+            }),
+            turn: tokio::sync::Mutex::default(),
+            begun: AtomicU64::new(0),
+            state: Mutex::new(State {
+                n: -1,
+                answered: now,
+                is_reached: true,
+                left: MOST_LOOKS,
+                since: now,
+            }),
+            looks: Counter::default(),
+            failed: Counter::default(),
+        };
+        book.take(changes);
+        Ok(Arc::new(book))
+    }
+
+    /// Has all keys held to the labels and places of a configuration from now on.
+    pub(super) fn arrange(&self, labels: &Arc<Labels>, places: usize) {
+        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        pages.labels = Arc::clone(labels);
+        pages.places = places;
+        let known = std::mem::take(&mut pages.keys);
+        pages.by_hash.clear();
+        for Known { key, room } in known.into_values() {
+            pages.add(&self.store, key, Some(room));
+        }
+    }
+
+    /// Who has this key.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], or [`Error::StoreUnavailable`] where nobody knows.
+    pub(super) async fn find(&self, key: &[u8]) -> Result<Arc<Caller>, Error> {
+        let hash = self.store.hash(key);
+        if let Some(found) = self.known(hash) {
+            return found;
+        }
+        self.look().await?;
+        self.known(hash).unwrap_or(Err(Error::Unauthenticated))
+    }
+
+    fn known(&self, hash: KeyHash) -> Option<Result<Arc<Caller>, Error>> {
+        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = pages.by_hash.get(&hash)?;
+        if self.state().answered.elapsed() > self.stale {
+            return Some(Err(Error::StoreUnavailable));
+        }
+        let counts = entry.until.is_none_or(|until| self.clock.now() < until);
+        Some(match counts {
+            true => Ok(Arc::clone(&entry.caller)),
+            false => Err(Error::Unauthenticated),
+        })
+    }
+
+    /// Has what changed asked for, unless that was done too often, or a question that began after this
+    /// call has answered.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] where it is not asked and what is known is of now, otherwise
+    /// [`Error::StoreUnavailable`].
+    async fn look(&self) -> Result<(), Error> {
+        let begun = self.begun.load(Ordering::Acquire);
+        let turn = self.turn.lock().await;
+        if self.begun.load(Ordering::Acquire) > begun {
+            let is_reached = self.state().is_reached;
+            return is_reached.then_some(()).ok_or(Error::StoreUnavailable);
+        }
+        if !self.state().may_look() {
+            return Err(match self.state().is_reached {
+                true => Error::Unauthenticated,
+                false => Error::StoreUnavailable,
+            });
+        }
+        let answered = self.ask().await;
+        drop(turn);
+        answered.map_err(|_| Error::StoreUnavailable)
+    }
+
+    /// Asks what changed; whoever calls has the turn.
+    async fn ask(&self) -> Result<(), Unreached> {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        self.looks.inc();
+        let n = self.state().n;
+        let changes = timeout(LOOK_TIMEOUT, self.store.changes(n)).await;
+        match changes {
+            Ok(Ok(changes)) => {
+                self.take(changes);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.unreached(&error.to_string())),
+            Err(_) => Err(self.unreached("it takes too long")),
+        }
+    }
+
+    fn unreached(&self, error: &str) -> Unreached {
+        self.failed.inc();
+        let was_reached = std::mem::replace(&mut self.state().is_reached, false);
+        if was_reached {
+            tracing::error!(error, "the store does not answer: known keys go on");
+        }
+        Unreached
+    }
+
+    fn take(&self, changes: Changes) {
+        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        for key in changes.keys {
+            pages.put(&self.store, key);
+        }
+        drop(pages);
+        let mut state = self.state();
+        state.n = changes.n;
+        state.answered = Instant::now();
+        if !std::mem::replace(&mut state.is_reached, true) {
+            tracing::info!("the store answers again");
+        }
+    }
+
+    /// Follows the database; never ends.
+    pub(super) async fn follow(&self, every: Duration) {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let turn = self.turn.lock().await;
+            // It says itself that it failed, and is tried again.
+            let _ = self.ask().await;
+            drop(turn);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keys that open something.
+    pub(super) fn len(&self) -> usize {
+        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
+        pages.keys.len()
+    }
+
+    /// Questions to the database so far, and those without an answer.
+    pub(super) fn questions(&self) -> (u64, u64) {
+        (self.looks.get(), self.failed.get())
+    }
+
+    /// Whether the database answered when it was asked last.
+    pub(super) fn is_reached(&self) -> bool {
+        self.state().is_reached
+    }
+}
+
+/// The database gave no answer, which was said.
+struct Unreached;
+
+impl Pages {
+    /// A key as it is now, in place of what it was.
+    fn put(&mut self, store: &Store, key: Key) {
+        let before = self.keys.remove(&key.id);
+        if let Some(before) = &before {
+            for (hash, _) in &before.key.secrets {
+                self.by_hash.remove(hash);
+            }
+        }
+        // What its requests hold counts on, also for those that were let in before.
+        self.add(store, key, before.map(|before| before.room));
+    }
+
+    fn add(&mut self, store: &Store, key: Key, room: Option<Room>) {
+        if key.revoked_at.is_some() {
+            return;
+        }
+        let Some(terms) = key.terms.clone() else {
+            tracing::error!(
+                key = key.name,
+                "its terms are of a newer version: it is not taken"
+            );
+            return;
+        };
+        let wish = self.labels.wish(terms.regions.as_deref(), &terms.tags);
+        let wish = wish.unwrap_or_else(|error| {
+            tracing::warn!(key = key.name, %error, "no node takes its requests");
+            Wish::NONE
+        });
+        let room = room.unwrap_or_else(|| Room::new(self.places));
+        let places = room.bounded(self.places);
+        let pseudonym = Some(store.pseudonym(&key.id));
+        let caller = Caller::new((&key.id, &key.name), pseudonym, (terms, wish), places);
+        for (hash, ends_at) in &key.secrets {
+            let ends = [*ends_at, key.expires_at].into_iter().flatten();
+            let entry = Entry {
+                caller: Arc::clone(&caller),
+                until: ends.min(),
+            };
+            self.by_hash.insert(*hash, entry);
+        }
+        self.keys.insert(key.id.clone(), Known { key, room });
+    }
+}
+
+impl State {
+    /// Whether one more question may be asked because of an unknown key.
+    fn may_look(&mut self) -> bool {
+        let passed = self.since.elapsed().as_nanos() / LOOK_EVERY.as_nanos();
+        if passed > 0 {
+            let more = u32::try_from(passed).unwrap_or(u32::MAX);
+            self.left = self.left.saturating_add(more).min(MOST_LOOKS);
+            self.since = Instant::now();
+        }
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{store::StoreUrl, terms::KeyTerms},
+        store::{KeySecret, NewKey},
+    };
+
+    struct Held {
+        store: Store,
+        book: Arc<Book>,
+        _dir: tempfile::TempDir,
+    }
+
+    async fn held(stale_s: u32) -> Held {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            url: StoreUrl::Sqlite(dir.path().join("db")),
+            stale_s: stale_s.try_into().unwrap(),
+            ..StoreConfig::default()
+        };
+        let store = Store::open(&config).await.unwrap();
+        let book = Book::open(store.clone(), &config, Clock::system());
+        let book = book.await.unwrap();
+        book.arrange(&Arc::default(), 3);
+        Held {
+            store,
+            book,
+            _dir: dir,
+        }
+    }
+
+    impl Held {
+        async fn make(
+            &self,
+            name: &str,
+            terms: KeyTerms,
+            expires_at: Option<SystemTime>,
+        ) -> KeySecret {
+            let secret = KeySecret::generate();
+            let key = NewKey {
+                name: name.to_owned(),
+                owner: None,
+                terms,
+                expires_at,
+            };
+            let now = Clock::system().now();
+            self.store.create_key(&key, &secret, now).await.unwrap();
+            secret
+        }
+
+        async fn find(&self, key: &KeySecret) -> Result<String, Error> {
+            let caller = self.book.find(key.as_str().as_bytes()).await?;
+            Ok(caller.name.to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_known_at_once_and_a_revoked_one_after_the_next_look() {
+        let held = held(60).await;
+        let secret = held.make("a", KeyTerms::default(), None).await;
+        assert_eq!(held.find(&secret).await.unwrap(), "a");
+        held.store
+            .revoke_key("a", Clock::system().now())
+            .await
+            .unwrap();
+        assert_eq!(held.find(&secret).await.unwrap(), "a", "nobody has looked");
+        held.book.ask().await.ok().unwrap();
+        assert!(matches!(
+            held.find(&secret).await,
+            Err(Error::Unauthenticated)
+        ));
+        assert_eq!(held.book.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_has_expired_opens_nothing() {
+        let held = held(60).await;
+        let now = Clock::system().now();
+        let over = held.make("over", KeyTerms::default(), Some(now)).await;
+        let later = Some(now + Duration::from_secs(600));
+        let counts = held.make("counts", KeyTerms::default(), later).await;
+        assert!(matches!(
+            held.find(&over).await,
+            Err(Error::Unauthenticated)
+        ));
+        assert_eq!(held.find(&counts).await.unwrap(), "counts");
+    }
+
+    #[tokio::test]
+    async fn many_wrong_keys_are_few_questions() {
+        let held = held(60).await;
+        let (before, _) = held.book.questions();
+        for n in 0..1_000 {
+            let found = held.book.find(format!("wrong {n}").as_bytes()).await;
+            assert!(matches!(found, Err(Error::Unauthenticated)), "{n}");
+        }
+        let (after, _) = held.book.questions();
+        // Some more come with the time that it takes.
+        assert!(after - before <= 100, "{}", after - before);
+        // A key that is made now is known with the next look all the same.
+        let secret = held.make("a", KeyTerms::default(), None).await;
+        held.book.ask().await.ok().unwrap();
+        assert_eq!(held.find(&secret).await.unwrap(), "a");
+    }
+
+    #[tokio::test]
+    async fn without_the_store_known_keys_go_on_for_their_time_and_nobody_else_is_called_wrong() {
+        let held = held(60).await;
+        let secret = held.make("a", KeyTerms::default(), None).await;
+        held.find(&secret).await.unwrap();
+        held.store.close().await;
+        assert_eq!(held.find(&secret).await.unwrap(), "a");
+        for n in 0..20 {
+            let found = held.book.find(format!("wrong {n}").as_bytes()).await;
+            assert!(matches!(found, Err(Error::StoreUnavailable)), "{n}");
+        }
+        assert!(!held.book.is_reached());
+        held.book.state().answered -= Duration::from_secs(61);
+        assert!(matches!(
+            held.find(&secret).await,
+            Err(Error::StoreUnavailable)
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_a_keys_requests_hold_counts_on_when_it_changes() {
+        let held = held(60).await;
+        let secret = held.make("a", KeyTerms::default(), None).await;
+        let caller = held.book.find(secret.as_str().as_bytes()).await.unwrap();
+        let taken = caller.places.take(2).unwrap();
+        let now = Clock::system().now();
+        let other = KeySecret::generate();
+        let overlap = Duration::from_secs(60);
+        held.store
+            .rotate_key("a", &other, overlap, now)
+            .await
+            .unwrap();
+        held.book.ask().await.ok().unwrap();
+        held.book.arrange(&Arc::default(), 2);
+        for secret in [secret, other] {
+            let caller = held.book.find(secret.as_str().as_bytes()).await.unwrap();
+            assert_eq!(caller.places.taken(), 2);
+            assert!(caller.places.take(1).is_none());
+        }
+        drop(taken);
+    }
+
+    #[tokio::test]
+    async fn a_key_for_nodes_that_there_are_none_of_gets_none() {
+        let held = held(60).await;
+        let terms = KeyTerms {
+            tags: vec![crate::config::gateway::Label::new("nowhere").unwrap()],
+            ..KeyTerms::default()
+        };
+        let secret = held.make("a", terms, None).await;
+        let caller = held.book.find(secret.as_str().as_bytes()).await.unwrap();
+        assert!(!caller.wish.takes(u64::MAX));
+    }
+}

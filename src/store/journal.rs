@@ -1,0 +1,386 @@
+//! The journal: a file of what is not in the database yet.
+//!
+//! It has a place for each request in flight and for each that waits for the database, all of them
+//! made, with their room on the disk, when it is opened. A request takes one before anything is done for
+//! it, and gives it back when the database has its row. So a request that was let in is never lost: not
+//! when the gateway is killed, nor when the database is away or the disk full. What is found at a start
+//! is written then: as it ended, or as one of which only the beginning is known.
+//!
+//! A write goes to the system at once, and to the disk when the system likes: what a machine loses that
+//! loses its power is up to the system.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use sha2::{Digest as _, Sha256};
+
+use super::UsageRow;
+use crate::config;
+
+/// Bytes of a place: a page, which is written in one piece.
+const PLACE: usize = 4096;
+const MAGIC: [u8; 4] = *b"SGJ1";
+/// Before the row: magic, state, length, checksum.
+const HEAD: usize = 4 + 1 + 2 + 16;
+/// Longest row in JSON.
+const MAX_ROW: usize = PLACE - HEAD;
+
+/// What a place holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    /// A request that was let in.
+    Begun = 1,
+    /// One that has ended.
+    Ended = 2,
+}
+
+/// Why nothing can be written down.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("store.journal: {}: {}", path.display(), config::in_words(source))]
+    Open { path: PathBuf, source: io::Error },
+    #[error("store.journal: {}: another gateway has it: each has its own", .0.display())]
+    Locked(PathBuf),
+    #[error("all places of the journal are taken")]
+    Full,
+    #[error("journal: {0}")]
+    Write(#[from] io::Error),
+    #[error("a row has no place in the journal")]
+    TooLong,
+}
+
+/// The file.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: File,
+    free: Mutex<Vec<u32>>,
+    places: usize,
+}
+
+/// What was found in it.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// With the places that they have.
+    pub(crate) rows: Vec<(Place, UsageRow)>,
+    /// Of those, the ones of which only the beginning is known.
+    pub(crate) unfinished: usize,
+    /// Places that hold nothing that can be read.
+    pub(crate) damaged: usize,
+}
+
+impl Journal {
+    /// Opens the file, or makes it, with so many places at least.
+    ///
+    /// # Errors
+    /// [`JournalError`], also where the disk has no room for it.
+    pub(crate) fn open(path: &Path, places: usize) -> Result<(Arc<Self>, Found), JournalError> {
+        let failed = |source| JournalError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.mode(0o600).open(path).map_err(failed)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => JournalError::Locked(path.to_owned()),
+            error => failed(error.into()),
+        })?;
+        let before = file.metadata().map_err(failed)?.len();
+        let before = usize::try_from(before).unwrap_or(usize::MAX) / PLACE;
+        // What is in flight has a place, also where there were more of them once.
+        let places = places.max(before).min(MAX_PLACES);
+        let length = places.saturating_mul(PLACE);
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        fallocate(&file, FallocateFlags::empty(), 0, length).map_err(|e| failed(e.into()))?;
+        let journal = Arc::new(Self {
+            file,
+            free: Mutex::default(),
+            places,
+        });
+        let found = journal.read(before.min(places)).map_err(failed)?;
+        Ok((journal, found))
+    }
+
+    fn read(self: &Arc<Self>, before: usize) -> io::Result<Found> {
+        let mut found = Found::default();
+        let mut free = Vec::with_capacity(self.places);
+        let mut bytes = [0; PLACE];
+        for index in (0..u32::try_from(self.places).unwrap_or(u32::MAX)).rev() {
+            if usize::try_from(index).is_ok_and(|index| index >= before) {
+                free.push(index);
+                continue;
+            }
+            self.file.read_exact_at(&mut bytes, offset(index))?;
+            let place = || Place {
+                journal: Arc::clone(self),
+                index,
+            };
+            match decode(&bytes) {
+                Held::Nothing => free.push(index),
+                Held::Damaged => {
+                    found.damaged = found.damaged.saturating_add(1);
+                    free.push(index);
+                }
+                Held::Row(state, mut row) => {
+                    if state == State::Begun {
+                        LOST.clone_into(&mut row.outcome);
+                        found.unfinished = found.unfinished.saturating_add(1);
+                    }
+                    found.rows.push((place(), *row));
+                }
+            }
+        }
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) = free;
+        Ok(found)
+    }
+
+    /// Writes down that a request is let in.
+    ///
+    /// # Errors
+    /// [`JournalError::Full`], or that it cannot be written.
+    pub(crate) fn begin(self: &Arc<Self>, row: &UsageRow) -> Result<Place, JournalError> {
+        let index = self.lock().pop().ok_or(JournalError::Full)?;
+        let place = Place {
+            journal: Arc::clone(self),
+            index,
+        };
+        match place.write(State::Begun, row) {
+            Ok(()) => Ok(place),
+            Err(error) => {
+                place.free();
+                Err(error)
+            }
+        }
+    }
+
+    /// Places that are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.places.saturating_sub(self.lock().len())
+    }
+
+    /// All places.
+    pub(crate) fn places(&self) -> usize {
+        self.places
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Most places of a journal: 4 GiB.
+const MAX_PLACES: usize = 1 << 20;
+/// How a request ended of which only the beginning is known.
+pub(crate) const LOST: &str = "lost";
+
+/// The place of one request. Only [`Place::free`] gives it back: what is dropped before is found again
+/// at the next start.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Place {
+    journal: Arc<Journal>,
+    index: u32,
+}
+
+impl Place {
+    /// Writes down how its request ended.
+    ///
+    /// # Errors
+    /// [`JournalError`]; the beginning is there then.
+    pub(crate) fn end(&self, row: &UsageRow) -> Result<(), JournalError> {
+        self.write(State::Ended, row)
+    }
+
+    fn write(&self, state: State, row: &UsageRow) -> Result<(), JournalError> {
+        let bytes = encode(state, row)?;
+        Ok(self.journal.file.write_all_at(&bytes, offset(self.index))?)
+    }
+
+    /// Gives it back.
+    pub(crate) fn free(self) {
+        // Where even that fails, its row is written once more at the next start, and is there already.
+        if let Err(error) = self
+            .journal
+            .file
+            .write_all_at(&[0; HEAD], offset(self.index))
+        {
+            tracing::warn!(%error, "journal: a place is not wiped");
+        }
+        self.journal.lock().push(self.index);
+    }
+}
+
+fn offset(index: u32) -> u64 {
+    u64::from(index).saturating_mul(PLACE.try_into().unwrap_or(u64::MAX))
+}
+
+fn encode(state: State, row: &UsageRow) -> Result<Vec<u8>, JournalError> {
+    let row = serde_json::to_vec(row).map_err(|_| JournalError::TooLong)?;
+    if row.len() > MAX_ROW {
+        return Err(JournalError::TooLong);
+    }
+    let length = u16::try_from(row.len()).map_err(|_| JournalError::TooLong)?;
+    let state = state as u8;
+    let mut bytes = Vec::with_capacity(HEAD.saturating_add(row.len()));
+    bytes.extend(MAGIC);
+    bytes.push(state);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(checksum(state, &row));
+    bytes.extend(row);
+    Ok(bytes)
+}
+
+enum Held {
+    Nothing,
+    Damaged,
+    Row(State, Box<UsageRow>),
+}
+
+fn decode(bytes: &[u8; PLACE]) -> Held {
+    if bytes.iter().take(HEAD).all(|byte| *byte == 0) {
+        return Held::Nothing;
+    }
+    let row = || {
+        let rest = bytes.strip_prefix(&MAGIC)?;
+        let ([state], rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        let (sum, rest) = rest.split_first_chunk::<16>()?;
+        let row = rest.get(..u16::from_be_bytes(*length).into())?;
+        let known = match state {
+            1 => State::Begun,
+            2 => State::Ended,
+            _ => return None,
+        };
+        let is_whole = checksum(*state, row) == *sum;
+        let row = is_whole.then(|| serde_json::from_slice(row).ok())??;
+        Some((known, row))
+    };
+    row().map_or(Held::Damaged, |(state, row)| Held::Row(state, row))
+}
+
+/// Tells a row that was written half. Nobody who can write the file is held off by it.
+fn checksum(state: u8, row: &[u8]) -> [u8; 16] {
+    let hash = Sha256::new_with_prefix([state])
+        .chain_update(row)
+        .finalize();
+    let mut sum = [0; 16];
+    for (to, from) in sum.iter_mut().zip(hash) {
+        *to = from;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::row;
+
+    fn open(path: &Path, places: usize) -> (Arc<Journal>, Found) {
+        Journal::open(path, places).unwrap()
+    }
+
+    fn ids(found: &Found) -> Vec<(String, String)> {
+        let ids = found.rows.iter();
+        let mut ids: Vec<_> = ids
+            .map(|(_, row)| (row.request_id.clone(), row.outcome.clone()))
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    #[test]
+    fn what_is_not_given_back_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (journal, found) = open(&path, 4);
+        assert!(found.rows.is_empty());
+        let begun = journal.begin(&row("begun")).unwrap();
+        let ended = journal.begin(&row("ended")).unwrap();
+        ended.end(&row("ended")).unwrap();
+        let written = journal.begin(&row("written")).unwrap();
+        written.end(&row("written")).unwrap();
+        written.free();
+        assert_eq!((journal.taken(), journal.places()), (2, 4));
+        drop((begun, ended, journal));
+
+        let (journal, found) = open(&path, 4);
+        let expected = [("begun", LOST), ("ended", "complete")];
+        assert_eq!(
+            ids(&found),
+            expected.map(|(id, end)| (id.to_owned(), end.to_owned()))
+        );
+        assert_eq!(
+            (found.unfinished, found.damaged, journal.taken()),
+            (1, 0, 2)
+        );
+        found.rows.into_iter().for_each(|(place, _)| place.free());
+        drop(journal);
+        assert!(open(&path, 4).1.rows.is_empty());
+    }
+
+    #[test]
+    fn a_full_one_takes_nothing_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (journal, _) = open(&path, 2);
+        let held = [
+            journal.begin(&row("a")).unwrap(),
+            journal.begin(&row("b")).unwrap(),
+        ];
+        assert!(matches!(journal.begin(&row("c")), Err(JournalError::Full)));
+        let [a, b] = held;
+        a.free();
+        let c = journal.begin(&row("c")).unwrap();
+        drop((b, c, journal));
+        // Fewer places than it has are not taken away.
+        let (journal, found) = open(&path, 1);
+        assert_eq!((found.rows.len(), journal.places()), (2, 2));
+    }
+
+    #[test]
+    fn one_gateway_alone_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let held = open(&path, 1);
+        assert!(matches!(
+            Journal::open(&path, 1),
+            Err(JournalError::Locked(_))
+        ));
+        drop(held);
+        open(&path, 1);
+    }
+
+    #[test]
+    fn a_row_that_was_written_half_is_told_and_harms_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (journal, _) = open(&path, 3);
+        let rows = ["a", "b", "c"].map(|id| {
+            let place = journal.begin(&row(id)).unwrap();
+            place.end(&row(id)).unwrap();
+            place
+        });
+        let half = rows[1].index;
+        journal.file.write_all_at(b"?", offset(half) + 200).unwrap();
+        drop((rows, journal));
+        let (_, found) = open(&path, 3);
+        assert_eq!((found.rows.len(), found.damaged), (2, 1));
+    }
+
+    #[test]
+    fn a_row_that_has_no_room_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = open(&dir.path().join("journal"), 1);
+        let mut long = row("long");
+        long.model = Some("m".repeat(PLACE));
+        assert!(matches!(journal.begin(&long), Err(JournalError::TooLong)));
+        assert_eq!(journal.taken(), 0);
+    }
+}

@@ -1,0 +1,262 @@
+//! The ledger: brings what requests used into the database, beside the requests.
+//!
+//! What has ended waits in the journal, and in a queue of the same length, until a batch of it is in the
+//! database. A batch that fails is tried again until it is there; a row is unique by its request's id, so
+//! that none counts twice.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Journal, JournalError, Store, StoreError, UsageRow,
+    journal::{Found, Place},
+    usage::MAX_ROWS,
+};
+use crate::telemetry::metrics::Counter;
+
+/// How long the database may take for one batch.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries: doubled from the first to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+type Ended = (Place, UsageRow);
+
+/// Takes requests in, and what they used.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    journal: Arc<Journal>,
+    ended: mpsc::Sender<Ended>,
+    counts: Arc<Counts>,
+}
+
+/// What became of rows.
+#[derive(Debug, Default)]
+struct Counts {
+    written: Counter,
+    failed: Counter,
+    set_aside: Counter,
+}
+
+/// A request that was let in and has not ended.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Open {
+    place: Place,
+    ended: mpsc::Sender<Ended>,
+}
+
+/// Looks at a ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    journal: Arc<Journal>,
+    counts: Arc<Counts>,
+}
+
+/// Writes rows; not yet begun.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Writer {
+    store: Store,
+    found: Vec<Ended>,
+    ended: mpsc::Receiver<Ended>,
+    counts: Arc<Counts>,
+}
+
+impl Ledger {
+    /// With a journal, and what was found in it.
+    pub(crate) fn new(store: Store, journal: Arc<Journal>, found: Found) -> (Self, Writer) {
+        // Whatever waits has a place, so there is room for it.
+        let (ended, waiting) = mpsc::channel(journal.places().max(1));
+        let counts = Arc::<Counts>::default();
+        let writer = Writer {
+            store,
+            found: found.rows,
+            ended: waiting,
+            counts: Arc::clone(&counts),
+        };
+        let ledger = Self {
+            journal,
+            ended,
+            counts,
+        };
+        (ledger, writer)
+    }
+
+    /// Writes down that a request is let in.
+    ///
+    /// # Errors
+    /// [`JournalError`]: then it must not be.
+    pub(crate) fn begin(&self, row: &UsageRow) -> Result<Open, JournalError> {
+        Ok(Open {
+            place: self.journal.begin(row)?,
+            ended: self.ended.clone(),
+        })
+    }
+
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            journal: Arc::clone(&self.journal),
+            counts: Arc::clone(&self.counts),
+        }
+    }
+}
+
+impl Open {
+    /// Writes down what is known of how it ends, before anybody is told.
+    pub(crate) fn note(&self, row: &UsageRow) {
+        if let Err(error) = self.place.end(row) {
+            tracing::error!(request_id = row.request_id, %error, "journal");
+        }
+    }
+
+    /// It has ended.
+    pub(crate) fn end(self, row: UsageRow) {
+        self.note(&row);
+        match self.ended.try_send((self.place, row)) {
+            Ok(()) => {}
+            // The writer has stopped: the journal has it.
+            Err(TrySendError::Closed(_) | TrySendError::Full(_)) => {}
+        }
+    }
+}
+
+impl Watch {
+    /// Requests in flight, and those that wait for the database.
+    pub(crate) fn taken(&self) -> usize {
+        self.journal.taken()
+    }
+
+    /// Most of both.
+    pub(crate) fn places(&self) -> usize {
+        self.journal.places()
+    }
+
+    /// Rows in the database.
+    pub(crate) fn written(&self) -> u64 {
+        self.counts.written.get()
+    }
+
+    /// Batches that were not written when they were tried.
+    pub(crate) fn failed(&self) -> u64 {
+        self.counts.failed.get()
+    }
+
+    /// Rows that the database does not take.
+    pub(crate) fn set_aside(&self) -> u64 {
+        self.counts.set_aside.get()
+    }
+}
+
+impl Writer {
+    /// Writes until all who could send are gone, or until `stop`; then what waits is tried once more, and
+    /// what stays is in the journal.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut found = std::mem::take(&mut self.found);
+        while !found.is_empty() {
+            let batch = found.split_off(found.len().saturating_sub(MAX_ROWS));
+            if !self.write(batch, &stop).await {
+                return;
+            }
+        }
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                biased;
+                n = self.ended.recv_many(&mut batch, MAX_ROWS) => if n == 0 { return },
+                () = stop.cancelled() => return,
+            }
+            if !self.write(batch, &stop).await {
+                return;
+            }
+        }
+    }
+
+    /// Writes a batch, however often that has to be tried; false if it was given up because of `stop`.
+    async fn write(&self, batch: Vec<Ended>, stop: &CancellationToken) -> bool {
+        let (places, rows): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let mut wait = FIRST_WAIT;
+        loop {
+            let was_stopped = stop.is_cancelled();
+            let written = timeout(WRITE_TIMEOUT, self.store.add_usage(&rows)).await;
+            match written {
+                Ok(Ok(())) => {
+                    let n = u64::try_from(places.len()).unwrap_or(u64::MAX);
+                    self.counts.written.add(n);
+                    places.into_iter().for_each(Place::free);
+                    return true;
+                }
+                Ok(Err(error)) if is_of_a_row(&error) => {
+                    self.one_by_one(places.into_iter().zip(rows)).await;
+                    return true;
+                }
+                Ok(Err(error)) => self.failed(&error.to_string(), wait),
+                Err(_) => self.failed("it takes too long", wait),
+            }
+            if was_stopped {
+                return false;
+            }
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+            wait = wait.saturating_mul(2).min(LAST_WAIT);
+        }
+    }
+
+    fn failed(&self, error: &str, wait: Duration) {
+        self.counts.failed.inc();
+        // Said once for a time that the database is away.
+        if wait == FIRST_WAIT {
+            tracing::error!(error, "usage waits for the database");
+        }
+    }
+
+    /// One row that the database will never take must not hold up all others.
+    async fn one_by_one(&self, batch: impl Iterator<Item = Ended>) {
+        for (place, row) in batch {
+            let written = timeout(
+                WRITE_TIMEOUT,
+                self.store.add_usage(std::slice::from_ref(&row)),
+            );
+            match written.await {
+                Ok(Ok(())) => {
+                    self.counts.written.inc();
+                    place.free();
+                }
+                Ok(Err(error)) => {
+                    // Its place stays taken: nothing that somebody used is forgotten.
+                    self.counts.set_aside.inc();
+                    tracing::error!(request_id = row.request_id, %error, "usage set aside");
+                }
+                Err(_) => {
+                    self.counts.set_aside.inc();
+                    tracing::error!(
+                        request_id = row.request_id,
+                        "usage set aside until a restart"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Whether it is a row that the database refuses, and not the database that cannot.
+fn is_of_a_row(error: &StoreError) -> bool {
+    let StoreError::Database(sqlx::Error::Database(error)) = error else {
+        return matches!(
+            error,
+            StoreError::Database(sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_))
+        );
+    };
+    // PostgreSQL: data exceptions and broken constraints.
+    let of_data = error
+        .code()
+        .is_some_and(|code| code.len() == 5 && code.starts_with("22"));
+    of_data || !matches!(error.kind(), sqlx::error::ErrorKind::Other)
+}

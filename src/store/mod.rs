@@ -1,0 +1,209 @@
+//! The store: keys and usage in SQLite or PostgreSQL. Nothing else in this program speaks SQL.
+//!
+//! `schema` brings a database to the present version, `keys` and `usage` are what is in it, `hash` is what is
+//! kept of a key. `journal` is a file that holds what is not in the database yet, and `ledger` brings it
+//! there, beside the requests.
+//!
+//! Both databases get the same statements. No content of a request is ever here: there is no column for it.
+
+use std::{io, path::PathBuf, str::FromStr as _, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, PgPool, SqlitePool,
+    pool::PoolOptions,
+    postgres::{PgConnectOptions, PgSslMode},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use self::hash::Hasher;
+use crate::config::{
+    self, ConfigError,
+    store::{StoreConfig, StoreUrl},
+};
+
+mod hash;
+mod journal;
+mod keys;
+mod ledger;
+mod schema;
+#[cfg(test)]
+pub(crate) mod tests;
+mod usage;
+
+pub(crate) use self::{
+    hash::KeyHash,
+    journal::{Journal, JournalError},
+    keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
+    ledger::{Ledger, Open, Writer},
+    usage::{By, Query, Sum, Tokens, UsageRow, in_currency},
+};
+
+/// Connections to PostgreSQL from one gateway.
+const POSTGRES_CONNECTIONS: u32 = 4;
+/// Connections to a SQLite file: one that writes, and what reads beside it.
+const SQLITE_CONNECTIONS: u32 = 3;
+/// How long a connection is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long another process may hold the SQLite file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Does the same with either database.
+macro_rules! on {
+    ($store:expr, $pool:ident => $body:expr) => {
+        match &$store.database {
+            $crate::store::Database::Sqlite($pool) => $body,
+            $crate::store::Database::Postgres($pool) => $body,
+        }
+    };
+    ($store:expr, $pool:ident: $name:ident => $body:expr) => {
+        match &$store.database {
+            $crate::store::Database::Sqlite($pool) => {
+                type $name = sqlx::Sqlite;
+                $body
+            }
+            $crate::store::Database::Postgres($pool) => {
+                type $name = sqlx::Postgres;
+                $body
+            }
+        }
+    };
+}
+use on;
+
+/// A database that is at the present version.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    database: Database,
+    hasher: Hasher,
+}
+
+#[derive(Clone, Debug)]
+enum Database {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// Why there is no answer of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}: {}", path.display(), config::in_words(source))]
+    File { path: PathBuf, source: io::Error },
+    #[error("{}: {message}", path.display())]
+    Secret { path: PathBuf, message: String },
+    #[error("store.url: {0}")]
+    Url(sqlx::Error),
+    #[error("the database was made by a newer version, or by something else: {0}")]
+    Schema(sqlx::migrate::MigrateError),
+    #[error("the keys in the database were hashed with another secret: {} is not theirs", .0.display())]
+    OtherSecret(PathBuf),
+    #[error("the database holds what this version cannot read: {0}")]
+    Unreadable(&'static str),
+    #[error("no runtime: {0}")]
+    Runtime(io::Error),
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Store {
+    /// Opens the database, brings it to the present version, and checks that the secret is its own.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what is wrong and where.
+    pub(crate) async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let (secret_file, is_made) = config.secret().ok_or(StoreError::Unreadable("a secret"))?;
+        let hasher = Hasher::read(&secret_file, is_made)?;
+        let database = match &config.url {
+            StoreUrl::Sqlite(_) => Database::Sqlite(sqlite(config).await?),
+            StoreUrl::Postgres(url) => Database::Postgres(postgres(config, url).await?),
+        };
+        let store = Self { database, hasher };
+        schema::migrate(&store).await?;
+        if !store.knows_secret().await? {
+            return Err(StoreError::OtherSecret(secret_file));
+        }
+        Ok(store)
+    }
+
+    /// Whether the database's keys are hashed with this secret; the first one to come is theirs.
+    async fn knows_secret(&self) -> Result<bool, StoreError> {
+        let own = self.hasher.check();
+        let add = "INSERT INTO secret_check (only_row, hash) VALUES (1, $1) ON CONFLICT DO NOTHING";
+        let known: String = on!(self, pool => {
+            sqlx::query(add).bind(&own).execute(pool).await?;
+            sqlx::query_scalar("SELECT hash FROM secret_check").fetch_one(pool).await?
+        });
+        Ok(known == own)
+    }
+
+    /// What a key that somebody shows is looked up by.
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        self.hasher.hash(key)
+    }
+
+    /// What nodes know a key by, 32 hex digits: the same for all of its secrets, and at all gateways of
+    /// this store.
+    pub(crate) fn pseudonym(&self, key_id: &str) -> String {
+        self.hasher.pseudonym(key_id)
+    }
+
+    /// Closes all connections, so that SQLite's log is folded into its file.
+    pub(crate) async fn close(&self) {
+        on!(self, pool => pool.close().await);
+    }
+}
+
+async fn sqlite(config: &StoreConfig) -> Result<SqlitePool, StoreError> {
+    let StoreUrl::Sqlite(file) = &config.url else {
+        return Err(StoreError::Unreadable("the url"));
+    };
+    // Made here, so that nobody else may read it, and its companions get the same mode.
+    let file_error = |source| StoreError::File {
+        path: file.clone(),
+        source,
+    };
+    hash::make_private(file).map_err(file_error)?;
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What is said to be there is there, also after the machine lost its power.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging();
+    let pool = PoolOptions::new()
+        .max_connections(SQLITE_CONNECTIONS)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .connect_with(options);
+    Ok(pool.await?)
+}
+
+async fn postgres(config: &StoreConfig, url: &str) -> Result<PgPool, StoreError> {
+    let mut options = PgConnectOptions::from_str(url).map_err(StoreError::Url)?;
+    options = options
+        .application_name("sealgate")
+        .disable_statement_logging();
+    if !config.url.says_tls() {
+        options = options.ssl_mode(match config.url.is_local() {
+            true => PgSslMode::Prefer,
+            false => PgSslMode::VerifyFull,
+        });
+    }
+    if let Some(file) = &config.ca_file {
+        options = options.ssl_root_cert_from_pem(config::read_text(file)?.into_bytes());
+    }
+    if let Some(file) = &config.password_file {
+        let password = config::read_secret(file)?;
+        let password = std::str::from_utf8(&password).map_err(|_| StoreError::Secret {
+            path: file.clone(),
+            message: "the password is no text".to_owned(),
+        })?;
+        options = options.password(password.trim_end_matches(['\r', '\n']));
+    }
+    let pool = PoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .connect_with(options);
+    Ok(pool.await?)
+}

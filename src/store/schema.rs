@@ -1,0 +1,40 @@
+//! Brings a database to the present version. Versions are only ever added.
+
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+use super::{Store, StoreError, on};
+
+/// Tries to migrate a file that another process migrates at the same time: SQLite has no lock for that,
+/// and the second one to come finds the work done.
+const TRIES: usize = 5;
+
+const VERSIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "keys and usage",
+    include_str!("migrations/0001_keys_and_usage.sql"),
+)];
+
+/// Applies what is missing, each version in a transaction of its own.
+///
+/// # Errors
+/// [`StoreError::Schema`] if the database is not one of this program, or of a newer version.
+pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
+    let versions = VERSIONS.into_iter().map(|(version, name, sql)| {
+        let sql = sql.into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    });
+    let migrator = Migrator::with_migrations(versions.collect());
+    let mut tries = 0;
+    loop {
+        let done = on!(store, pool => migrator.run(pool).await);
+        tries += 1;
+        match done {
+            Ok(()) => return Ok(()),
+            Err(_) if tries < TRIES => {}
+            Err(error) => return Err(StoreError::Schema(error)),
+        }
+    }
+}

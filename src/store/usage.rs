@@ -1,0 +1,289 @@
+//! What requests used: a row for each, and sums of them.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use attestation::time::to_rfc3339;
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _};
+
+use super::{
+    Store, StoreError,
+    keys::{millis, time},
+    on,
+};
+use crate::openai::Usage;
+
+/// Most rows of one statement: each has 19 values, and SQLite takes 32,766.
+pub(super) const MAX_ROWS: usize = 256;
+/// Most rows that go at once when their time is over.
+const PRUNED: i64 = 10_000;
+/// Largest number of a row.
+const MOST: i64 = 1_000_000_000_000_000;
+/// Parts of a unit of the currency that costs are counted in.
+const NANO: u64 = 1_000_000_000;
+/// Milliseconds of a day.
+const DAY: i64 = 86_400_000;
+
+/// A request, once it has ended. Never its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UsageRow {
+    pub(crate) request_id: String,
+    pub(crate) key_id: String,
+    pub(crate) model: Option<String>,
+    pub(crate) node: Option<String>,
+    pub(crate) path: String,
+    pub(crate) stream: bool,
+    pub(crate) outcome: String,
+    pub(crate) status: Option<u16>,
+    pub(crate) code: Option<String>,
+    /// Nothing where nobody counted: that is not 0.
+    pub(crate) tokens: Option<Tokens>,
+    /// In thousand-millionths of the currency; nothing where the model has no price, or nobody counted.
+    pub(crate) cost: Option<i64>,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) started_at: i64,
+    pub(crate) first_byte_ms: Option<u64>,
+    pub(crate) took_ms: Option<u64>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+/// Tokens by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tokens {
+    pub(crate) prompt: u64,
+    pub(crate) cached: u64,
+    pub(crate) completion: u64,
+    pub(crate) reasoning: u64,
+}
+
+impl From<&Usage> for Tokens {
+    fn from(usage: &Usage) -> Self {
+        Self {
+            prompt: usage.prompt_tokens,
+            cached: usage.prompt_tokens_details.cached_tokens,
+            completion: usage.completion_tokens,
+            reasoning: usage.completion_tokens_details.reasoning_tokens,
+        }
+    }
+}
+
+/// What rows are summed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Key,
+    Model,
+    Node,
+    Day,
+}
+
+impl By {
+    pub(crate) const ALL: [Self; 4] = [Self::Key, Self::Model, Self::Node, Self::Day];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Model => "model",
+            Self::Node => "node",
+            Self::Day => "day",
+        }
+    }
+
+    const fn expression(self) -> &'static str {
+        match self {
+            Self::Key => "COALESCE(k.name, u.key_id)",
+            Self::Model => "u.model",
+            Self::Node => "u.node",
+            Self::Day => "CAST(u.started_at / 86400000 AS TEXT)",
+        }
+    }
+}
+
+/// A text that names no [`By`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("usage is summed by key, model, node or day")]
+pub(crate) struct UnknownBy;
+
+impl FromStr for By {
+    type Err = UnknownBy;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|by| by.as_str() == text).ok_or(UnknownBy)
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which rows, and how they are summed.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) by: Vec<By>,
+    pub(crate) since: Option<SystemTime>,
+    pub(crate) until: Option<SystemTime>,
+    /// The name of one key.
+    pub(crate) key: Option<String>,
+}
+
+/// A sum of rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sum {
+    /// In the order of [`Query::by`]; a day as `YYYY-MM-DD`. Nothing where a row has no such thing.
+    pub(crate) of: Vec<Option<String>>,
+    pub(crate) requests: u64,
+    /// Those of them whose tokens nobody counted.
+    pub(crate) uncounted: u64,
+    pub(crate) tokens: Tokens,
+    /// Nothing where no request had a price.
+    pub(crate) cost: Option<i64>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+impl Store {
+    /// Adds rows; one that is there already stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then none of them was added.
+    pub(crate) async fn add_usage(&self, rows: &[UsageRow]) -> Result<(), StoreError> {
+        for rows in rows.chunks(MAX_ROWS) {
+            on!(self, pool: Db => {
+                let mut statement: QueryBuilder<Db> = QueryBuilder::new(
+                    "INSERT INTO usage_row (request_id, key_id, model, node, path, stream, outcome, \
+                     status, code, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, \
+                     cost, started_at, first_byte_ms, took_ms, bytes_in, bytes_out) ",
+                );
+                statement.push_values(rows, |mut value, row| {
+                    let tokens = |of: fn(&Tokens) -> u64| row.tokens.as_ref().map(|it| number(of(it)));
+                    value
+                        .push_bind(&row.request_id)
+                        .push_bind(&row.key_id)
+                        .push_bind(&row.model)
+                        .push_bind(&row.node)
+                        .push_bind(&row.path)
+                        .push_bind(row.stream)
+                        .push_bind(&row.outcome)
+                        .push_bind(row.status.map(i64::from))
+                        .push_bind(&row.code)
+                        .push_bind(tokens(|it| it.prompt))
+                        .push_bind(tokens(|it| it.cached))
+                        .push_bind(tokens(|it| it.completion))
+                        .push_bind(tokens(|it| it.reasoning))
+                        .push_bind(row.cost)
+                        .push_bind(row.started_at)
+                        .push_bind(row.first_byte_ms.map(number))
+                        .push_bind(row.took_ms.map(number))
+                        .push_bind(number(row.bytes_in))
+                        .push_bind(number(row.bytes_out));
+                });
+                statement.push(" ON CONFLICT (request_id) DO NOTHING");
+                statement.build().persistent(false).execute(pool).await?;
+            });
+        }
+        Ok(())
+    }
+
+    /// Sums of rows, by what the query says.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn usage(&self, query: &Query) -> Result<Vec<Sum>, StoreError> {
+        let groups: Vec<_> = query.by.iter().map(|by| by.expression()).collect();
+        let mut statement = String::from("SELECT ");
+        for group in &groups {
+            statement.push_str(group);
+            statement.push_str(", ");
+        }
+        statement.push_str(SUMS);
+        let numbers: Vec<_> = (1..=groups.len()).map(|n| n.to_string()).collect();
+        if !numbers.is_empty() {
+            let numbers = numbers.join(", ");
+            statement.push_str(&format!(" GROUP BY {numbers} ORDER BY {numbers}"));
+        }
+        let since = query.since.map_or(0, millis);
+        let until = query.until.map_or(i64::MAX, millis);
+        let first = groups.len();
+        let mut sums = Vec::new();
+        on!(self, pool => {
+            let rows = sqlx::query(AssertSqlSafe(statement))
+                .bind(since).bind(until).bind(&query.key)
+                .fetch_all(pool)
+                .await?;
+            for row in rows {
+                let number = |n: usize| -> Result<u64, sqlx::Error> {
+                    let value: Option<i64> = row.try_get(first.saturating_add(n))?;
+                    Ok(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0))
+                };
+                let requests = number(0)?;
+                let of = query.by.iter().enumerate().map(|(n, by)| {
+                    let text: Option<String> = row.try_get(n)?;
+                    Ok(text.map(|text| if *by == By::Day { date(&text) } else { text }))
+                });
+                let of = of.collect::<Result<Vec<_>, sqlx::Error>>()?;
+                sums.push(Sum {
+                    of,
+                    requests,
+                    uncounted: requests.saturating_sub(number(1)?),
+                    tokens: Tokens {
+                        prompt: number(2)?,
+                        cached: number(3)?,
+                        completion: number(4)?,
+                        reasoning: number(5)?,
+                    },
+                    cost: row.try_get(first.saturating_add(6))?,
+                    bytes_in: number(7)?,
+                    bytes_out: number(8)?,
+                });
+            }
+        });
+        // A sum of nothing is a row without groups: there is nothing to tell.
+        sums.retain(|sum| sum.requests > 0);
+        Ok(sums)
+    }
+
+    /// Removes some of the rows that began before `before`, and says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn prune_usage(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let statement = "DELETE FROM usage_row WHERE request_id IN \
+                         (SELECT request_id FROM usage_row WHERE started_at < $1 LIMIT $2)";
+        let gone = on!(self, pool => {
+            let done = sqlx::query(statement).bind(millis(before)).bind(PRUNED).execute(pool).await?;
+            done.rows_affected()
+        });
+        Ok(gone)
+    }
+}
+
+const SUMS: &str = "CAST(COUNT(*) AS BIGINT), CAST(COUNT(u.completion_tokens) AS BIGINT), \
+    CAST(SUM(u.prompt_tokens) AS BIGINT), CAST(SUM(u.cached_tokens) AS BIGINT), \
+    CAST(SUM(u.completion_tokens) AS BIGINT), CAST(SUM(u.reasoning_tokens) AS BIGINT), \
+    CAST(SUM(u.cost) AS BIGINT), CAST(SUM(u.bytes_in) AS BIGINT), CAST(SUM(u.bytes_out) AS BIGINT) \
+    FROM usage_row u LEFT JOIN api_key k ON k.id = u.key_id \
+    WHERE u.started_at >= $1 AND u.started_at < $2 \
+    AND ($3 IS NULL OR COALESCE(k.name, u.key_id) = $3)";
+
+/// A number as the database has it; sums of what is larger would overflow there.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX).min(MOST)
+}
+
+/// A cost in units of the currency, as a decimal number without needless zeros.
+pub(crate) fn in_currency(cost: i64) -> String {
+    let sign = if cost < 0 { "-" } else { "" };
+    let (whole, part) = (cost.unsigned_abs() / NANO, cost.unsigned_abs() % NANO);
+    let text = format!("{sign}{whole}.{part:09}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// `YYYY-MM-DD` of a number of days since the Unix epoch.
+fn date(days: &str) -> String {
+    let millis = days.parse::<i64>().unwrap_or(0).saturating_mul(DAY);
+    let text = to_rfc3339(time(millis));
+    text.get(..10).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,256 @@
+//! Keys and usage in a store: made by the command line, used through a gateway, counted whatever happens.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Engine, Process,
+    engine::{Reply, completion},
+    process::sealgate,
+    prompt,
+    setup::{EventStream, Files, error_of},
+    soon,
+};
+
+/// A gateway with a store, and a node.
+struct Stored {
+    gateway: Process,
+    config: PathBuf,
+    engine: Engine,
+    client: reqwest::Client,
+    _node: Process,
+    _files: Files,
+}
+
+impl Stored {
+    async fn start() -> Self {
+        let (files, engine) = (Files::new(), Engine::start().await);
+        let node = Process::start("node", &files.node("node-a", &engine, "")).await;
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n\
+             [store]\npoll_ms = 50\nwaiting = 16\n[limits]\nin_flight = 16\n\
+             [[node]]\nurl = \"{}\"\n",
+            node.url
+        );
+        let config = files.write("gateway.toml", &text);
+        Self {
+            gateway: Process::start("gateway", &config).await,
+            config,
+            engine,
+            client: reqwest::Client::new(),
+            _node: node,
+            _files: files,
+        }
+    }
+
+    async fn complete(&self, key: &str, mut members: Value) -> reqwest::Response {
+        members["model"] = json!("tiny");
+        members["prompt"] = json!(prompt("store"));
+        let url = format!("{}/v1/completions", self.gateway.url);
+        let request = self.client.post(url).bearer_auth(key).json(&members);
+        request.send().await.unwrap()
+    }
+
+    /// Asks until the answer has this status.
+    async fn until(&self, key: &str, status: u16) {
+        let asking = async {
+            while self.complete(key, json!({})).await.status() != status {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the status changes", asking).await;
+    }
+
+    /// The sums of all usage, once there are so many requests.
+    async fn usage(&self, requests: u64) -> Value {
+        let looking = async {
+            loop {
+                let usage =
+                    command(&self.config, &["usage"], &["--by", "key,model", "--json"]).await;
+                let usage: Value = serde_json::from_str(&usage).unwrap();
+                let rows = usage["usage"].as_array().unwrap();
+                let all = rows.iter().map(|row| row["requests"].as_u64().unwrap());
+                if all.sum::<u64>() >= requests {
+                    return usage["usage"].clone();
+                }
+            }
+        };
+        soon("usage is written", looking).await
+    }
+}
+
+/// What a command prints that works on a configuration.
+async fn command(config: &Path, name: &[&str], rest: &[&str]) -> String {
+    let mut command = sealgate();
+    command.args(name).arg("--config").arg(config).args(rest);
+    let output = command.output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name:?} {rest:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn created(config: &Path, name: &str) -> String {
+    shown(&command(config, &["keys", "create"], &["--name", name, "--json"]).await)
+}
+
+fn shown(output: &str) -> String {
+    let output: Value = serde_json::from_str(output).unwrap();
+    output["key"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_key_works_from_its_making_to_its_revocation_and_through_a_rotation() {
+    let stored = Stored::start().await;
+    let unknown = stored.complete("sk-sealgate-unknown", json!({})).await;
+    assert_eq!(unknown.status(), 401);
+    let first = created(&stored.config, "team").await;
+    assert_eq!(
+        stored.complete(&first, json!({})).await.status(),
+        200,
+        "at once"
+    );
+
+    let rotate = ["team", "--json", "--overlap", "1h"];
+    let second = shown(&command(&stored.config, &["keys", "rotate"], &rotate).await);
+    for key in [&first, &second] {
+        assert_eq!(stored.complete(key, json!({})).await.status(), 200);
+    }
+    let rotate = ["team", "--json", "--overlap", "0m"];
+    let third = shown(&command(&stored.config, &["keys", "rotate"], &rotate).await);
+    stored.until(&second, 401).await;
+    assert_eq!(stored.complete(&third, json!({})).await.status(), 200);
+    assert_eq!(stored.complete(&first, json!({})).await.status(), 401);
+
+    let list = command(&stored.config, &["keys", "list"], &["--json"]).await;
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["keys"][0]["name"], "team");
+    assert_eq!(list["keys"][0]["secrets"], 1);
+    command(&stored.config, &["keys", "revoke"], &["team"]).await;
+    stored.until(&third, 401).await;
+    let list = command(&stored.config, &["keys", "list"], &[]).await;
+    assert!(!list.contains("team"), "{list}");
+    let log = stored.gateway.log();
+    for key in [&first, &second, &third] {
+        assert!(!list.contains(key.as_str()) && !log.contains(key.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn every_ending_is_counted_once_and_what_nobody_counted_is_not_nought() {
+    let stored = Stored::start().await;
+    let key = created(&stored.config, "team").await;
+    // Whole, with 3 and 2 tokens.
+    stored.engine.reply(Reply::Json(200, completion("a")));
+    assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+    // The engine's own refusal, which has no usage.
+    stored
+        .engine
+        .reply(Reply::Json(400, json!({"error": {"message": "no"}})));
+    assert_eq!(stored.complete(&key, json!({})).await.status(), 400);
+    // An engine that fails.
+    stored.engine.reply(Reply::Json(500, json!({})));
+    let failed = stored.complete(&key, json!({})).await;
+    assert_eq!(error_of(failed).await.1["code"], "engine_error");
+    // A caller who leaves.
+    let feed = stored.engine.stream();
+    feed.text("x").await;
+    let mut events = EventStream::new(stored.complete(&key, json!({"stream": true})).await);
+    assert_eq!(events.text().await, "x");
+    drop(events);
+    feed.abandoned().await;
+    // What the body says is refused before anybody is asked, and is no usage.
+    let refused = stored.complete(&key, json!({"max_tokens": -1})).await;
+    assert_eq!(refused.status(), 400);
+
+    let usage = stored.usage(4).await;
+    let [row] = usage.as_array().unwrap().as_slice() else {
+        panic!("{usage}")
+    };
+    let told = [
+        "key",
+        "model",
+        "requests",
+        "prompt_tokens",
+        "completion_tokens",
+        "cost",
+    ];
+    let told = told.map(|name| row[name].clone());
+    assert_eq!(
+        told[..3],
+        [json!("team"), json!("tiny"), json!(4)],
+        "{usage}"
+    );
+    assert_eq!(told[3..5], [json!(3), json!(2)], "{usage}");
+    assert!(told[5].is_null(), "the model has no price: {usage}");
+    assert_eq!(row["uncounted"], 3, "{usage}");
+}
+
+#[tokio::test]
+async fn what_a_killed_gateway_had_let_in_is_counted_by_the_next_one() {
+    let mut stored = Stored::start().await;
+    let key = created(&stored.config, "team").await;
+    let feed = stored.engine.stream();
+    feed.text("x").await;
+    let mut events = EventStream::new(stored.complete(&key, json!({"stream": true})).await);
+    assert_eq!(events.text().await, "x");
+    stored.engine.reply(Reply::Json(200, completion("a")));
+    let whole = stored.complete(&key, json!({})).await;
+    assert_eq!(whole.status(), 200);
+    whole.bytes().await.unwrap();
+    stored.gateway.kill().await;
+
+    stored.gateway = Process::start("gateway", &stored.config).await;
+    let usage = stored.usage(2).await;
+    let row = &usage[0];
+    assert_eq!(
+        (&row["requests"], &row["uncounted"]),
+        (&json!(2), &json!(1)),
+        "{usage}"
+    );
+    assert_eq!(row["completion_tokens"], 2, "{usage}");
+    assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_used_stops_the_start_and_says_why() {
+    let files = Files::new();
+    let rest = "policy = \"policy.toml\"\n[[node]]\nurl = \"http://127.0.0.1:1\"\n";
+    let cases = [
+        (
+            "[store]\nurl = \"sqlite:no/such/folder/a.db\"\n",
+            "no such file",
+        ),
+        (
+            "[store]\nurl = \"postgres://u:p@127.0.0.1/d\"\n",
+            "password_file",
+        ),
+        (
+            "[store]\nurl = \"postgres://u@127.0.0.1/d\"\n",
+            "store.secret_file",
+        ),
+        ("[store]\nurl = \"mysql://u@127.0.0.1/d\"\n", "sqlite:FILE"),
+        ("[store]\nsecret_file = \"short\"\n", "32 to 4096 bytes"),
+        (
+            "[store]\njournal = \"no/such/folder/journal\"\n",
+            "store.journal",
+        ),
+        ("[store]\n", "keys_file"),
+    ];
+    files.write("short", "guess me");
+    for (store, named) in cases {
+        let keys = if named == "keys_file" {
+            "keys_file = \"keys.toml\"\n"
+        } else {
+            ""
+        };
+        let text = format!("listen = \"127.0.0.1:0\"\n{keys}{rest}{store}");
+        let config = files.write("gateway.toml", &text);
+        let mut command = sealgate();
+        command.arg("gateway").arg("--config").arg(&config);
+        let output = command.output().await.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{store}");
+        assert!(error.contains(named), "{store}: {error}");
+    }
+}
