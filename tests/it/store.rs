@@ -23,16 +23,35 @@ struct Stored {
     _files: Files,
 }
 
+/// The `[store]` keys of a database that nobody else has: SQLite, and PostgreSQL where the environment has a
+/// URL of one (`tests/store/run.sh`).
+async fn databases() -> Vec<String> {
+    let sqlite = "url = \"sqlite:sealgate.db\"\n".to_owned();
+    let Ok(base) = std::env::var("SEALGATE_TEST_POSTGRES") else {
+        return vec![sqlite];
+    };
+    let schema = format!("it_{}", hex::encode(rand::random::<[u8; 8]>()));
+    let pool = sqlx::PgPool::connect(&base).await.unwrap();
+    let statement = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+    sqlx::query(statement).execute(&pool).await.unwrap();
+    let url = format!("{base}?options[search_path]={schema}");
+    vec![
+        sqlite,
+        format!("url = \"{url}\"\nsecret_file = \"secret\"\n"),
+    ]
+}
+
 impl Stored {
-    async fn start() -> Self {
+    async fn start(database: &str) -> Self {
         let (files, engine) = (Files::new(), Engine::start().await);
         let node = Process::start("node", &files.node("node-a", &engine, "")).await;
         let text = format!(
             "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n\
-             [store]\npoll_ms = 50\nwaiting = 16\n[limits]\nin_flight = 16\n\
+             [store]\n{database}poll_ms = 50\nwaiting = 16\n[limits]\nin_flight = 16\n\
              [[node]]\nurl = \"{}\"\n",
             node.url
         );
+        files.write("secret", &hex::encode([7; 32]));
         let config = files.write("gateway.toml", &text);
         Self {
             gateway: Process::start("gateway", &config).await,
@@ -101,115 +120,121 @@ fn shown(output: &str) -> String {
 
 #[tokio::test]
 async fn a_key_works_from_its_making_to_its_revocation_and_through_a_rotation() {
-    let stored = Stored::start().await;
-    let unknown = stored.complete("sk-sealgate-unknown", json!({})).await;
-    assert_eq!(unknown.status(), 401);
-    let first = created(&stored.config, "team").await;
-    assert_eq!(
-        stored.complete(&first, json!({})).await.status(),
-        200,
-        "at once"
-    );
+    for database in databases().await {
+        let stored = Stored::start(&database).await;
+        let unknown = stored.complete("sk-sealgate-unknown", json!({})).await;
+        assert_eq!(unknown.status(), 401);
+        let first = created(&stored.config, "team").await;
+        assert_eq!(
+            stored.complete(&first, json!({})).await.status(),
+            200,
+            "at once"
+        );
 
-    let rotate = ["team", "--json", "--overlap", "1h"];
-    let second = shown(&command(&stored.config, &["keys", "rotate"], &rotate).await);
-    for key in [&first, &second] {
-        assert_eq!(stored.complete(key, json!({})).await.status(), 200);
-    }
-    let rotate = ["team", "--json", "--overlap", "0m"];
-    let third = shown(&command(&stored.config, &["keys", "rotate"], &rotate).await);
-    stored.until(&second, 401).await;
-    assert_eq!(stored.complete(&third, json!({})).await.status(), 200);
-    assert_eq!(stored.complete(&first, json!({})).await.status(), 401);
+        let rotate = ["team", "--json", "--overlap", "1h"];
+        let second = shown(&command(&stored.config, &["keys", "rotate"], &rotate).await);
+        for key in [&first, &second] {
+            assert_eq!(stored.complete(key, json!({})).await.status(), 200);
+        }
+        let rotate = ["team", "--json", "--overlap", "0m"];
+        let third = shown(&command(&stored.config, &["keys", "rotate"], &rotate).await);
+        stored.until(&second, 401).await;
+        assert_eq!(stored.complete(&third, json!({})).await.status(), 200);
+        assert_eq!(stored.complete(&first, json!({})).await.status(), 401);
 
-    let list = command(&stored.config, &["keys", "list"], &["--json"]).await;
-    let list: Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(list["keys"][0]["name"], "team");
-    assert_eq!(list["keys"][0]["secrets"], 1);
-    command(&stored.config, &["keys", "revoke"], &["team"]).await;
-    stored.until(&third, 401).await;
-    let list = command(&stored.config, &["keys", "list"], &[]).await;
-    assert!(!list.contains("team"), "{list}");
-    let log = stored.gateway.log();
-    for key in [&first, &second, &third] {
-        assert!(!list.contains(key.as_str()) && !log.contains(key.as_str()));
+        let list = command(&stored.config, &["keys", "list"], &["--json"]).await;
+        let list: Value = serde_json::from_str(&list).unwrap();
+        assert_eq!(list["keys"][0]["name"], "team");
+        assert_eq!(list["keys"][0]["secrets"], 1);
+        command(&stored.config, &["keys", "revoke"], &["team"]).await;
+        stored.until(&third, 401).await;
+        let list = command(&stored.config, &["keys", "list"], &[]).await;
+        assert!(!list.contains("team"), "{list}");
+        let log = stored.gateway.log();
+        for key in [&first, &second, &third] {
+            assert!(!list.contains(key.as_str()) && !log.contains(key.as_str()));
+        }
     }
 }
 
 #[tokio::test]
 async fn every_ending_is_counted_once_and_what_nobody_counted_is_not_nought() {
-    let stored = Stored::start().await;
-    let key = created(&stored.config, "team").await;
-    // Whole, with 3 and 2 tokens.
-    stored.engine.reply(Reply::Json(200, completion("a")));
-    assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
-    // The engine's own refusal, which has no usage.
-    stored
-        .engine
-        .reply(Reply::Json(400, json!({"error": {"message": "no"}})));
-    assert_eq!(stored.complete(&key, json!({})).await.status(), 400);
-    // An engine that fails.
-    stored.engine.reply(Reply::Json(500, json!({})));
-    let failed = stored.complete(&key, json!({})).await;
-    assert_eq!(error_of(failed).await.1["code"], "engine_error");
-    // A caller who leaves.
-    let feed = stored.engine.stream();
-    feed.text("x").await;
-    let mut events = EventStream::new(stored.complete(&key, json!({"stream": true})).await);
-    assert_eq!(events.text().await, "x");
-    drop(events);
-    feed.abandoned().await;
-    // What the body says is refused before anybody is asked, and is no usage.
-    let refused = stored.complete(&key, json!({"max_tokens": -1})).await;
-    assert_eq!(refused.status(), 400);
+    for database in databases().await {
+        let stored = Stored::start(&database).await;
+        let key = created(&stored.config, "team").await;
+        // Whole, with 3 and 2 tokens.
+        stored.engine.reply(Reply::Json(200, completion("a")));
+        assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+        // The engine's own refusal, which has no usage.
+        stored
+            .engine
+            .reply(Reply::Json(400, json!({"error": {"message": "no"}})));
+        assert_eq!(stored.complete(&key, json!({})).await.status(), 400);
+        // An engine that fails.
+        stored.engine.reply(Reply::Json(500, json!({})));
+        let failed = stored.complete(&key, json!({})).await;
+        assert_eq!(error_of(failed).await.1["code"], "engine_error");
+        // A caller who leaves.
+        let feed = stored.engine.stream();
+        feed.text("x").await;
+        let mut events = EventStream::new(stored.complete(&key, json!({"stream": true})).await);
+        assert_eq!(events.text().await, "x");
+        drop(events);
+        feed.abandoned().await;
+        // What the body says is refused before anybody is asked, and is no usage.
+        let refused = stored.complete(&key, json!({"max_tokens": -1})).await;
+        assert_eq!(refused.status(), 400);
 
-    let usage = stored.usage(4).await;
-    let [row] = usage.as_array().unwrap().as_slice() else {
-        panic!("{usage}")
-    };
-    let told = [
-        "key",
-        "model",
-        "requests",
-        "prompt_tokens",
-        "completion_tokens",
-        "cost",
-    ];
-    let told = told.map(|name| row[name].clone());
-    assert_eq!(
-        told[..3],
-        [json!("team"), json!("tiny"), json!(4)],
-        "{usage}"
-    );
-    assert_eq!(told[3..5], [json!(3), json!(2)], "{usage}");
-    assert!(told[5].is_null(), "the model has no price: {usage}");
-    assert_eq!(row["uncounted"], 3, "{usage}");
+        let usage = stored.usage(4).await;
+        let [row] = usage.as_array().unwrap().as_slice() else {
+            panic!("{usage}")
+        };
+        let told = [
+            "key",
+            "model",
+            "requests",
+            "prompt_tokens",
+            "completion_tokens",
+            "cost",
+        ];
+        let told = told.map(|name| row[name].clone());
+        assert_eq!(
+            told[..3],
+            [json!("team"), json!("tiny"), json!(4)],
+            "{usage}"
+        );
+        assert_eq!(told[3..5], [json!(3), json!(2)], "{usage}");
+        assert!(told[5].is_null(), "the model has no price: {usage}");
+        assert_eq!(row["uncounted"], 3, "{usage}");
+    }
 }
 
 #[tokio::test]
 async fn what_a_killed_gateway_had_let_in_is_counted_by_the_next_one() {
-    let mut stored = Stored::start().await;
-    let key = created(&stored.config, "team").await;
-    let feed = stored.engine.stream();
-    feed.text("x").await;
-    let mut events = EventStream::new(stored.complete(&key, json!({"stream": true})).await);
-    assert_eq!(events.text().await, "x");
-    stored.engine.reply(Reply::Json(200, completion("a")));
-    let whole = stored.complete(&key, json!({})).await;
-    assert_eq!(whole.status(), 200);
-    whole.bytes().await.unwrap();
-    stored.gateway.kill().await;
+    for database in databases().await {
+        let mut stored = Stored::start(&database).await;
+        let key = created(&stored.config, "team").await;
+        let feed = stored.engine.stream();
+        feed.text("x").await;
+        let mut events = EventStream::new(stored.complete(&key, json!({"stream": true})).await);
+        assert_eq!(events.text().await, "x");
+        stored.engine.reply(Reply::Json(200, completion("a")));
+        let whole = stored.complete(&key, json!({})).await;
+        assert_eq!(whole.status(), 200);
+        whole.bytes().await.unwrap();
+        stored.gateway.kill().await;
 
-    stored.gateway = Process::start("gateway", &stored.config).await;
-    let usage = stored.usage(2).await;
-    let row = &usage[0];
-    assert_eq!(
-        (&row["requests"], &row["uncounted"]),
-        (&json!(2), &json!(1)),
-        "{usage}"
-    );
-    assert_eq!(row["completion_tokens"], 2, "{usage}");
-    assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+        stored.gateway = Process::start("gateway", &stored.config).await;
+        let usage = stored.usage(2).await;
+        let row = &usage[0];
+        assert_eq!(
+            (&row["requests"], &row["uncounted"]),
+            (&json!(2), &json!(1)),
+            "{usage}"
+        );
+        assert_eq!(row["completion_tokens"], 2, "{usage}");
+        assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+    }
 }
 
 #[tokio::test]
