@@ -37,15 +37,36 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Who asks, and what for.
 #[derive(Debug)]
-pub(super) struct Asker<'a> {
-    pub(super) caller: &'a Arc<Caller>,
+pub(super) struct Asker {
+    pub(super) caller: Arc<Caller>,
     /// What nodes know the caller by.
     pseudonym: String,
     wish: Wish,
     /// How lengths are hidden, if the caller or his key says so.
     padding: Option<Padding>,
     /// The digest in hex of the policy that alone will do, if one was agreed on.
-    pub(super) policy: Option<&'a str>,
+    pub(super) policy: Option<Arc<str>>,
+}
+
+impl Asker {
+    /// The request in a body that has come.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that he may not use its model.
+    pub(super) fn request(
+        &self,
+        endpoint: Endpoint,
+        content: Bytes,
+        record: &mut Record,
+    ) -> Result<Request, Error> {
+        record.bytes_in = content.len();
+        let request = Request::parse(endpoint, content)?;
+        record.stream = request.stream();
+        if !self.caller.may_use(request.model()) {
+            return Err(Error::ModelNotAllowed);
+        }
+        Ok(request)
+    }
 }
 
 impl Shared {
@@ -85,13 +106,14 @@ impl Shared {
             return Err(Error::Draining);
         }
         let asker = self.asker(&parts.headers, record)?;
-        let permit = self.admission.admit(asker.caller)?;
+        let permit = self.admission.admit(&asker.caller)?;
         let max = self.limits.body_bytes;
         body::check_head(&parts.headers, body, max)?;
         let reading = body::read(body, max, self.timeouts.body, &self.admission);
         // The room for the body is given back when the answer has begun.
         let (content, _room) = reading.await?;
-        let (answer, obfuscation) = self.asked(endpoint, &asker, content, record).await?;
+        let request = asker.request(endpoint, content, record)?;
+        let (answer, obfuscation) = self.asked(&asker, &request, record).await?;
         Ok((answer, permit, obfuscation))
     }
 
@@ -99,15 +121,11 @@ impl Shared {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`], or what is wrong with the wish.
-    pub(super) fn asker<'a>(
-        &'a self,
-        headers: &HeaderMap,
-        record: &mut Record,
-    ) -> Result<Asker<'a>, Error> {
+    pub(super) fn asker(&self, headers: &HeaderMap, record: &mut Record) -> Result<Asker, Error> {
         let caller = self.callers.authenticate(headers)?;
         record.key = Some(Arc::clone(&caller.name));
         Ok(Asker {
-            caller,
+            caller: Arc::clone(caller),
             pseudonym: self.callers.pseudonym(headers),
             wish: caller.wish.and(self.labels.wished(headers)?),
             padding: padding::asked(headers)?.or(caller.padding),
@@ -115,23 +133,16 @@ impl Shared {
         })
     }
 
-    /// Answers a request whose body has come; also says how its events are levelled, if they are.
+    /// Answers a request; also says how its events are levelled, if they are.
     ///
     /// # Errors
-    /// What is wrong with the body, or that no node answers it.
+    /// That no node answers it.
     pub(super) async fn asked(
         &self,
-        endpoint: Endpoint,
-        asker: &Asker<'_>,
-        content: Bytes,
+        asker: &Asker,
+        request: &Request,
         record: &mut Record,
     ) -> Result<(Answer, Option<Obfuscation>), Error> {
-        record.bytes_in = content.len();
-        let request = Request::parse(endpoint, content)?;
-        record.stream = request.stream();
-        if !asker.caller.may_use(request.model()) {
-            return Err(Error::ModelNotAllowed);
-        }
         let served = self
             .nodes
             .serving(request.model(), self.timeouts.attest)
@@ -139,13 +150,13 @@ impl Shared {
         record.asks(&served);
         let job = Job {
             id: record.id,
-            endpoint,
+            endpoint: request.asked().endpoint,
             stream: request.stream(),
             caller: &asker.pseudonym,
             content: request.body(),
             requires_pq: asker.wish.requires_pq(),
             padding: asker.padding.unwrap_or(self.padding),
-            policy: asker.policy,
+            policy: asker.policy.as_deref(),
         };
         let asking = self.ask(&job, &served, asker.wish, record);
         let answer = tokio::select! {
@@ -175,7 +186,7 @@ impl Shared {
             reply,
         } = answer;
         let held = Held {
-            _permit: permit,
+            permit,
             node,
             _retries: retries,
         };

@@ -25,9 +25,9 @@ use self::{
 use crate::{
     admin::{self, Admin, AdminError, Pages, serve_beside},
     attester::{
-        paced::Pacing,
         answer::Evidence,
         evidence::{self, Sources},
+        paced::Pacing,
         problem,
         replay::{self, ReplayTable},
         request,

@@ -159,7 +159,7 @@ impl Answering {
                 self.outcome = said.outcome();
                 self.record.says(&said);
                 let message = said.to_sealer();
-                sealer.say(message.status, &message.fields(), &message.content)
+                sealer.say(message.status, &message.fields(), &message.content, &[])
             }
         }
     }

@@ -194,10 +194,7 @@ impl Body for ReplyBody {
             Self::Stream(stream) => stream
                 .poll(cx)
                 .map(|sealed| sealed.map(|s| s.map(Frame::data))),
-            Self::Paced(reply) => reply
-                .poll(cx)
-                .map_ok(Frame::data)
-                .map_err(|_| Aborted),
+            Self::Paced(reply) => reply.poll(cx).map_ok(Frame::data).map_err(|_| Aborted),
         }
     }
 

@@ -196,7 +196,7 @@ impl Shared {
             response,
             verified,
             held: Held {
-                _permit: permit,
+                permit,
                 node,
                 _retries: Vec::new(),
             },
