@@ -202,7 +202,8 @@ impl Shared {
                 let begun = seal.paced(work, id, self.cut.clone());
                 return begun.unwrap_or_else(cannot_seal);
             }
-            Ok(going) => self.go(going, record, room).await,
+            // On the heap: the other branch has no need of its room.
+            Ok(going) => Box::pin(self.go(going, record, room)).await,
             Err(error) => {
                 drop(room);
                 refused(record, error)
