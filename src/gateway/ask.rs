@@ -33,7 +33,7 @@ const MAX_AVOID: Duration = Duration::from_secs(30);
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) _permit: Permit,
+    pub(super) permit: Permit,
     pub(super) node: Chosen,
     pub(super) _retries: Vec<RetryPermit>,
 }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     admit::{Admission, BodyRoom},
     error::Error,
+    paced::PacedReply,
     relay::Relayed,
     sealed_reply::SealedEvents,
     stream::EventStream,
@@ -199,6 +200,8 @@ pub(super) enum ReplyBody {
     Stream(Box<EventStream>),
     /// The same, sealed to the caller.
     Sealed(Box<SealedEvents>),
+    /// What a caller who sealed gets at ticks.
+    Paced(Box<PacedReply>),
     /// A node's reply that is sealed to the caller.
     Relay(Box<Relayed>),
 }
@@ -222,6 +225,7 @@ impl Body for ReplyBody {
             Self::Whole(reply) => Poll::Ready(reply.next().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll_next(cx).map_ok(Frame::data),
             Self::Sealed(stream) => stream.poll_next(cx).map_ok(Frame::data),
+            Self::Paced(reply) => reply.poll(cx).map_ok(Frame::data).map_err(|_| Aborted),
             Self::Relay(relayed) => relayed.poll_next(cx).map_ok(Frame::data),
         }
     }
@@ -232,6 +236,7 @@ impl Body for ReplyBody {
             Self::Whole(reply) => reply.is_ended(),
             Self::Stream(stream) => stream.is_ended(),
             Self::Sealed(stream) => stream.is_ended(),
+            Self::Paced(reply) => reply.is_ended(),
             Self::Relay(relayed) => relayed.is_ended(),
         }
     }
@@ -241,7 +246,7 @@ impl Body for ReplyBody {
         match self {
             Self::Own(bytes) => exact(bytes.as_ref().map_or(0, Bytes::len)),
             Self::Whole(reply) => exact(reply.left()),
-            Self::Stream(_) | Self::Sealed(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Sealed(_) | Self::Paced(_) => SizeHint::default(),
             Self::Relay(relayed) => relayed
                 .left()
                 .map_or_else(SizeHint::default, SizeHint::with_exact),

@@ -37,7 +37,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Who asks, and what for.
 #[derive(Debug)]
-pub(super) struct Asker<'a> {
+pub(super) struct Asker {
     pub(super) caller: Arc<Caller>,
     /// What nodes know the caller by.
     pseudonym: String,
@@ -45,7 +45,28 @@ pub(super) struct Asker<'a> {
     /// How lengths are hidden, if the caller or his key says so.
     padding: Option<Padding>,
     /// The digest in hex of the policy that alone will do, if one was agreed on.
-    pub(super) policy: Option<&'a str>,
+    pub(super) policy: Option<Arc<str>>,
+}
+
+impl Asker {
+    /// The request in a body that has come.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that he may not use its model.
+    pub(super) fn request(
+        &self,
+        endpoint: Endpoint,
+        content: Bytes,
+        record: &mut Record,
+    ) -> Result<Request, Error> {
+        record.bytes_in = content.len();
+        let request = Request::parse(endpoint, content)?;
+        record.stream = request.stream();
+        if !self.caller.may_use(request.model()) {
+            return Err(Error::ModelNotAllowed);
+        }
+        Ok(request)
+    }
 }
 
 impl Shared {
@@ -91,7 +112,8 @@ impl Shared {
         let reading = body::read(body, max, self.timeouts.body, &self.admission);
         // The room for the body is given back when the answer has begun.
         let (content, _room) = reading.await?;
-        let (answer, obfuscation) = self.asked(endpoint, &asker, content, record).await?;
+        let request = asker.request(endpoint, content, record)?;
+        let (answer, obfuscation) = self.asked(&asker, &request, record).await?;
         Ok((answer, permit, obfuscation))
     }
 
@@ -99,11 +121,11 @@ impl Shared {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`], or what is wrong with the wish.
-    pub(super) async fn asker<'a>(
+    pub(super) async fn asker(
         &self,
         headers: &HeaderMap,
         record: &mut Record,
-    ) -> Result<Asker<'a>, Error> {
+    ) -> Result<Asker, Error> {
         let caller = self.callers.authenticate(headers).await?;
         record.asked_by(&caller);
         Ok(Asker {
@@ -115,23 +137,16 @@ impl Shared {
         })
     }
 
-    /// Answers a request whose body has come; also says how its events are levelled, if they are.
+    /// Answers a request; also says how its events are levelled, if they are.
     ///
     /// # Errors
-    /// What is wrong with the body, or that no node answers it.
+    /// That no node answers it.
     pub(super) async fn asked(
         &self,
-        endpoint: Endpoint,
-        asker: &Asker<'_>,
-        content: Bytes,
+        asker: &Asker,
+        request: &Request,
         record: &mut Record,
     ) -> Result<(Answer, Option<Obfuscation>), Error> {
-        record.bytes_in = content.len();
-        let request = Request::parse(endpoint, content)?;
-        record.stream = request.stream();
-        if !asker.caller.may_use(request.model()) {
-            return Err(Error::ModelNotAllowed);
-        }
         let served = self
             .nodes
             .serving(request.model(), self.timeouts.attest)
@@ -140,13 +155,13 @@ impl Shared {
         record.let_in(self)?;
         let job = Job {
             id: record.id,
-            endpoint,
+            endpoint: request.asked().endpoint,
             stream: request.stream(),
             caller: &asker.pseudonym,
             content: request.body(),
             requires_pq: asker.wish.requires_pq(),
             padding: asker.padding.unwrap_or(self.padding),
-            policy: asker.policy,
+            policy: asker.policy.as_deref(),
         };
         let asking = self.ask(&job, &served, asker.wish, record);
         let answer = tokio::select! {
@@ -176,7 +191,7 @@ impl Shared {
             reply,
         } = answer;
         let held = Held {
-            _permit: permit,
+            permit,
             node,
             _retries: retries,
         };

@@ -15,7 +15,8 @@
 //! verifier itself.
 //!
 //! A gateway in a TEE has evidence of its own: `own` is what it says of itself, `sealed` lets requests
-//! in that are sealed to it and has them asked as plain ones are, `sealed_reply` seals the answers.
+//! in that are sealed to it and has them asked as plain ones are, `sealed_reply` seals the answers, `paced`
+//! at ticks.
 //!
 //! `files` reads what a configuration names, `shared` is what requests take from it, `reconfigure`
 //! changes that while the gateway serves, and `farewell` ends it.
@@ -49,6 +50,7 @@ mod metrics;
 mod node;
 mod nodes;
 mod own;
+mod paced;
 mod padding;
 mod probe;
 mod reconfigure;

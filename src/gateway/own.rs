@@ -23,6 +23,7 @@ use crate::{
     attester::{
         answer::{self, Evidence},
         evidence::Sources,
+        paced::Pacing,
         problem::{Outside, RETRY_AFTER_S, Refusal},
         replay::{ReplayTable, Source},
         request::{Form, Gate},
@@ -46,6 +47,8 @@ const UPKEEP: Duration = Duration::from_secs(30);
 pub(super) struct Own {
     pub(super) clock: SteadyClock,
     pub(super) identity: Identity,
+    /// When paced replies go out.
+    pub(super) pacing: Pacing,
     replay: ReplayTable,
     evidence: Evidence,
     /// The configuration at the start, part of which a reload does not change.
@@ -106,6 +109,7 @@ impl Own {
         let clock = SteadyClock::new(clock);
         Ok(Self {
             identity: Identity::generate(named, facts, clock.unix_now())?,
+            pacing: Pacing::begin(&attestation.padding),
             replay: ReplayTable::new(attestation.replay_entries.get()),
             evidence: Evidence::new(sources),
             started: config.value.clone(),

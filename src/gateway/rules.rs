@@ -216,3 +216,9 @@ fn see(seen: &mut Sha256, bytes: Option<&[u8]>) {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(super) use self::{
+    reload::tests::{bundle, with_signer},
+    tests::folder,
+};

@@ -9,20 +9,23 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response,
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
     request::Parts,
 };
 use hyper::body::Incoming;
+use tokio::spawn;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Shared,
-    admit::{Permit, Unknown},
-    ask::Answer,
+    admit::{BodyRoom, Permit, Unknown},
     authenticate::Callers,
     body::ReplyBody,
     error::Error,
+    infer::Asker,
     labels::{REGION, TAGS},
     own::Own,
     padding::PADDING,
@@ -37,9 +40,10 @@ use crate::{
         replay::Source,
         request::{self, Coming, Form, Patience, Received},
     },
+    ids::RequestId,
     listener::Peer,
-    openai::{Code, Endpoint, sse::Obfuscation},
-    seal::{Fields, KEYS_MEDIA_TYPE, OpenedRequest, RequestLimits},
+    openai::{Code, Endpoint, Request},
+    seal::{Fields, FormError, KEYS_MEDIA_TYPE, OpenedRequest, RequestLimits},
     sealer::OHTTP,
 };
 
@@ -55,10 +59,17 @@ struct LetIn {
     policy: Arc<str>,
 }
 
+/// One whose body is a request, and that nodes are asked for.
+struct Going {
+    asker: Asker,
+    permit: Permit,
+    request: Request,
+}
+
 impl Shared {
     /// Answers what is asked of the gateway itself, and not of a node.
     pub(super) async fn of_own(
-        &self,
+        self: &Arc<Self>,
         route: &Route<'_>,
         parts: &Parts,
         body: Incoming,
@@ -84,7 +95,12 @@ impl Shared {
 
     /// Gives the keys, or answers one sealed request. Whoever drops the future, or the reply's body,
     /// ends all work for it.
-    async fn ohttp(&self, own: &Own, parts: &Parts, mut body: Incoming) -> Response<ReplyBody> {
+    async fn ohttp(
+        self: &Arc<Self>,
+        own: &Own,
+        parts: &Parts,
+        mut body: Incoming,
+    ) -> Response<ReplyBody> {
         if parts.method != Method::POST {
             let keys = own.identity.key_configs(own.clock.unix_now());
             let response = found(KEYS_MEDIA_TYPE, keys.into());
@@ -138,7 +154,7 @@ impl Shared {
     }
 
     async fn open_and_answer(
-        &self,
+        self: &Arc<Self>,
         own: &Own,
         parts: &Parts,
         received: Received<Unknown>,
@@ -149,35 +165,65 @@ impl Shared {
             sealer,
             room,
         } = received;
-        let Ok(request) = request else {
-            let refusal = Refusal::Malformed("what was sealed is no well-formed request");
-            return self.refuse_inside(own, Seal::new(sealer, padding), refusal);
-        };
-        let seal = Seal::new(sealer, padding);
-        let form = match form_of(&request) {
-            Ok(form) => form,
-            Err(refusal) => return self.refuse_inside(own, seal, refusal),
-        };
-        let let_in = self.let_in(own, &request, &form, address(parts));
-        let let_in = match let_in.await {
-            Ok(let_in) => let_in,
-            Err(refusal) => return self.refuse_inside(own, seal, refusal),
-        };
-        let mut record = Record::new(form.id, let_in.endpoint.path(), &self.metrics);
-        record.sealed_to_gateway = true;
-        // The room for the body is given back when the answer has begun.
+        let seal = Seal::new(sealer, padding, own.pacing);
+        let accepted = self.accepted(own, request, address(parts)).await;
         let room = room.known();
-        let asking = self.try_sealed(&let_in, request.content, &mut record);
-        let response = match asking.await {
-            Ok((answer, permit, levels)) => self.reply(answer, permit, levels, record),
-            Err(error) => {
-                record.refused(&error);
-                drop(record);
-                error.into_response()
+        let (id, let_in, content) = match accepted {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                drop(room);
+                return self.refuse_inside(own, seal, refusal).await;
             }
         };
-        drop(room);
-        seal.response(response, form.id).unwrap_or_else(cannot_seal)
+        let mut record = Record::new(id, let_in.endpoint.path(), &self.metrics);
+        record.sealed_to_gateway = true;
+        let begun = self.begin_sealed(&let_in, content, &mut record).await;
+        self.answer_sealed(seal, begun, record, room).await
+    }
+
+    /// Judges a request that was opened.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that its sender gets.
+    async fn accepted(
+        &self,
+        own: &Own,
+        request: Result<OpenedRequest, FormError>,
+        address: IpAddr,
+    ) -> Result<(RequestId, LetIn, Bytes), Refusal> {
+        let malformed = Refusal::Malformed("what was sealed is no well-formed request");
+        let request = request.map_err(|_| malformed)?;
+        let form = Form::of(&request)?;
+        let let_in = self.let_in(own, &request, &form, address).await?;
+        Ok((form.id, let_in, request.content))
+    }
+
+    async fn answer_sealed(
+        self: &Arc<Self>,
+        seal: Seal,
+        begun: Result<Going, Error>,
+        record: Record,
+        room: BodyRoom,
+    ) -> Response<ReplyBody> {
+        let id = record.id;
+        let response = match begun {
+            Ok(going) if going.request.stream() && seal.is_paced() => {
+                // The reply begins now, and the work for it is done behind its ticks.
+                let here = Arc::clone(self);
+                let work = spawn(async move { here.go(going, record, room).await });
+                let work = AbortOnDropHandle::new(work);
+                let begun = seal.paced(work, id, self.cut.clone());
+                return begun.unwrap_or_else(cannot_seal);
+            }
+            // On the heap: the other branch has no need of its room.
+            Ok(going) => Box::pin(self.go(going, record, room)).await,
+            Err(error) => {
+                drop(room);
+                refused(record, error)
+            }
+        };
+        let sealed = seal.response(response, id).await;
+        sealed.unwrap_or_else(cannot_seal)
     }
 
     /// Lets a well-formed request in, or refuses it. Once claimed, it stays claimed.
@@ -215,22 +261,44 @@ impl Shared {
         })
     }
 
-    /// Asks as for a plain request whose body has come.
-    async fn try_sealed(
+    /// Takes in what asks as a plain request does whose body has come.
+    ///
+    /// # Errors
+    /// As for that.
+    async fn begin_sealed(
         &self,
         let_in: &LetIn,
-        content: bytes::Bytes,
+        content: Bytes,
         record: &mut Record,
-    ) -> Result<(Answer, Permit, Option<Obfuscation>), Error> {
+    ) -> Result<Going, Error> {
         let mut asker = self.asker(&let_in.headers, record).await?;
-        asker.policy = Some(&let_in.policy);
+        asker.policy = Some(Arc::clone(&let_in.policy));
         let permit = self.admission.admit(&asker.caller)?;
-        let asking = self.asked(let_in.endpoint, &asker, content, record);
-        let (answer, levels) = asking.await?;
-        Ok((answer, permit, levels))
+        let request = asker.request(let_in.endpoint, content, record)?;
+        Ok(Going {
+            asker,
+            permit,
+            request,
+        })
     }
 
-    fn refuse_inside(&self, own: &Own, seal: Seal, refusal: Refusal) -> Response<ReplyBody> {
+    /// Asks nodes, and gives what a plain caller would get.
+    async fn go(&self, going: Going, mut record: Record, room: BodyRoom) -> Response<ReplyBody> {
+        let Going {
+            asker,
+            permit,
+            request,
+        } = going;
+        let asked = self.asked(&asker, &request, &mut record).await;
+        // The room for the body is given back when the answer has begun.
+        drop((request, room));
+        match asked {
+            Ok((answer, levels)) => self.reply(answer, permit, levels, record),
+            Err(error) => refused(record, error),
+        }
+    }
+
+    async fn refuse_inside(&self, own: &Own, seal: Seal, refusal: Refusal) -> Response<ReplyBody> {
         tracing::info!(
             path = OHTTP,
             refusal = refusal.code(),
@@ -245,21 +313,15 @@ impl Shared {
             _ => Code::InvalidRequest,
         };
         self.metrics.answered(OHTTP, status, Some(code));
-        seal.refusal(refusal, &own.clock)
-            .unwrap_or_else(cannot_seal)
+        let sealed = seal.refusal(refusal, &own.clock).await;
+        sealed.unwrap_or_else(cannot_seal)
     }
 }
 
-/// # Errors
-/// [`Refusal::Malformed`] names the field.
-fn form_of(request: &OpenedRequest) -> Result<Form, Refusal> {
-    // Ticks are a node's: here a reply goes out as it comes.
-    if request.fields.get("sealgate-padding") == Some("paced") {
-        return Err(Refusal::Malformed(
-            "this gateway does not pace: ask for off or bucket",
-        ));
-    }
-    Form::of(request)
+fn refused(mut record: Record, error: Error) -> Response<ReplyBody> {
+    record.refused(&error);
+    drop(record);
+    error.into_response()
 }
 
 /// Where a request comes from; all whose address is not known come from one.
@@ -279,7 +341,7 @@ fn headers(fields: &Fields) -> HeaderMap {
     headers
 }
 
-fn found(media_type: &'static str, body: bytes::Bytes) -> Response<ReplyBody> {
+fn found(media_type: &'static str, body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

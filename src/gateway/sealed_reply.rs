@@ -14,12 +14,17 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
 use super::{
     body::{Aborted, ReplyBody},
+    paced::{self, Work},
     stream::{EventStream, Part},
 };
 use crate::{
     attester::{
+        paced::Pacing,
         problem::{PROBLEM_JSON, Refusal},
         request::http_date,
         time::SteadyClock,
@@ -46,19 +51,30 @@ const INSIDE: [&str; 5] = [
 pub(super) struct Seal {
     sealer: ReplySealer,
     padding: Padding,
+    /// When the reply may go out, if it is paced.
+    pacing: Option<Pacing>,
 }
 
 impl Seal {
-    /// For a request whose reply is to be padded so.
-    pub(super) fn new(sealer: ReplySealer, padding: Padding) -> Self {
-        Self { sealer, padding }
+    /// For a request whose reply is to be padded so; a paced one goes out at these ticks.
+    pub(super) fn new(sealer: ReplySealer, padding: Padding, pacing: Pacing) -> Self {
+        Self {
+            sealer,
+            padding,
+            pacing: (padding == Padding::Paced).then_some(pacing),
+        }
     }
 
-    /// Seals a refusal of the wire.
+    /// Whether the reply goes out at ticks.
+    pub(super) fn is_paced(&self) -> bool {
+        self.pacing.is_some()
+    }
+
+    /// Seals a refusal of the wire; if it is paced, it goes at the next tick.
     ///
     /// # Errors
     /// [`SealError`]; nothing of it may go out then.
-    pub(super) fn refusal(
+    pub(super) async fn refusal(
         self,
         refusal: Refusal,
         clock: &SteadyClock,
@@ -72,23 +88,48 @@ impl Seal {
         let sealed = self
             .sealer
             .seal_whole(status, &fields, &content, &[], self.padding)?;
+        wait(self.pacing).await;
         Ok(encapsulated(ReplyBody::from(sealed)))
     }
 
-    /// Seals what a plain caller would get.
+    /// Seals what `work` will come to, as a plain caller would get it, at ticks that begin now.
     ///
     /// # Errors
     /// [`SealError`]; nothing of it may go out then.
-    pub(super) fn response(
+    pub(super) fn paced(
+        self,
+        work: Work,
+        id: RequestId,
+        cut: CancellationToken,
+    ) -> Result<Response<ReplyBody>, SealError> {
+        let pacing = self.pacing.ok_or(SealError::NeedsTicks)?;
+        let sealer = self.sealer.into_paced(pacing.row)?;
+        let reply = paced::reply(sealer, work, id, pacing, cut);
+        Ok(encapsulated(ReplyBody::Paced(Box::new(reply))))
+    }
+
+    /// Seals what a plain caller would get; if it is paced, it goes at the next tick.
+    ///
+    /// # Errors
+    /// [`SealError`]; nothing of it may go out then.
+    pub(super) async fn response(
         self,
         response: Response<ReplyBody>,
         id: RequestId,
     ) -> Result<Response<ReplyBody>, SealError> {
-        let Self { sealer, padding } = self;
+        let pacing = self.pacing;
+        let sealed = self.sealed(response, id)?;
+        wait(pacing).await;
+        Ok(encapsulated(sealed))
+    }
+
+    fn sealed(self, response: Response<ReplyBody>, id: RequestId) -> Result<ReplyBody, SealError> {
+        let Self {
+            sealer, padding, ..
+        } = self;
         let (head, body) = response.into_parts();
         let (status, id) = (head.status.as_u16(), id.to_string());
-        let mut fields = inside(&head.headers);
-        fields.push(("x-request-id", &id));
+        let fields = inside(&head.headers, &id);
         let body = match body {
             ReplyBody::Own(content) => {
                 let content = content.unwrap_or_default();
@@ -97,7 +138,7 @@ impl Seal {
             ReplyBody::Whole(reply) => {
                 let sealed = reply.sealed(|content, usage| {
                     let usage = usage.map(trailer);
-                    let trailers: Vec<_> = usage.iter().map(|it| (USAGE, it.as_str())).collect();
+                    let trailers = trailers(usage.as_deref(), None);
                     sealer.seal_whole(status, &fields, content, &trailers, padding)
                 })?;
                 ReplyBody::Whole(Box::new(sealed))
@@ -107,20 +148,41 @@ impl Seal {
                 events,
             })),
             // What is sealed already was not asked for here.
-            ReplyBody::Sealed(_) | ReplyBody::Relay(_) => return Err(SealError::Failed),
+            ReplyBody::Sealed(_) | ReplyBody::Paced(_) | ReplyBody::Relay(_) => {
+                return Err(SealError::Failed);
+            }
         };
-        Ok(encapsulated(body))
+        Ok(body)
     }
 }
 
-fn inside(headers: &HeaderMap) -> Vec<(&'static str, &str)> {
+/// Waits for the next tick, if there are any. Who leaves before has had nothing.
+async fn wait(pacing: Option<Pacing>) {
+    if let Some(pacing) = pacing {
+        sleep_until(pacing.next()).await;
+    }
+}
+
+/// The fields of a plain reply that go inside, and the request's id.
+pub(super) fn inside<'a>(headers: &'a HeaderMap, id: &'a str) -> Vec<(&'static str, &'a str)> {
     let value = |name: &str| headers.get(name)?.to_str().ok();
     let stands = |name| Some((name, value(name)?));
-    INSIDE.into_iter().filter_map(stands).collect()
+    let fields = INSIDE.into_iter().filter_map(stands);
+    fields.chain([("x-request-id", id)]).collect()
+}
+
+/// The trailers of a reply: what it used, and why it is not whole.
+pub(super) fn trailers<'a>(
+    usage: Option<&'a str>,
+    incomplete: Option<&'a str>,
+) -> Vec<(&'static str, &'a str)> {
+    let usage = usage.map(|usage| (USAGE, usage));
+    let incomplete = incomplete.map(|why| (INCOMPLETE, why));
+    usage.into_iter().chain(incomplete).collect()
 }
 
 /// The counters as a trailer's value.
-fn trailer(usage: &Usage) -> String {
+pub(super) fn trailer(usage: &Usage) -> String {
     String::from_utf8(usage.to_json()).unwrap_or_default()
 }
 
@@ -187,10 +249,9 @@ impl SealedEvents {
             // It ends by one of the two before it has nothing more.
             None => return Err(SealError::Failed),
         };
-        let usage = self.events.usage().map(trailer);
-        let mut trailers: Vec<_> = usage.iter().map(|usage| (USAGE, usage.as_str())).collect();
-        trailers.extend(incomplete.map(|why| (INCOMPLETE, why)));
-        sealer.finish(&content, &trailers)
+        let usage = self.events.usage().as_ref().map(trailer);
+        self.events.finish();
+        sealer.finish(&content, &trailers(usage.as_deref(), incomplete))
     }
 }
 

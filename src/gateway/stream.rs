@@ -17,10 +17,12 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
+    admit::Permit,
     ask::Held,
     body::Aborted,
     error::{Error, NodeFailure},
     health::Shown,
+    node::Chosen,
     record::Record,
     trust::Trust,
 };
@@ -68,6 +70,8 @@ pub(super) struct EventStream {
     record: Record,
     /// Given back as soon as the reply has ended.
     held: Option<Held>,
+    /// The place of a reply that has ended, until all of it went to the caller.
+    place: Option<Permit>,
 }
 
 #[expect(
@@ -130,16 +134,44 @@ impl EventStream {
             trust,
             record,
             held: Some(held),
+            place: None,
         }
+    }
+
+    /// Nobody between here and the caller has to see that the connection is alive.
+    pub(super) fn needs_no_sign_of_life(&mut self) {
+        // The reply has failed by then.
+        self.timing.sign_of_life = self.timing.idle;
     }
 
     pub(super) fn is_ended(&self) -> bool {
         matches!(self.source, Source::Ended)
     }
 
-    /// The node's own count of the tokens, once it is known.
-    pub(super) fn usage(&self) -> Option<&Usage> {
-        self.record.usage.as_ref()
+    /// The node's own count of the tokens, as far as it is known.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        match &self.source {
+            Source::Open(reading) => reading.usage(),
+            Source::Failed | Source::Ended => self.record.usage,
+        }
+    }
+
+    /// All that there is of it went to the caller.
+    pub(super) fn finish(&mut self) {
+        if let Source::Ended = self.source {
+            self.record.complete();
+        }
+        self.place = None;
+    }
+
+    /// Ends it where it is: the gateway stops, and what has not gone of it is lost.
+    pub(super) fn cut(&mut self) {
+        let failure = NodeFailure::Cut;
+        if let Source::Open(_) = self.source {
+            self.fail(Bytes::new(), failure);
+        } else {
+            self.record.failed(&failure.into());
+        }
     }
 
     /// Counts bytes that went to the caller.
@@ -161,9 +193,14 @@ impl EventStream {
             return Poll::Ready(None);
         };
         let bytes = match part {
-            Part::Content(bytes) | Part::End(bytes) => bytes,
+            Part::Content(bytes) => bytes,
+            Part::End(bytes) => {
+                self.finish();
+                bytes
+            }
             // What was proved, then one error event; the abort is left to the next call.
             Part::Failed { content, code, .. } => {
+                self.finish();
                 self.timer.as_mut().reset(Instant::now() + LINGER);
                 let mut out = Gathered::default();
                 out.add(content);
@@ -245,9 +282,8 @@ impl EventStream {
         let (rest, counted) = reading.complete()?;
         self.add(out, rest);
         self.record.usage = counted.or_else(|| self.record.usage.take());
-        self.record.complete();
-        if let Some(held) = self.held.take() {
-            held.node.node.note(Shown::Success);
+        if let Some(chosen) = self.let_go() {
+            chosen.node.note(Shown::Success);
         }
         Ok(())
     }
@@ -259,11 +295,18 @@ impl EventStream {
         }
     }
 
+    /// Gives back all but the place here, and says which node it was.
+    fn let_go(&mut self) -> Option<Chosen> {
+        let Held { permit, node, .. } = self.held.take()?;
+        self.place = Some(permit);
+        Some(node)
+    }
+
     fn fail(&mut self, content: Bytes, failure: NodeFailure) -> Part {
         self.tell_usage();
         self.source = Source::Failed;
-        if let (Some(held), Some(shown)) = (self.held.take(), failure.shows()) {
-            held.node.node.note(shown);
+        if let (Some(chosen), Some(shown)) = (self.let_go(), failure.shows()) {
+            chosen.node.note(shown);
         }
         let why = failure.as_incomplete();
         let error = Error::from(failure);
@@ -303,10 +346,9 @@ impl Drop for EventStream {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{future::poll_fn, sync::Arc};
 
-    use http::HeaderMap;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -323,36 +365,39 @@ mod tests {
         sealer::Roots,
     };
 
-    /// A stream whose node sent all of it, up to its proved end.
-    async fn complete_stream(trust: &Trust) -> EventStream {
+    /// What a request holds that `admission` let in.
+    pub(in crate::gateway) fn held(admission: &Admission) -> Held {
         let url = "http://127.0.0.1:1".parse().unwrap();
         let node = Node::new(url, None, Roots::Public, Terms::default());
-        let callers = Callers::anybody(1);
-        let caller = callers.authenticate(&HeaderMap::new()).await.unwrap();
-        let held = Held {
-            _permit: Admission::new(1, 0).admit(&caller).unwrap(),
+        let Callers::Anybody(caller) = Callers::anybody(1) else {
+            unreachable!("nobody has a key");
+        };
+        Held {
+            permit: admission.admit(&caller).unwrap(),
             node: Chosen::new(&Arc::new(node)).unwrap(),
             _retries: Vec::new(),
-        };
+        }
+    }
+
+    pub(in crate::gateway) fn record() -> Record {
+        let metrics = Arc::new(Metrics::new(Clock::system()));
+        Record::new(RequestId::generate(), "/v1/completions", &metrics)
+    }
+
+    /// A stream whose node sent all of it, up to its proved end.
+    pub(in crate::gateway) fn complete_stream(trust: &Trust, held: Held) -> EventStream {
         let last = FinalPart {
             head: None,
             content: Bytes::from_static(b"data: {\"choices\":[]}\n\ndata: [DONE]\n\n"),
             trailers: Trailers::default(),
         };
-        let metrics = Arc::new(Metrics::new(Clock::system()));
         let timing = Timing {
             idle: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(1),
             coalesce: Duration::ZERO,
         };
-        let record = Record::new(RequestId::generate(), "/v1/completions", &metrics);
-        EventStream::new(
-            Unread::Ended(last),
-            (timing, None),
-            trust.clone(),
-            record,
-            held,
-        )
+        let unread = Unread::Ended(last);
+        EventStream::new(unread, (timing, None), trust.clone(), record(), held)
     }
 
     async fn next(stream: &mut EventStream) -> String {
@@ -363,10 +408,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_had_come_of_a_node_that_is_no_longer_verified_is_not_given_on() {
         let trust = Trust::begin(&CancellationToken::new());
-        let text = next(&mut complete_stream(&trust).await).await;
+        let text = next(&mut complete_stream(&trust, held(&Admission::new(1, 0)))).await;
         assert!(text.contains("[DONE]"), "{text}");
 
-        let mut stream = complete_stream(&trust).await;
+        let mut stream = complete_stream(&trust, held(&Admission::new(1, 0)));
         trust.end();
         let text = next(&mut stream).await;
         assert!(text.contains("upstream_truncated"), "{text}");

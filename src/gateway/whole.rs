@@ -37,18 +37,28 @@ impl WholeReply {
         self,
         seal: impl FnOnce(&[u8], Option<&Usage>) -> Result<Bytes, SealError>,
     ) -> Result<Self, SealError> {
-        let Self {
-            parts,
-            record,
-            _held: held,
-            ..
-        } = self;
-        let content = match parts.as_slice() {
+        let sealed = seal(&self.content(), self.usage())?;
+        Ok(Self::new(vec![sealed], self.record, self._held))
+    }
+
+    /// What is not yet taken, in one piece.
+    pub(super) fn content(&self) -> Bytes {
+        match self.parts.as_slice() {
             [only] => only.clone(),
             many => many.concat().into(),
-        };
-        let sealed = seal(&content, record.usage.as_ref())?;
-        Ok(Self::new(vec![sealed], record, held))
+        }
+    }
+
+    /// The node's own count of the tokens.
+    pub(super) fn usage(&self) -> Option<&Usage> {
+        self.record.usage.as_ref()
+    }
+
+    /// All of it went to the caller in another form, with so many bytes.
+    pub(super) fn went(&mut self, bytes: usize) {
+        self.left = 0;
+        self.record.bytes_out = self.record.bytes_out.saturating_add(bytes);
+        self.record.complete();
     }
 
     pub(super) fn next(&mut self) -> Option<Bytes> {

@@ -27,6 +27,7 @@ use crate::{
     attester::{
         answer::Evidence,
         evidence::{self, Sources},
+        paced::Pacing,
         problem,
         replay::{self, ReplayTable},
         request,
@@ -147,6 +148,8 @@ struct State {
     evidence: Evidence,
     models: Models,
     salts: SaltSecret,
+    /// When paced replies go out.
+    pacing: Pacing,
     replay: ReplayTable,
     /// The same for each dialect.
     replay_of: ReplayTables,
@@ -216,6 +219,7 @@ impl Node {
             evidence,
             models,
             salts: SaltSecret::generate(),
+            pacing: Pacing::begin(&config.padding),
             replay: ReplayTable::new(config.limits.replay_entries.get()),
             requests: Arc::new(Semaphore::new(places(&config))),
             replay_of: ReplayTables::new(&config),

@@ -26,7 +26,7 @@ use super::{
     State,
     answer::{Answer, Begun},
     engine_stream::{EngineStream, Part, Why},
-    paced::{PacedReply, Work},
+    paced::{self, PacedReply, Work},
     places::EnginePlace,
     problem::{Outside, Refusal},
     record::Record,
@@ -108,7 +108,7 @@ impl Exchange {
         match begun {
             Ok((sealer, pacing)) => {
                 let held = (self.record, self.place);
-                let reply = PacedReply::new(sealer, work, pacing, Arc::clone(state), held);
+                let reply = paced::reply(sealer, work, pacing, Arc::clone(state), held);
                 encapsulated(ReplyBody::Paced(Box::new(reply)))
             }
             Err(error) => cannot_seal(self.record, error),
@@ -194,9 +194,7 @@ impl Body for ReplyBody {
             Self::Stream(stream) => stream
                 .poll(cx)
                 .map(|sealed| sealed.map(|s| s.map(Frame::data))),
-            Self::Paced(reply) => reply
-                .poll(cx)
-                .map(|sealed| sealed.map(|s| s.map(Frame::data))),
+            Self::Paced(reply) => reply.poll(cx).map_ok(Frame::data).map_err(|_| Aborted),
         }
     }
 

@@ -9,7 +9,6 @@ use super::{
     State,
     answer::{self, Question},
     dialects::{self, EHBP_KEYS},
-    paced::Pacing,
     problem::{Outside, Refusal},
     record::Record,
     reply::{Exchange, Place, ReplyBody},
@@ -18,7 +17,7 @@ use super::{
     take::{self, Received},
 };
 use crate::{
-    attester::{self, answer::ATTESTATION},
+    attester::{self, answer::ATTESTATION, paced::Pacing},
     listener::Peer,
     seal::{KEYS_MEDIA_TYPE, Padding},
 };
@@ -120,7 +119,7 @@ async fn exchange(state: &Arc<State>, request: Request<Incoming>) -> Response<Re
         }
     };
     let padding = received.padding();
-    let pacing = (padding == Padding::Paced).then(|| Pacing::begin(&state.config.padding));
+    let pacing = (padding == Padding::Paced).then_some(state.pacing);
     let peer = head.extensions.get::<Peer>().copied();
     opened(state, (received, pacing), (record, place), peer).await
 }

@@ -8,11 +8,11 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     engine_stream::{Part, Why},
-    paced::Pacing,
     problem::Refusal,
     said::{Message, Said},
 };
 use crate::{
+    attester::paced::Pacing,
     openai::Usage,
     seal::{
         EhbpFrames, EhbpReplySealer, Padding, RESPONSE_MEDIA_TYPE, RESPONSE_NONCE, ReplySealer,

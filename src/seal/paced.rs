@@ -106,12 +106,13 @@ impl PacedSealer {
     /// Tells a reply that is no event stream, once and whole: it goes out at the next tick.
     ///
     /// # Errors
-    /// [`SealError`] if a field is not well-formed, or the reply has begun.
+    /// [`SealError`] if a field or a trailer is not well-formed, or the reply has begun.
     pub fn say(
         &mut self,
         status: u16,
         fields: &[(&str, &str)],
         content: &[u8],
+        trailers: &[(&str, &str)],
     ) -> Result<(), SealError> {
         if self.has_begun() {
             return Err(SealError::Failed);
@@ -119,7 +120,7 @@ impl PacedSealer {
         let mut message = Vec::new();
         put_final_head(&mut message, status, fields)?;
         put_content(&mut message, content)?;
-        put_tail(&mut message, &[])?;
+        put_tail(&mut message, trailers)?;
         self.head = Head::Whole(message);
         Ok(())
     }

@@ -304,8 +304,8 @@ async fn what_is_not_let_in_is_told_under_the_seal_and_asks_nobody() {
             problem("path"),
         ),
         (
-            "a padding that it does not do",
-            bent(|i| i.more[0].1 = "paced"),
+            "a padding that is none",
+            bent(|i| i.more[0].1 = "Paced"),
             400,
             problem("malformed"),
         ),

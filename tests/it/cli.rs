@@ -475,8 +475,13 @@ async fn the_demo_answers_and_its_files_are_a_real_set_up() {
     let (status, reply) = ask(&url, KEY, "echo").await;
     assert_eq!(status, 200, "{reply}");
     drop(node);
-    let stored = std::fs::read_to_string(kept.join("keys.toml")).unwrap();
-    assert!(!stored.contains(KEY));
+    for file in ["sealgate.db", "sealgate.db-wal", "sealgate.journal"] {
+        let stored = std::fs::read(kept.join(file)).unwrap();
+        assert!(
+            !stored.windows(KEY.len()).any(|it| it == KEY.as_bytes()),
+            "{file}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@
 use attestation::Policy;
 use reqwest::Response;
 use sealgate::{
-    client::{Client, Endpoint},
+    client::{Channel, Client, Endpoint, Events, Reply as Sealed},
     seal::Padding,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::attested_gateway::OWN;
 use crate::harness::{
     Engine, KEY, Process, Reply, Setup,
     engine::completion,
@@ -424,6 +425,89 @@ async fn what_a_client_seals_for_himself_is_padded_as_he_or_his_policy_says() {
             assert_eq!(log.matches(&seen).count(), padded, "{seen} {least} {own}");
         }
     }
+}
+
+/// A channel through the relay to the gateway itself, for replies at ticks.
+async fn paced_channel(setup: &Setup, relay: &Recorder) -> Channel {
+    let dir = setup.dir.path();
+    let text = format!("allow_attested_engine = true\n{}", policy(&measurement()));
+    let policy = Policy::from_toml(&text, &mut |name| std::fs::read(dir.join(name))).unwrap();
+    let client = Client::at_attested_gateway(&relay.url, policy).api_key(KEY);
+    let client = client.padding(Padding::Paced).build().unwrap();
+    client.verify("tiny").await.unwrap()
+}
+
+fn events_of(reply: Sealed) -> Events {
+    match reply {
+        Sealed::Stream(events) => events,
+        Sealed::Whole(whole) => panic!("{whole:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_the_gateway_seals_itself_goes_at_ticks_in_pieces_of_one_length() {
+    // Five seconds, in which both streams have long ended.
+    let own = format!("{OWN}padding = {{ tick_ms = 20, least_chunks = 256 }}\n");
+    let setup = Setup::with(TICKS, &own).await;
+    let relay = Recorder::before(&setup.gateway.url).await;
+    let channel = paced_channel(&setup, &relay).await;
+    let mut seen = Vec::new();
+    for (text, tokens) in [
+        ("a cat", vec!["a", "b", "c"]),
+        ("two elephants", vec!["elephant "; 90]),
+    ] {
+        let feed = setup.engine.stream();
+        let body = json!({"model": "tiny", "prompt": prompt(text), "stream": true}).to_string();
+        let asking = channel.request(Endpoint::Completions, body);
+        let feeding = async {
+            for token in &tokens {
+                feed.text(token).await;
+            }
+            feed.done().await;
+        };
+        let (reply, ()) = tokio::join!(asking, feeding);
+        let (mut events, mut said) = (events_of(reply.unwrap()), String::new());
+        while let Some(event) = soon("an event", events.next()).await.unwrap() {
+            let event: Value = event.json().unwrap();
+            said += event["choices"][0]["text"].as_str().unwrap_or_default();
+        }
+        assert_eq!(said, tokens.concat());
+        seen.push(relay.last());
+    }
+    assert!(is_paced(&seen[0]), "{seen:?}");
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn what_is_no_stream_of_the_gateways_own_is_of_its_bucket() {
+    let own = format!("{OWN}padding = {{ tick_ms = 20 }}\n");
+    let setup = Setup::with(TICKS, &own).await;
+    let relay = Recorder::before(&setup.gateway.url).await;
+    let channel = paced_channel(&setup, &relay).await;
+    for (path, pair) in pairs() {
+        let mut seen = Vec::new();
+        for (body, answer) in pair {
+            setup.engine.reply(Reply::Json(200, answer));
+            let endpoint = Endpoint::of(path).unwrap();
+            let reply = channel.request(endpoint, body.to_string()).await.unwrap();
+            assert!(matches!(reply, Sealed::Whole(_)), "{path}");
+            seen.push(relay.last());
+        }
+        assert_eq!(seen[0].back, [NONCE + BUCKET], "{path}");
+        assert_eq!(seen[0], seen[1], "{path}");
+    }
+    let refusal = json!({"error": {"message": "no such thing", "type": "invalid_request_error"}});
+    setup.engine.reply(Reply::Json(422, refusal));
+    let body = json!({"model": "tiny", "prompt": prompt("x"), "stream": true}).to_string();
+    let reply = channel.request(Endpoint::Completions, body).await.unwrap();
+    assert!(
+        matches!(&reply, Sealed::Whole(whole) if whole.status() == 422),
+        "{reply:?}"
+    );
+    let lens = relay.last().back;
+    let (last, chunks) = lens.split_last().unwrap();
+    assert!([BUCKET, NONCE + BUCKET].contains(last), "{lens:?}");
+    assert!(chunks.iter().skip(1).all(|len| *len == CHUNK), "{lens:?}");
 }
 
 #[tokio::test]

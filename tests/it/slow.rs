@@ -18,6 +18,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+use crate::attested_gateway::{OHTTP, OWN};
 use crate::harness::{KEY, Setup, metrics::until_metric, prompt, soon};
 
 const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n";
@@ -76,6 +77,44 @@ async fn a_body_below_the_least_rate_is_refused_and_its_connection_closes() {
         until_metric(&process.admin, &name, &[], 0.0).await;
     }
     assert_eq!(setup.engine.received().len(), 0);
+}
+
+#[tokio::test]
+async fn a_sealed_body_below_the_least_rate_gives_back_the_one_place_of_its_sender() {
+    // A quarter of the places is for who is not known yet: one.
+    let limits = AT_ONCE.replace("[limits]\n", "[limits]\nin_flight = 4\n");
+    let setup = Setup::with("", &format!("{ADMIN}{limits}{OWN}")).await;
+    for _ in 0..2 {
+        let media_type = "message/ohttp-chunked-req";
+        let stream = begun(&setup.gateway.url, OHTTP, media_type, 4096).await;
+        let (head, body) = rest(stream).await;
+        assert!(head.starts_with("HTTP/1.1 408"), "{head}");
+        assert!(head.contains("\r\nconnection: close"), "{head}");
+        assert!(
+            head.contains("\r\ncontent-type: application/problem+json"),
+            "{head}"
+        );
+        assert_eq!(body["status"], 408);
+        let held = "sealgate_gateway_bodies_held_bytes";
+        until_metric(&setup.gateway.admin, held, &[], 0.0).await;
+    }
+    assert_eq!(setup.engine.received().len(), 0);
+}
+
+/// Whom a request is sealed to stands in its first seven bytes.
+#[tokio::test]
+async fn what_is_sealed_to_nobody_here_is_refused_though_the_rest_never_comes() {
+    let setup = Setup::with("", OWN).await;
+    for url in [&setup.node.url, &setup.gateway.url] {
+        let mut stream = begun(url, OHTTP, "message/ohttp-chunked-req", 4096).await;
+        stream.write_all(b"\xff\xff\0\x01\0\x02").await.unwrap();
+        let (head, body) = rest(stream).await;
+        assert!(head.starts_with("HTTP/1.1 400"), "{head}");
+        assert!(
+            body["type"].as_str().unwrap().ends_with("#ohttp-key"),
+            "{body}"
+        );
+    }
 }
 
 #[tokio::test]

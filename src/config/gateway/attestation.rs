@@ -1,13 +1,13 @@
 //! `[attestation]`: the gateway's own evidence and sealing keys; left out, it has none.
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{AnnounceConfig, Auth, ConfigError, GatewayConfig, Loaded, NodeConfig};
 use crate::config::{
     cors::Origin,
-    node::{EvidenceConfig, KeysConfig, NodeId, check_evidence},
+    node::{EvidenceConfig, KeysConfig, NodeId, PaddingConfig, check_evidence},
 };
 
 /// A gateway in a TEE: what it says of itself, and what it takes under the seal. The keys are those
@@ -22,6 +22,9 @@ pub struct AttestationConfig {
     /// The sealing keys.
     #[serde(default)]
     pub keys: KeysConfig,
+    /// The pace of its own replies that are paced.
+    #[serde(default)]
+    pub padding: PaddingConfig,
     /// Requests that the replay table remembers, about 100 bytes each; a request is remembered for
     /// about 120 seconds. With `auth = "open"` one address may hold a quarter.
     #[serde(default = "AttestationConfig::default_replay_entries")]
@@ -43,7 +46,14 @@ pub(super) fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
         return Ok(());
     };
     check_evidence(config, &attestation.evidence, "attestation.evidence")?;
-    attestation.keys.check(config, "attestation.keys")
+    attestation.keys.check(config, "attestation.keys")?;
+    let timeouts = &config.value.timeouts;
+    let wait = Duration::from_millis(timeouts.attest_ms.get())
+        .saturating_add(Duration::from_millis(timeouts.total_first_byte_ms.get()));
+    let waits = "timeouts.attest_ms and timeouts.total_first_byte_ms";
+    attestation
+        .padding
+        .check(config, "attestation.padding", (wait, waits))
 }
 
 /// What decides what happens to a prompt, as `config_sha256` covers it: without secrets, and without
@@ -65,6 +75,8 @@ struct Effective<'a> {
     admin: bool,
     evidence: &'a EvidenceConfig,
     keys: &'a KeysConfig,
+    /// Of replies to what is sealed to the gateway.
+    own_padding: &'a PaddingConfig,
 }
 
 #[derive(Serialize)]
@@ -106,6 +118,7 @@ pub fn effective(config: &GatewayConfig) -> Option<String> {
         admin: config.admin.is_some(),
         evidence: &attestation.evidence,
         keys: &attestation.keys,
+        own_padding: &attestation.padding,
     };
     serde_json::to_string(&effective).ok()
 }
@@ -181,6 +194,16 @@ mod tests {
                 "attestation.keys.life_s",
             ),
             (
+                "[attestation]\nnode_id = \"g\"\nevidence = { source = \"nitro\" }\n\
+                 padding = { tick_ms = 19 }\n",
+                "attestation.padding.tick_ms",
+            ),
+            (
+                "[attestation]\nnode_id = \"g\"\nevidence = { source = \"nitro\" }\n\
+                 padding = { tick_ms = 20 }\n[timeouts]\ntotal_first_byte_ms = 1228800\n",
+                "attestation.padding.tick_ms",
+            ),
+            (
                 "[attestation]\nnode_id = \"g\"\nevidence = { source = \"nitro\" }\nmore = 1\n",
                 "more",
             ),
@@ -206,6 +229,7 @@ mod tests {
             "[[node]]\nurl = \"http://b\"\n",
             "[admin]\ntoken_file = \"t\"\n",
             "[announce]\nallow = [\".a\"]\n",
+            "[attestation.padding]\nleast_chunks = 1\n",
         ] {
             assert_ne!(of(other), own, "{other}");
         }

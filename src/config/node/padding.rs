@@ -51,31 +51,53 @@ impl Default for PaddingConfig {
     }
 }
 
+impl PaddingConfig {
+    /// Checks it, in the table of that name, for streams whose status may not be known for so long,
+    /// by the settings that say so.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the key that breaks a rule.
+    pub(in crate::config) fn check<T>(
+        &self,
+        config: &Loaded<T>,
+        table: &str,
+        (wait, waits): (Duration, &str),
+    ) -> Result<(), ConfigError> {
+        let invalid =
+            |key: &str, message: String| Err(config.invalid(&format!("{table}.{key}"), message));
+        let tick = self.tick_ms.duration();
+        if !TICK_MS.contains(&tick.as_millis()) {
+            return invalid("tick_ms", "a tick is 20 to 1000 milliseconds".to_owned());
+        }
+        if self.steps_per_doubling.get() > MAX_STEPS {
+            return invalid("steps_per_doubling", "at most 16 steps".to_owned());
+        }
+        if self.least_chunks.get() > MAX_LEAST_CHUNKS {
+            return invalid("least_chunks", "at most 4096 chunks".to_owned());
+        }
+        let hidden = tick.saturating_mul(u32::try_from(MAX_WAIT_TICKS).unwrap_or(u32::MAX));
+        if wait > hidden {
+            let message = format!(
+                "a stream may wait {} s for its answer ({waits}), and such ticks hide {} s at most: \
+                 set a longer tick or shorter waits",
+                wait.as_secs(),
+                hidden.as_secs()
+            );
+            return invalid("tick_ms", message);
+        }
+        Ok(())
+    }
+}
+
+/// Checks a node's.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] names the key that breaks a rule.
 pub(super) fn check(config: &Loaded<NodeConfig>) -> Result<(), ConfigError> {
-    let padding = &config.value.padding;
-    if !TICK_MS.contains(&padding.tick_ms.duration().as_millis()) {
-        return Err(config.invalid("padding.tick_ms", "a tick is 20 to 1000 milliseconds"));
-    }
-    if padding.steps_per_doubling.get() > MAX_STEPS {
-        return Err(config.invalid("padding.steps_per_doubling", "at most 16 steps"));
-    }
-    if padding.least_chunks.get() > MAX_LEAST_CHUNKS {
-        return Err(config.invalid("padding.least_chunks", "at most 4096 chunks"));
-    }
-    let ticks = u32::try_from(MAX_WAIT_TICKS).unwrap_or(u32::MAX);
-    let hidden = padding.tick_ms.duration().saturating_mul(ticks);
+    let waits = "engine.queue_ms, and twice timeouts.engine_first_byte_ms";
     let wait = longest_wait(&config.value);
-    if wait > hidden {
-        let message = format!(
-            "a stream may wait {} s for its engine (engine.queue_ms, and twice \
-             timeouts.engine_first_byte_ms), and such ticks hide {} s at most: set a longer tick or \
-             shorter waits",
-            wait.as_secs(),
-            hidden.as_secs()
-        );
-        return Err(config.invalid("padding.tick_ms", message));
-    }
-    Ok(())
+    let padding = &config.value.padding;
+    padding.check(config, "padding", (wait, waits))
 }
 
 /// How long a stream's status may not be known: in the queue, until the engine's head, and until its

@@ -197,7 +197,7 @@ impl Shared {
             response,
             verified,
             held: Held {
-                _permit: permit,
+                permit,
                 node,
                 _retries: Vec::new(),
             },

@@ -210,4 +210,4 @@ impl Reloader {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,7 +2,7 @@ use super::*;
 use crate::gateway::tests::fake;
 
 /// A folder of its own with the policy that names the tests' software root.
-pub(super) fn folder() -> tempfile::TempDir {
+pub(in crate::gateway) fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["policy.toml", "ark.pem"] {
         std::fs::copy(fake::folder().join(name), dir.path().join(name)).unwrap();

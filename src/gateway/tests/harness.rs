@@ -21,6 +21,7 @@ use crate::{
     clock::Clock,
     config,
     gateway::{Gateway, Shared},
+    reload::Reload,
 };
 
 /// Nothing in these tests takes longer, unless it hangs.
@@ -34,6 +35,8 @@ pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) shutdown: CancellationToken,
     pub(super) served: JoinHandle<()>,
+    /// Has files read again.
+    pub(super) reload: Reload,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -137,6 +140,7 @@ impl Running {
         let mut gateway = Gateway::bind(config, clock).await.unwrap();
         adjust(Arc::get_mut(&mut gateway.shared).unwrap());
         let (address, shared) = (gateway.address(), Arc::clone(&gateway.shared));
+        let reload = gateway.reload();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(gateway.serve(shutdown.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
@@ -145,6 +149,7 @@ impl Running {
             shared,
             shutdown,
             served,
+            reload,
             client,
         }
     }

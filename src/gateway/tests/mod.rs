@@ -11,6 +11,7 @@ mod harness;
 mod health;
 mod metrics;
 mod own;
+mod paced;
 mod post_quantum;
 mod refusals;
 mod retries;

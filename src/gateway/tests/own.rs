@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use attestation::{Statement, StatementDigest};
+use attestation::{Statement, StatementDigest, bundle::BundleKey};
+use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 
 use super::{
     fake::{self, FakeNode},
@@ -13,7 +15,11 @@ use crate::{
     attester::{problem::Refusal, request::Form},
     clock::Clock,
     config::{self, gateway::GatewayConfig},
-    gateway::{Shared, own::Own},
+    gateway::{
+        Shared,
+        own::Own,
+        rules::{bundle, folder, with_signer},
+    },
 };
 
 /// As if `more` were in the configuration now.
@@ -76,6 +82,77 @@ async fn a_configuration_of_before_never_comes_back_and_lets_nobody_in() {
     before.supersede();
     assert_eq!(current(own), second);
     assert_eq!(let_in(&after, 6, second), Ok(()));
+}
+
+/// SHA-256 of what docs/wire.md puts together.
+fn digest_of(config: &str, policy: &str, bundle: &str) -> [u8; 32] {
+    let config = config::parse::<GatewayConfig>(Path::new("g"), config, std::iter::empty());
+    let effective = config::gateway::effective(&config.unwrap().value).unwrap();
+    let text =
+        format!(r#"{{"gateway":{effective},"policy_sha256":"{policy}","bundle_sha256":{bundle}}}"#);
+    Sha256::digest(text).into()
+}
+
+#[tokio::test]
+async fn another_bundle_is_another_configuration_to_who_seals() {
+    let node = FakeNode::start("one").await;
+    let (dir, key) = (folder(), BundleKey::generate().unwrap().0);
+    let (file, place) = (dir.path().join("policy.toml"), dir.path().join("bundle"));
+    let without = std::fs::read_to_string(&file).unwrap();
+    let policy = with_signer(&without, &key);
+    std::fs::write(&file, &policy).unwrap();
+    let first = bundle(&place, &key, "first");
+    let config = format!(
+        "policy = \"policy.toml\"\nauth = \"open\"\nbundle = \"bundle\"\n\
+         [[node]]\nurl = \"http://{}\"\n{}",
+        node.address,
+        own_table()
+    );
+    let rest = config.split_once("auth = \"open\"\n").unwrap().1;
+    let gateway = Running::start_in(dir.path(), &[], rest, Clock::system()).await;
+    gateway.until_ready().await;
+    let (shared, mut rules) = (&gateway.shared, gateway.shared.rules.clone());
+    let own = shared.own.as_ref().unwrap();
+    let said = || {
+        let text = own.identity.current();
+        *Statement::parse(&text.bytes).unwrap().config_sha256()
+    };
+    let expected = |bundle: &str| {
+        let policy = &shared.rules.borrow().policy_digest;
+        digest_of(&config, policy, bundle)
+    };
+    let quoted = |digest: &str| format!("\"{digest}\"");
+    shared.renew_own();
+    assert_eq!(said(), expected(&quoted(&first)));
+    let before = current(own);
+    assert_eq!(let_in(shared, 1, before), Ok(()));
+
+    let second = bundle(&place, &key, "second");
+    let taken = async {
+        gateway.reload.now().await;
+        rules
+            .wait_for(|rules| rules.bundle_digest.as_ref() == Some(&second))
+            .await
+            .unwrap();
+    };
+    timeout(PATIENCE, taken).await.unwrap();
+    // Nobody has asked for the statement since: who seals under that of before is refused nevertheless.
+    assert_eq!(let_in(shared, 2, before), Err(Refusal::Statement));
+    assert_eq!(said(), expected(&quoted(&second)));
+    assert_eq!(let_in(shared, 3, current(own)), Ok(()));
+
+    // A policy that believes nobody's bundle, where there was one.
+    std::fs::write(&file, &without).unwrap();
+    let taken = async {
+        gateway.reload.now().await;
+        rules
+            .wait_for(|rules| rules.bundle_digest.is_none())
+            .await
+            .unwrap();
+    };
+    timeout(PATIENCE, taken).await.unwrap();
+    shared.renew_own();
+    assert_eq!(said(), expected("null"));
 }
 
 #[tokio::test]

@@ -3,20 +3,25 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 use attestation::Policy;
+use http::Response;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::time::{sleep, timeout};
 
 use super::{
     fake::{self, FakeNode, MEASUREMENT, Writer},
-    harness::{BODY, Running, STREAM_BODY},
+    harness::{BODY, PATIENCE, Running, STREAM_BODY, read_raw},
 };
 use crate::{
     attester::evidence::SOFTWARE_MEASUREMENT,
     client::{AskError, Channel, Client, Endpoint, ExchangeError, Incomplete, Reply},
     clock::Clock,
-    seal::Padding,
+    ids::RequestId,
+    seal::{Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, RequestHead, seal_request},
 };
 
 const KEY: &str = "sk-0123456789";
@@ -59,10 +64,19 @@ pub(super) fn own_table() -> String {
 
 /// A gateway before `node` that is sealed to, and a channel to it.
 async fn start(node: &FakeNode) -> (Running, Channel) {
+    start_padded(node, Padding::Bucket, "").await
+}
+
+/// The same, with replies padded so, and `more` in the gateway's own table.
+pub(super) async fn start_padded(
+    node: &FakeNode,
+    padding: Padding,
+    more: &str,
+) -> (Running, Channel) {
     let folder = folder();
     let config = format!(
         "keys_file = \"keys.toml\"\n[[node]]\nurl = \"http://{}\"\n\
-         credential_file = \"node.token\"\n{}",
+         credential_file = \"node.token\"\n{}{more}",
         node.address,
         own_table()
     );
@@ -75,7 +89,7 @@ async fn start(node: &FakeNode) -> (Running, Channel) {
     let policy = Policy::from_toml(&text, &mut |name| std::fs::read(folder.join(name)));
     let url = format!("http://{}", running.address);
     let client = Client::at_attested_gateway(&url, policy.unwrap()).api_key(KEY);
-    let client = client.padding(Padding::Bucket).build().unwrap();
+    let client = client.padding(padding).build().unwrap();
     let channel = client.verify("m").await.unwrap();
     (running, channel)
 }
@@ -143,6 +157,76 @@ async fn a_nodes_stream_that_is_cut_is_told_under_the_seal() {
         matches!(error, ExchangeError::Incomplete(Incomplete::EngineFailed)),
         "{error}"
     );
+}
+
+/// What a completion that is sealed to the gateway by hand gets, inside.
+async fn post_sealed(running: &Running, channel: &Channel, body: &str) -> (u16, Value) {
+    let now = Clock::system().now();
+    let key = channel.node().sealing_key(now).unwrap();
+    let (date, id) = (
+        httpdate::fmt_http_date(now),
+        RequestId::generate().to_string(),
+    );
+    let (statement, bearer) = (key.statement_digest().to_string(), format!("Bearer {KEY}"));
+    let fields = [
+        ("date", date.as_str()),
+        ("sealgate-statement", &statement),
+        ("sealgate-request-id", &id),
+        ("authorization", &bearer),
+    ];
+    let head = RequestHead {
+        path: "/v1/completions",
+        fields: &fields,
+    };
+    let sealed = seal_request(&key, now, &head, body.as_bytes(), Padding::Bucket);
+    let (sealed, mut opener) = sealed.unwrap();
+    let path = "/.well-known/ohttp-gateway";
+    let reply = running.begin_as("", path, REQUEST_MEDIA_TYPE, sealed).await;
+    assert_eq!(reply.status(), 200);
+    let (sealed, is_cut) = read_raw(reply.into_body()).await;
+    assert!(!is_cut);
+    opener.push(sealed.into()).unwrap();
+    let last = opener.finish().unwrap();
+    let json = serde_json::from_slice(&last.content).unwrap();
+    (last.head.unwrap().status, json)
+}
+
+#[tokio::test]
+async fn a_whole_reply_that_ends_in_its_middle_is_an_error_under_the_seal() {
+    let node = FakeNode::start("one").await;
+    let (running, channel) = start(&node).await;
+    let cases = [
+        ("cut", true, 2, "upstream_truncated"),
+        ("as if it were whole", false, 2, "upstream_truncated"),
+        ("but for its last byte", false, 1, "node_reply_invalid"),
+    ];
+    for (asked_before, (name, is_cut, part, expected)) in cases.into_iter().enumerate() {
+        node.play(move |asked| {
+            let content = format!(r#"{{"answer":"{}"}}"#, "x".repeat(50_000));
+            let fields = [("content-type", "application/json")];
+            let sealed = asked.sealer;
+            let sealed = sealed.seal_whole(200, &fields, content.as_bytes(), &[], Padding::Off);
+            let sealed = sealed.unwrap();
+            let (writer, body) = fake::body();
+            let half = sealed.slice(..(sealed.len() - 1) / part);
+            writer.try_send(Ok(half)).unwrap();
+            if is_cut {
+                writer.try_send(Err(fake::Broken)).unwrap();
+            }
+            let response = Response::builder().header("content-type", RESPONSE_MEDIA_TYPE);
+            async move { response.body(body).unwrap() }
+        });
+        let (status, said) = post_sealed(&running, &channel, BODY).await;
+        let code = &said["error"]["code"];
+        assert_eq!((status, code), (502, &json!(expected)), "{name}");
+        assert_eq!(node.asked(), asked_before + 1, "{name}: it may have run");
+    }
+    let in_flight = async {
+        while running.shared.admission.in_flight() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, in_flight).await.unwrap();
 }
 
 #[tokio::test]

@@ -22,11 +22,12 @@ use super::{
     harness::{Running, Sent},
 };
 use crate::{
+    attester::paced::Pacing,
     ids::RequestId,
     node::{
         answer::{Answer, Begun},
         engine_stream::EngineStream,
-        paced::{PacedReply, Pacing},
+        paced::{PacedReply, reply},
         problem::Refusal,
         record::Record,
     },
@@ -54,6 +55,14 @@ struct Paced {
 
 /// Begins a reply in time that stands still, for `work` to answer.
 async fn begin(work: impl Future<Output = Answer> + Send + 'static) -> Paced {
+    begin_after(Duration::ZERO, work).await
+}
+
+/// The same, so long after the moment that ticks are counted from.
+async fn begin_after(
+    after: Duration,
+    work: impl Future<Output = Answer> + Send + 'static,
+) -> Paced {
     let node = Running::start(NODE).await;
     let (request, opener) = node
         .seal(Sent {
@@ -78,9 +87,10 @@ async fn begin(work: impl Future<Output = Answer> + Send + 'static) -> Paced {
     tokio::time::pause();
     let began = Instant::now();
     let pacing = Pacing::begin(&state.config.padding);
+    tokio::time::advance(after).await;
     let sealer = sealer.into_paced(pacing.row).unwrap();
     let work = AbortOnDropHandle::new(tokio::spawn(work));
-    let reply = PacedReply::new(sealer, work, pacing, state, (record, place));
+    let reply = reply(sealer, work, pacing, state, (record, place));
     Paced {
         node,
         reply,
@@ -202,6 +212,17 @@ async fn chunks_come_at_ticks_from_acceptance_on_and_the_status_is_the_true_one(
         assert_eq!(times, ticks(1..=last), "{after_ms}");
         assert_eq!(said.status, Some(503));
         assert!(said.text().contains("overloaded"), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn replies_that_begin_at_other_times_go_out_at_the_same_ticks() {
+    for (after_ms, first) in [(0, 1), (1, 1), (39, 1), (40, 2), (61, 2), (4001, 101)] {
+        let mut paced = begin_after(Duration::from_millis(after_ms), pending()).await;
+        for tick in first..first + 5 {
+            assert_eq!(paced.next().await.unwrap().0, tick, "{after_ms}");
+        }
+        tokio::time::resume();
     }
 }
 
@@ -364,10 +385,10 @@ async fn who_comes_only_when_a_tick_is_due_reads_all_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_tick_is_a_multiple_from_acceptance_on() {
+async fn the_next_tick_is_a_multiple_from_the_first_moment_on() {
     let tick_ms: u64 = 40;
     let pacing = Pacing::begin(&toml::from_str(&format!("tick_ms = {tick_ms}")).unwrap());
-    let accepted = Instant::now();
+    let from = Instant::now();
     for (at_ms, next) in [
         (0, 1),
         (1, 1),
@@ -377,16 +398,15 @@ async fn the_next_tick_is_a_multiple_from_acceptance_on() {
         (79, 2),
         (4001, 101),
     ] {
-        tokio::time::advance(accepted + Duration::from_millis(at_ms) - Instant::now()).await;
+        tokio::time::advance(from + Duration::from_millis(at_ms) - Instant::now()).await;
         let expected = Duration::from_millis(next * tick_ms);
-        assert_eq!(pacing.next() - accepted, expected, "{at_ms}");
+        assert_eq!(pacing.next() - from, expected, "{at_ms}");
     }
 }
 
 #[tokio::test]
 async fn what_is_no_stream_waits_for_a_tick() {
     const TICK_MS: u64 = 300;
-    let tick = Duration::from_millis(TICK_MS);
     let engines = "[[engine]]\nurl = \"builtin:echo\"\n";
     let node = Running::start(&format!("padding = {{ tick_ms = {TICK_MS} }}\n{engines}")).await;
     let echo = |body: &str| body.replace("\"m\"", "\"echo\"");
@@ -404,10 +424,10 @@ async fn what_is_no_stream_waits_for_a_tick() {
             ..Sent::default()
         };
         let (request, opener) = node.seal(sent).await;
-        let began = Instant::now();
+        let tick = node.state.pacing.next();
         let reply = node.begin_with(request, opener).await;
         // It may be later, and never sooner.
-        assert!(began.elapsed() >= tick, "{content}");
+        assert!(Instant::now() >= tick, "{content}");
         assert_eq!(reply.finish().await.status, status, "{content}");
     }
 }

@@ -156,15 +156,17 @@ fn what_is_no_stream_has_its_own_status_and_goes_out_at_once_under_its_bucket() 
             }
             let fields = [("content-type", "application/json"), ("retry-after", "7")];
             let content = vec![b'x'; len];
-            sealer.say(503, &fields, &content).unwrap();
-            assert_eq!(sealer.say(503, &fields, b""), Err(SealError::Failed));
+            sealer.say(503, &fields, &content, &USAGE).unwrap();
+            let again = sealer.say(503, &fields, b"", &[]);
+            assert_eq!(again, Err(SealError::Failed));
             assert_eq!(sealer.push(DONE), Err(SealError::Failed));
             assert_eq!(sealer.cut(&[]), Ok(false), "it is out at the next tick");
             tick_to_the_end(sealer, &mut body);
             let lens = plaintext_lens(&body, REPLY_HEAD);
             let expected = [vec![512; silent], last].concat();
             assert_eq!(lens, expected, "{len}");
-            let (head, back, _) = read_reply(opener, [&body[..]]).complete();
+            let (head, back, trailers) = read_reply(opener, [&body[..]]).complete();
+            assert_eq!(trailers.usage.as_deref(), Some("{}"));
             assert_eq!((head.status, head.retry_after.as_deref()), (503, Some("7")));
             assert!(back == content, "{len}");
         }
@@ -179,7 +181,7 @@ fn a_status_comes_before_readers_have_passed_over_all_that_they_do() {
         sealer = tick(sealer, &mut body);
     }
     assert_eq!(body.len(), REPLY_HEAD + MAX_INFORMATIONAL * (2 + 512 + 16));
-    sealer.say(502, &[], b"").unwrap();
+    sealer.say(502, &[], b"", &[]).unwrap();
     assert!(!sealer.must_begin());
     tick_to_the_end(sealer, &mut body);
     let (head, _, _) = read_reply(opener, [&body[..]]).complete();

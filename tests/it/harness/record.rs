@@ -25,7 +25,7 @@ pub(crate) struct Recorder {
 /// What went there and what came back, of each connection.
 type Connections = Arc<Mutex<Vec<Arc<Mutex<[Vec<u8>; 2]>>>>>;
 
-/// The lengths of the frames of one request's body and of its reply's.
+/// The lengths of the frames of one request's body and of its reply's, or of their chunks in HTTP/1.1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lengths {
     pub(crate) there: Vec<usize>,
@@ -63,6 +63,9 @@ impl Recorder {
         for passed in connections.iter() {
             let [there, back] = &*passed.lock().unwrap();
             let Some(there) = there.strip_prefix(PREFACE) else {
+                let pairs = http_1_bodies(there).into_iter().zip(http_1_bodies(back));
+                let exchanges = pairs.map(|(there, back)| Lengths { there, back });
+                all.extend(exchanges.filter(|it| !it.there.is_empty()));
                 continue;
             };
             let mut streams = BTreeMap::<u32, Lengths>::new();
@@ -80,7 +83,7 @@ impl Recorder {
 
     /// The last of them.
     pub(crate) fn last(&self) -> Lengths {
-        self.exchanges().pop().expect("an exchange over HTTP/2")
+        self.exchanges().pop().expect("an exchange")
     }
 }
 
@@ -114,4 +117,39 @@ fn data_frames(mut bytes: &[u8]) -> Vec<(u32, usize)> {
         bytes = rest.get(len..).unwrap_or_default();
     }
     frames
+}
+
+/// The lengths of the chunks of each message's body, one after the other, as far as they have come
+/// (RFC 9112 sections 6 and 7.1). A body with a length is one.
+fn http_1_bodies(mut bytes: &[u8]) -> Vec<Vec<usize>> {
+    let mut bodies = Vec::new();
+    while let Some(head) = through(&mut bytes, b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+        let value = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+        let mut body = Vec::new();
+        if value("transfer-encoding: chunked").is_some() {
+            while let Some(size) = through(&mut bytes, b"\r\n") {
+                let size = std::str::from_utf8(size).unwrap().trim_end();
+                let size = usize::from_str_radix(size, 16).unwrap();
+                bytes = bytes.get(size + 2..).unwrap_or_default();
+                if size == 0 {
+                    break;
+                }
+                body.push(size);
+            }
+        } else if let Some(len @ 1..) = value("content-length: ").map(|it| it.parse().unwrap()) {
+            body.push(len);
+            bytes = bytes.get(len..).unwrap_or_default();
+        }
+        bodies.push(body);
+    }
+    bodies
+}
+
+/// Takes what comes up to `end`, which is taken too; `None` if it does not come.
+fn through<'a>(bytes: &mut &'a [u8], end: &[u8]) -> Option<&'a [u8]> {
+    let at = bytes.windows(end.len()).position(|it| it == end)? + end.len();
+    let (taken, rest) = bytes.split_at(at);
+    *bytes = rest;
+    Some(taken)
 }

@@ -68,7 +68,7 @@ async fn a_file_that_only_the_new_policy_names_is_seen_twice_too() {
 }
 
 /// Signs a bundle with one file into a folder, and gives the digest of its manifest.
-fn bundle(folder: &Path, key: &BundleKey, source: &str) -> String {
+pub(in crate::gateway) fn bundle(folder: &Path, key: &BundleKey, source: &str) -> String {
     bundle_of(Duration::ZERO, folder, key, source)
 }
 
@@ -147,7 +147,7 @@ async fn a_bundle_is_in_force_with_its_policy_and_its_changes_are_noticed() {
 }
 
 /// A policy that believes this signer.
-fn with_signer(text: &str, key: &BundleKey) -> String {
+pub(in crate::gateway) fn with_signer(text: &str, key: &BundleKey) -> String {
     let signer = hex::encode(key.public_key());
     let signers = format!("version = 1\nbundle_signers = [\"{signer}\"]\n");
     text.replace("version = 1\n", &signers)
