@@ -28,6 +28,7 @@ use super::{
     engine_stream::{EngineStream, Part, Why},
     places::EnginePlace,
     problem::Refusal,
+    receipts::{Running, Signed},
     record::Record,
     reply::{Aborted, Place},
     seal::{EVENT_STREAM, trailer, trailers},
@@ -86,6 +87,7 @@ impl Pacing {
 pub(super) struct PacedReply {
     /// Gone at the end.
     sealer: Option<PacedSealer>,
+    receipt: Option<Running>,
     source: Source,
     ticks: Interval,
     /// Whether what was there of the answer was taken in since the last tick.
@@ -114,7 +116,7 @@ enum Source {
 
 impl PacedReply {
     pub(super) fn new(
-        sealer: PacedSealer,
+        (sealer, receipt): (PacedSealer, Option<Running>),
         work: Work,
         pacing: Pacing,
         state: Arc<State>,
@@ -122,6 +124,7 @@ impl PacedReply {
     ) -> Self {
         Self {
             sealer: Some(sealer),
+            receipt,
             source: Source::Work(work),
             ticks: pacing.ticks(),
             is_taken_in: false,
@@ -168,6 +171,9 @@ impl PacedReply {
         let says_something = sealer.has_begun();
         let bytes = match sealer.tick()? {
             Tick::Chunk(bytes, sealer) => {
+                if let Some(receipt) = &mut self.receipt {
+                    receipt.left(sealer.waiting());
+                }
                 self.sealer = Some(sealer);
                 bytes
             }
@@ -242,13 +248,25 @@ impl PacedReply {
                 self.outcome = said.outcome();
                 self.record.says(&said);
                 let message = said.to_sealer();
-                sealer.say(message.status, &message.fields(), &message.content)
+                let signed = self.receipt.as_ref().map(|it| it.sign_whole(&said));
+                let signed = signed.unwrap_or_default();
+                let usage = said.usage().map(trailer);
+                let trailers = trailers(usage.as_deref(), None, &signed);
+                sealer.say(
+                    message.status,
+                    &message.fields(),
+                    &message.content,
+                    &trailers,
+                )
             }
         }
     }
 
     fn add(&mut self, sealer: &mut PacedSealer, part: &Part) -> Result<(), SealError> {
         sealer.push(part.content())?;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.waits(part.content());
+        }
         let (usage, broken) = match part {
             Part::Content(_) => return Ok(()),
             Part::End { usage, .. } => (usage, None),
@@ -260,7 +278,10 @@ impl PacedReply {
         if let Some(why) = broken.filter(|why| *why != Why::Cancelled) {
             self.record.engine_broke(why.as_str());
         }
-        end(usage.as_ref(), broken, |trailers| sealer.end(trailers))
+        let signed = self.receipt.as_ref().map(|it| it.sign(usage.as_ref()));
+        end(usage.as_ref(), broken, signed, |trailers| {
+            sealer.end(trailers)
+        })
     }
 
     /// The node waits no longer.
@@ -269,11 +290,14 @@ impl PacedReply {
             Source::Engine { engine, .. } => engine.usage(),
             Source::Work(_) | Source::Ended => None,
         };
+        // Of what no engine has begun, there is none.
+        let receipt = self.receipt.as_ref().filter(|_| sealer.has_begun());
+        let signed = receipt.map(|it| it.sign_cut(usage.as_ref()));
         if !sealer.has_begun() {
             self.record.status = 200;
             sealer.begin(200, &EVENTS)?;
         }
-        let lost = end(usage.as_ref(), Some(Why::Cancelled), |trailers| {
+        let lost = end(usage.as_ref(), Some(Why::Cancelled), signed, |trailers| {
             sealer.cut(trailers)
         })?;
         if lost {
@@ -299,8 +323,13 @@ const EVENTS: [(&str, &str); 1] = [("content-type", EVENT_STREAM)];
 fn end<T>(
     usage: Option<&Usage>,
     broken: Option<Why>,
+    signed: Option<Signed>,
     with: impl FnOnce(&[(&str, &str)]) -> T,
 ) -> T {
     let usage = usage.map(trailer);
-    with(&trailers(usage.as_deref(), broken))
+    with(&trailers(
+        usage.as_deref(),
+        broken,
+        &signed.unwrap_or_default(),
+    ))
 }

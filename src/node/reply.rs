@@ -29,6 +29,7 @@ use super::{
     paced::{PacedReply, Work},
     places::EnginePlace,
     problem::{Outside, Refusal},
+    receipts::Running,
     record::Record,
     said::Said,
     seal::{Next, Seal, StreamSeal, encapsulated},
@@ -101,14 +102,18 @@ impl Exchange {
             Seal::Ohttp {
                 sealer,
                 pacing: Some(pacing),
+                receipt,
                 ..
-            } => sealer.into_paced(pacing.row).map(|sealer| (sealer, pacing)),
+            } => sealer
+                .into_paced(pacing.row)
+                .map(|sealer| (sealer, receipt.map(Running::from), pacing)),
             Seal::Ohttp { .. } | Seal::Ehbp(_) | Seal::Seed(_) => Err(SealError::NeedsTicks),
         };
         match begun {
-            Ok((sealer, pacing)) => {
+            Ok((sealer, receipt, pacing)) => {
                 let held = (self.record, self.place);
-                let reply = PacedReply::new(sealer, work, pacing, Arc::clone(state), held);
+                let reply =
+                    PacedReply::new((sealer, receipt), work, pacing, Arc::clone(state), held);
                 encapsulated(ReplyBody::Paced(Box::new(reply)))
             }
             Err(error) => cannot_seal(self.record, error),

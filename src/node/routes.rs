@@ -11,6 +11,7 @@ use super::{
     dialects::{self, EHBP_KEYS},
     paced::Pacing,
     problem::{Outside, Refusal},
+    receipts::Draft,
     record::Record,
     reply::{Exchange, Place, ReplyBody},
     request::{self, Form},
@@ -143,6 +144,7 @@ async fn opened(
             sealer,
             padding,
             pacing,
+            receipt: None,
         },
         record,
         place,
@@ -161,6 +163,7 @@ async fn opened(
     };
     exchange.record.path = Some(endpoint.path());
     let model = request.fields.get("sealgate-model").map(ToOwned::to_owned);
+    let receipt = Draft::of(state, &request, &form, endpoint);
     let question = Question {
         id: form.id,
         endpoint,
@@ -168,6 +171,7 @@ async fn opened(
         model,
         caller: form.caller,
         outer: None,
+        receipt,
         buffered,
     };
     answer::answer(state, exchange, question).await

@@ -62,7 +62,7 @@ pub use paced::{PacedSealer, Tick};
 pub use padding::{Padding, Row, UnknownPadding};
 pub use receipt::{
     Commitment, Commitments, ContentDigest, ContentHasher, InvalidSalts, MAX_RECEIPT, Receipt,
-    ReceiptError, ReceiptKey, Salt, Salts,
+    ReceiptError, ReceiptKey, ReceiptScope, Salt, Salts, UnknownScope,
 };
 pub use reply_opener::{FinalPart, ReplyHead, ReplyOpener, ReplyPart, Trailers};
 pub use reply_sealer::ReplySealer;

@@ -80,7 +80,7 @@ async fn begin(work: impl Future<Output = Answer> + Send + 'static) -> Paced {
     let pacing = Pacing::begin(&state.config.padding);
     let sealer = sealer.into_paced(pacing.row).unwrap();
     let work = AbortOnDropHandle::new(tokio::spawn(work));
-    let reply = PacedReply::new(sealer, work, pacing, state, (record, place));
+    let reply = PacedReply::new((sealer, None), work, pacing, state, (record, place));
     Paced {
         node,
         reply,

@@ -5,7 +5,7 @@
 //! nothing to who has not the [`Salts`]. Whether what it says is true of an exchange is for whoever had
 //! that exchange to compare.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use attestation::StatementDigest;
 use aws_lc_rs::{
@@ -61,6 +61,44 @@ pub enum ReceiptError {
     /// A member is out of its range.
     #[error("{0} is out of range")]
     Member(&'static str),
+}
+
+/// What a receipt is asked to say: the value of `sealgate-receipt` in a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiptScope {
+    /// There is to be none.
+    #[default]
+    None,
+    /// What was used.
+    Usage,
+    /// What was used, and what proves prompt and answer.
+    Content,
+}
+
+/// A text that is no [`ReceiptScope`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a receipt is none, usage or content")]
+pub struct UnknownScope;
+
+impl ReceiptScope {
+    /// As it travels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Usage => "usage",
+            Self::Content => "content",
+        }
+    }
+}
+
+impl FromStr for ReceiptScope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        let mut all = [Self::None, Self::Usage, Self::Content].into_iter();
+        all.find(|scope| scope.as_str() == text).ok_or(UnknownScope)
+    }
 }
 
 /// What a receipt says of one reply.

@@ -156,8 +156,8 @@ fn what_is_no_stream_has_its_own_status_and_goes_out_at_once_under_its_bucket() 
             }
             let fields = [("content-type", "application/json"), ("retry-after", "7")];
             let content = vec![b'x'; len];
-            sealer.say(503, &fields, &content).unwrap();
-            assert_eq!(sealer.say(503, &fields, b""), Err(SealError::Failed));
+            sealer.say(503, &fields, &content, &[]).unwrap();
+            assert_eq!(sealer.say(503, &fields, b"", &[]), Err(SealError::Failed));
             assert_eq!(sealer.push(DONE), Err(SealError::Failed));
             assert_eq!(sealer.cut(&[]), Ok(false), "it is out at the next tick");
             tick_to_the_end(sealer, &mut body);
@@ -179,7 +179,7 @@ fn a_status_comes_before_readers_have_passed_over_all_that_they_do() {
         sealer = tick(sealer, &mut body);
     }
     assert_eq!(body.len(), REPLY_HEAD + MAX_INFORMATIONAL * (2 + 512 + 16));
-    sealer.say(502, &[], b"").unwrap();
+    sealer.say(502, &[], b"", &[]).unwrap();
     assert!(!sealer.must_begin());
     tick_to_the_end(sealer, &mut body);
     let (head, _, _) = read_reply(opener, [&body[..]]).complete();
