@@ -38,7 +38,10 @@ struct Asks {
 impl Asks {
     async fn start() -> Self {
         let engine = FakeEngine::start().await;
-        let rest = format!("padding = {{ tick_ms = 20, least_chunks = 1 }}\n{}", engine.config());
+        let rest = format!(
+            "padding = {{ tick_ms = 20, least_chunks = 1 }}\n{}",
+            engine.config()
+        );
         let node = Running::start(&rest).await;
         Self { node, engine }
     }
@@ -173,19 +176,21 @@ async fn a_stream_that_the_node_cuts_has_the_receipt_of_what_went_out() {
     for padding in [Padding::Bucket, Padding::Paced] {
         let mut asks = Asks::start().await;
         let fields = [("sealgate-receipt", "content")];
-        let mut reply = asks
-            .node
-            .begin(Sent {
-                fields: &fields,
-                content: STREAM_BODY,
-                padding,
-                ..Sent::default()
-            })
-            .await;
-        let mut asked = asks.engine.asked().await;
-        asked.begin_stream().await;
-        // More than goes out at once, so that some of it is lost.
-        asked.write(&event("one").repeat(300)).await;
+        let sent = Sent {
+            fields: &fields,
+            content: STREAM_BODY,
+            padding,
+            ..Sent::default()
+        };
+        let engine = &mut asks.engine;
+        let played = async {
+            let mut asked = engine.asked().await;
+            asked.begin_stream().await;
+            // More than goes out at once, so that some of it is lost.
+            asked.write(&event("one").repeat(300)).await;
+            asked
+        };
+        let (mut reply, _asked) = tokio::join!(asks.node.begin(sent), played);
         let first = reply.content().await;
         let node = asks.node.attest().await;
         asks.node.state.cut.cancel();
