@@ -39,7 +39,7 @@ use crate::{
     },
     listener::Peer,
     openai::{Code, Endpoint, sse::Obfuscation},
-    seal::{Fields, KEYS_MEDIA_TYPE, OpenedRequest, RequestLimits},
+    seal::{Fields, KEYS_MEDIA_TYPE, OpenedRequest, ReceiptScope, RequestLimits},
     sealer::OHTTP,
 };
 
@@ -254,7 +254,14 @@ fn form_of(request: &OpenedRequest) -> Result<Form, Refusal> {
             "this gateway does not pace: ask for off or bucket",
         ));
     }
-    Form::of(request)
+    let form = Form::of(request)?;
+    // A node's receipt is of what this gateway sealed to it.
+    if form.receipt != ReceiptScope::None {
+        return Err(Refusal::Malformed(
+            "this gateway signs no receipts: ask for none",
+        ));
+    }
+    Ok(form)
 }
 
 /// Where a request comes from; all whose address is not known come from one.

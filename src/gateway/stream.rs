@@ -21,12 +21,13 @@ use super::{
     body::Aborted,
     error::{Error, NodeFailure},
     health::Shown,
+    receipts::Awaited,
     record::Record,
     trust::Trust,
 };
 use crate::{
     openai::{Code, Usage, sse::Obfuscation},
-    sealer::{ExchangeError, Gathered, Progress, Reading, Unread},
+    sealer::{ExchangeError, Gathered, Progress, Reading, Unread, usage},
 };
 
 /// Time for the error event to leave before the connection is aborted.
@@ -66,6 +67,8 @@ pub(super) struct EventStream {
     trust: Trust,
     trust_ended: Pin<Box<WaitForCancellationFutureOwned>>,
     record: Record,
+    /// What is to become of its receipt.
+    receipt: Option<Box<Awaited>>,
     /// Given back as soon as the reply has ended.
     held: Option<Held>,
 }
@@ -129,8 +132,19 @@ impl EventStream {
             trust_ended: Box::pin(trust.ended()),
             trust,
             record,
+            receipt: None,
             held: Some(held),
         }
+    }
+
+    /// The same, whose receipt is awaited.
+    pub(super) fn with_receipt(mut self, receipt: Option<Box<Awaited>>) -> Self {
+        let digests = receipt.as_ref().is_some_and(|it| it.proves_content());
+        if let (true, Source::Open(reading)) = (digests, &mut self.source) {
+            reading.digest_content();
+        }
+        self.receipt = receipt;
+        self
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -242,9 +256,13 @@ impl EventStream {
             return Ok(());
         };
         self.record.usage = reading.usage();
-        let (rest, counted) = reading.complete()?;
+        let ending = reading.finish()?;
+        self.record.usage = usage(&ending.trailers).or(self.record.usage);
+        let receipt = self.receipt.take();
+        let checked = receipt.map_or(Ok(()), |it| it.ended(&ending));
+        let rest = ending.rest?;
+        checked?;
         self.add(out, rest);
-        self.record.usage = counted.or_else(|| self.record.usage.take());
         self.record.complete();
         if let Some(held) = self.held.take() {
             held.node.node.note(Shown::Success);

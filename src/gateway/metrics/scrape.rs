@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{ENDPOINTS, ModelCounts, OTHER, RECORDED, Recorded, Reloaded, as_u64};
 use crate::{
-    gateway::{Shared, archive::Watch, health::Standing, node::Node},
+    gateway::{Shared, archive::Watch, health::Standing, node::Node, receipts::MAX_CHECKS},
     listener::ConnectionCounts,
     telemetry::metrics::{Family, Histogram, Page, Source},
 };
@@ -85,6 +85,21 @@ const REFUSED: Family<0> = Family::counter(
     "connections_refused",
     [],
     "Connections that were closed at the limit.",
+);
+const RECEIPTS: Family<1> = Family::counter(
+    "receipts",
+    ["outcome"],
+    "Receipts that were asked for, by what came of them: kept, or why not.",
+);
+const RECEIPTS_CHECKING: Family<0> = Family::gauge(
+    "receipts_checking",
+    [],
+    "Receipts that are being checked beside their requests.",
+);
+const RECEIPTS_CHECKING_LIMIT: Family<0> = Family::gauge(
+    "receipts_checking_limit",
+    [],
+    "Receipts that may be checked at once; those of more replies are not kept.",
 );
 const SEALED: Family<1> = Family::counter(
     "requests_sealed",
@@ -184,7 +199,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 39] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 42] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -224,6 +239,9 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 39] = [
     ARCHIVE_QUEUE.row(),
     ARCHIVE_LIMIT.row(),
     ARCHIVED.row(),
+    RECEIPTS.row(),
+    RECEIPTS_CHECKING.row(),
+    RECEIPTS_CHECKING_LIMIT.row(),
 ];
 
 /// Reads the numbers of one gateway.
@@ -247,7 +265,8 @@ impl Source for Scrape {
         exchanges(shared, page)?;
         nodes(shared, page)?;
         reloads(shared, page)?;
-        self.archive(page)
+        self.archive(page)?;
+        receipts(shared, page)
     }
 }
 
@@ -410,6 +429,16 @@ fn nodes(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
             })
         })
     })
+}
+
+fn receipts(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let desk = &shared.receipts;
+    page.family(&RECEIPTS, |series| {
+        let mut counts = desk.counts().into_iter();
+        counts.try_for_each(|(outcome, count)| series.number(outcome, count))
+    })?;
+    page.number(&RECEIPTS_CHECKING, as_u64(desk.checking()))?;
+    page.number(&RECEIPTS_CHECKING_LIMIT, as_u64(MAX_CHECKS))
 }
 
 fn reloads(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {

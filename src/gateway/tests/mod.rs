@@ -12,6 +12,7 @@ mod health;
 mod metrics;
 mod own;
 mod post_quantum;
+mod receipts;
 mod refusals;
 mod retries;
 mod sealed;
