@@ -14,6 +14,7 @@ mod doctor;
 mod hardening;
 mod keys;
 mod policy;
+mod receipt;
 mod role;
 mod service;
 mod terminal;
@@ -69,6 +70,9 @@ enum Command {
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Verify what nodes sign of their replies, offline.
+    #[command(subcommand)]
+    Receipt(receipt::Command),
     /// Say what this machine can attest, what is missing and what to do.
     Doctor(doctor::Args),
     /// Collateral and reference values from vendors: fetched, checked, signed into a bundle.
@@ -109,6 +113,7 @@ fn run(command: Command) -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
+        Command::Receipt(command) => receipt::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bundle(command) => bundle::run(command),
         Command::CheckConfig(args) => check_config::run(&args),
