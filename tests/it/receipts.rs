@@ -4,8 +4,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Output,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use attestation::bundle::{BundleItem, BundleKey, ItemKind, MANIFEST, Manifest, SIGNATURE};
 use reqwest::Response;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -231,6 +233,81 @@ async fn an_auditor_judges_by_a_policy_of_his_own() {
     }
 }
 
+/// A policy that names a file outside of its folder, and a bundle.
+#[tokio::test]
+async fn a_receipts_file_has_what_its_policy_names_and_the_bundle() {
+    let (key, _) = BundleKey::generate().unwrap();
+    let signer = hex::encode(key.public_key());
+    let signer = format!("version = 1\nbundle_signers = [\"{signer}\"]\n");
+    let (files, engine) = (Files::new(), Engine::start().await);
+    let policy = policy(&measurement()).replace("version = 1\n", &signer);
+    let outside = format!("{}/software-root/ark.pem", files.dir.path().display());
+    files.write(
+        "policy.toml",
+        &policy.replace("software-root/ark.pem", &outside),
+    );
+    sign_bundle(&files.dir.path().join("bundle"), &key);
+    let node = Process::start("node", &files.node("node-a", &engine, "")).await;
+    let config = files.gateway(&[&node.url], REQUIRED);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("bundle = \"bundle\"\n{text}")).unwrap();
+    let gateway = Process::start("gateway", &config).await;
+    let setup = Setup {
+        dir: files.dir,
+        engine,
+        node,
+        gateway,
+        client: reqwest::Client::new(),
+    };
+    let exchange = Exchange::whole(&setup, "a cat").await;
+    drop(setup);
+    let empty = Empty::new();
+    empty.write("receipt.json", &exchange.bundle);
+    let output = empty.verify(&["receipt.json"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", self::text(&output));
+    let file: Value = serde_json::from_slice(&exchange.bundle).unwrap();
+    let content = &file["content"];
+    assert_eq!(content["policy"]["files"][0]["name"], outside);
+    assert_eq!(content["bundle"]["files"][0]["name"], "rim.xml");
+    assert!(content["bundle_sha256"].is_string());
+    // Another signer's bundle is none to this policy.
+    let other = BundleKey::generate().unwrap().0.public_key();
+    let mut changed = content.clone();
+    let text = changed["policy"]["text"].as_str().unwrap();
+    let text = text.replace(&hex::encode(key.public_key()), &hex::encode(other));
+    changed["policy"]["text"] = json!(text);
+    let changed = resigned(&exchange, &changed);
+    is_refused(&empty, "another signer", &changed).await;
+}
+
+/// Signs a bundle with one file into a folder.
+fn sign_bundle(folder: &Path, key: &BundleKey) {
+    let file = b"what people read";
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("rim.xml"), file).unwrap();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the processes under test live now"
+    )]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
+    let manifest = Manifest {
+        created: now,
+        valid_until: now + Duration::from_secs(3600),
+        items: vec![BundleItem {
+            path: "rim.xml".to_owned(),
+            kind: ItemKind::GpuRim,
+            sha256: Sha256::digest(file).into(),
+            source: "a test".to_owned(),
+            fetched_at: now,
+            valid_until: now + Duration::from_secs(3600),
+        }],
+    };
+    let manifest = manifest.to_json().unwrap();
+    fs::write(folder.join(SIGNATURE), key.sign(&manifest)).unwrap();
+    fs::write(folder.join(MANIFEST), &manifest).unwrap();
+}
+
 /// Verifies a file in which something was changed: never accepted.
 async fn is_refused(empty: &Empty, name: &str, bytes: &[u8]) {
     empty.write("changed.json", bytes);
@@ -308,11 +385,19 @@ async fn what_a_receipt_rests_on_cannot_be_exchanged() {
 fn resigned(exchange: &Exchange, content: &Value) -> Vec<u8> {
     let mut text = String::from_utf8(exchange.bundle.clone()).unwrap();
     let file: Value = serde_json::from_slice(&exchange.bundle).unwrap();
-    for (member, value) in content.as_object().unwrap() {
-        let old = format!("\"{member}\":{}", file["content"][member]);
-        let new = format!("\"{member}\":{value}");
-        // Objects stand in another order in the text; none of them is changed here.
-        if old != new {
+    let mut members: Vec<_> = content.as_object().unwrap().clone().into_iter().collect();
+    members.push(("text".to_owned(), content["policy"]["text"].clone()));
+    for (member, value) in members {
+        let before = match member.as_str() {
+            "text" => &file["content"]["policy"]["text"],
+            _ => &file["content"][&member],
+        };
+        // Objects stand in another order in the text.
+        if *before != value && !value.is_object() {
+            let (old, new) = (
+                format!("\"{member}\":{before}"),
+                format!("\"{member}\":{value}"),
+            );
             assert_eq!(text.matches(&old).count(), 1, "{member}");
             text = text.replace(&old, &new);
         }

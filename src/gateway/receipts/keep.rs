@@ -73,23 +73,28 @@ pub(in crate::gateway) trait ReceiptSink: fmt::Debug + Send + Sync {
 #[derive(Debug, Default)]
 pub(super) struct InMemory(Mutex<Kept>);
 
+/// A request's id, and the key that made it: one who seals chooses ids himself, and must not have
+/// another's receipt go by it.
+type Place = (RequestId, Arc<str>);
+
 #[derive(Debug, Default)]
 struct Kept {
-    by_id: HashMap<RequestId, Arc<KeptReceipt>>,
+    by_place: HashMap<Place, Arc<KeptReceipt>>,
     /// The oldest first.
-    order: VecDeque<RequestId>,
+    order: VecDeque<Place>,
 }
 
 impl ReceiptSink for InMemory {
     fn keep(&self, receipt: KeptReceipt) -> Result<(), SinkFull> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = receipt.request_id;
-        if kept.by_id.insert(id, Arc::new(receipt)).is_none() {
-            kept.order.push_back(id);
+        let place = (receipt.request_id, Arc::clone(&receipt.key));
+        let before = kept.by_place.insert(place.clone(), Arc::new(receipt));
+        if before.is_none() {
+            kept.order.push_back(place);
         }
         while kept.order.len() > MAX_KEPT {
             if let Some(oldest) = kept.order.pop_front() {
-                kept.by_id.remove(&oldest);
+                kept.by_place.remove(&oldest);
             }
         }
         Ok(())
@@ -97,11 +102,7 @@ impl ReceiptSink for InMemory {
 
     fn find<'a>(&'a self, id: RequestId, key: &'a str) -> BoxFuture<'a, Option<Arc<KeptReceipt>>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept
-            .by_id
-            .get(&id)
-            .filter(|kept| *kept.key == *key)
-            .cloned();
+        let found = kept.by_place.get(&(id, Arc::from(key))).cloned();
         Box::pin(std::future::ready(found))
     }
 }
@@ -138,12 +139,18 @@ mod tests {
             kept.keep(receipt(*id, "mine")).unwrap();
         }
         assert_eq!(find(ids[0], "mine"), None, "the oldest is gone");
-        for id in [ids[1], ids[MAX_KEPT]] {
+        kept.keep(receipt(ids[2], "other")).unwrap();
+        assert_eq!(find(ids[1], "mine"), None, "each takes a place");
+        assert_eq!(find(ids[2], "other").unwrap().key.as_ref(), "other");
+        for id in [ids[2], ids[MAX_KEPT]] {
             assert_eq!(*find(id, "mine").unwrap(), receipt(id, "mine"));
-            assert_eq!(find(id, "other"), None);
         }
+        assert_eq!(find(ids[MAX_KEPT], "other"), None);
         assert_eq!(find(RequestId::generate(), "mine"), None);
         let held = kept.0.lock().unwrap();
-        assert_eq!((held.by_id.len(), held.order.len()), (MAX_KEPT, MAX_KEPT));
+        assert_eq!(
+            (held.by_place.len(), held.order.len()),
+            (MAX_KEPT, MAX_KEPT)
+        );
     }
 }

@@ -124,6 +124,13 @@ impl Desk {
         self.tasks.wait().await;
     }
 
+    /// Takes every place for a check.
+    #[cfg(test)]
+    pub(super) fn fill(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let all = u32::try_from(MAX_CHECKS).unwrap();
+        self.checks.try_acquire_many(all).unwrap()
+    }
+
     fn keep(&self, receipt: Result<KeptReceipt, ReceiptFault>) -> Result<(), ReceiptFault> {
         let kept = receipt.and_then(|receipt| {
             let kept = self.sink.keep(receipt);

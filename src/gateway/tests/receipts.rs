@@ -344,3 +344,18 @@ async fn where_receipts_are_off_none_is_asked_for() {
     let none = running.get("/v1/receipts/x").await;
     assert_eq!(none.code(), (404, "receipt_not_found".to_owned()));
 }
+
+#[tokio::test]
+async fn more_receipts_than_can_be_checked_at_once_hold_nobody_up() {
+    let (node, running) = start("mode = \"on\"").await;
+    play(&node, 200, |_| {});
+    let all = running.shared.receipts.fill();
+    let got = running.post(BODY).await;
+    assert_eq!(got.status.as_u16(), 200);
+    assert_eq!(running.outcomes(1).await, [("shed", 1)]);
+    let kept = running.receipt_of(&got).await;
+    assert_eq!(kept.code(), (404, "receipt_not_found".to_owned()));
+    drop(all);
+    running.post(BODY).await;
+    assert_eq!(running.outcomes(2).await, [("kept", 1), ("shed", 1)]);
+}

@@ -174,7 +174,8 @@ fn only_the_one_text_of_a_receipt_is_taken() {
 
 #[test]
 fn what_no_reader_takes_is_not_signed() {
-    let changes: [(&str, fn(&mut Receipt)); 5] = [
+    type Change = fn(&mut Receipt);
+    let changes: [(&str, Change); 5] = [
         ("path", |it| it.path = "/a b".to_owned()),
         ("model", |it| it.model = "m".repeat(257)),
         ("model", |it| it.model = "é".to_owned()),
