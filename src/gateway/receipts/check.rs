@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// How far a receipt's time may be from the gateway's, in seconds: what a request's date may be, and
-/// the time that a last chunk takes.
+/// How far a receipt's time may be from that between a reply's begin and its end, in seconds: more than
+/// a request's date may be.
 const MAX_SKEW_S: u64 = 300;
 
 /// What a receipt must say.
@@ -31,6 +31,8 @@ pub(super) struct Expected {
     pub(super) key_id: u8,
     /// What was sealed to.
     pub(super) verified: Arc<Verified>,
+    /// When the reply began.
+    pub(super) began: SystemTime,
     /// The body that was sealed, where the receipt is to prove it.
     pub(super) request: Option<ContentDigest>,
 }
@@ -148,7 +150,7 @@ impl Expected {
             ("model", receipt.model == self.model),
             ("status", receipt.status == replied.status),
             ("usage", receipt.usage == replied.trailers.usage),
-            ("iat", receipt.iat.abs_diff(unix_seconds(now)) <= MAX_SKEW_S),
+            ("iat", may_be_signed_at(receipt.iat, self.began, now)),
         ];
         match members.into_iter().find(|(_, is_same)| !is_same) {
             Some((name, _)) => Err(ReceiptFault::Member(name)),
@@ -176,5 +178,36 @@ impl Expected {
             return Err(ReceiptFault::Member("response"));
         }
         Ok(())
+    }
+}
+
+/// Whether a receipt of a reply that began then and ended now may be signed at `iat`. The end of a paced
+/// stream is signed long after its first tick, and can be long before its last.
+fn may_be_signed_at(iat: u64, began: SystemTime, ended: SystemTime) -> bool {
+    let from = unix_seconds(began).saturating_sub(MAX_SKEW_S);
+    let until = unix_seconds(ended).saturating_add(MAX_SKEW_S);
+    (from..=until).contains(&iat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::from_unix_seconds;
+
+    #[test]
+    fn a_receipt_is_signed_while_its_reply_goes_on_but_for_what_clocks_differ() {
+        let at = |seconds| from_unix_seconds(seconds).unwrap();
+        for (iat, expected) in [
+            (699, false),
+            (700, true),
+            (1000, true),
+            (1500, true),
+            (2300, true),
+            (2301, false),
+            (u64::MAX, false),
+        ] {
+            let seen = may_be_signed_at(iat, at(1000), at(2000));
+            assert_eq!(seen, expected, "{iat}");
+        }
     }
 }

@@ -247,6 +247,7 @@ impl Shared {
                 model: model.to_owned(),
                 key_id: answer.key_id,
                 verified: Arc::clone(&answer.verified),
+                began: self.clock.now(),
                 request: config.content.then(|| ContentDigest::of(job.content)),
             },
             mode: config.mode,
