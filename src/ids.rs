@@ -15,6 +15,12 @@ impl RequestId {
     pub fn generate() -> Self {
         Self(rand::rng().random())
     }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 impl fmt::Display for RequestId {

@@ -23,6 +23,7 @@ mod net;
 pub mod node;
 pub mod openai;
 mod pace;
+pub mod receipts;
 pub mod reload;
 pub mod seal;
 mod sealer;

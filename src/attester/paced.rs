@@ -88,8 +88,8 @@ pub(crate) trait Source {
     /// [`SealError`]: the reply must be aborted.
     fn cut(&mut self, sealer: &mut PacedSealer) -> Result<(), SealError>;
 
-    /// Notes that a chunk goes out.
-    fn went(&mut self, bytes: usize, what: Went);
+    /// Notes that a chunk goes out, and how many bytes of content wait for those after it.
+    fn went(&mut self, bytes: usize, what: Went, left: usize);
 
     /// Notes that the reply is aborted, and ends the work for it.
     fn abort(&mut self);
@@ -191,14 +191,15 @@ impl<S: Source> PacedReply<S> {
         } else {
             Went::Filling
         };
-        let (bytes, went) = match sealer.tick()? {
+        let (bytes, went, left) = match sealer.tick()? {
             Tick::Chunk(bytes, sealer) => {
+                let left = sealer.waiting();
                 self.sealer = Some(sealer);
-                (bytes, went)
+                (bytes, went, left)
             }
-            Tick::Last(bytes) => (bytes, Went::Last),
+            Tick::Last(bytes) => (bytes, Went::Last, 0),
         };
-        self.source.went(bytes.len(), went);
+        self.source.went(bytes.len(), went, left);
         Ok(bytes)
     }
 

@@ -23,8 +23,8 @@ use crate::{
     ids::RequestId,
     pace::{LeastRate, Pace},
     seal::{
-        FormError, OpenErrorKind, OpenedRequest, Padding, REQUEST_MEDIA_TYPE, ReplySealer,
-        RequestLimits, RequestOpener,
+        FormError, OpenErrorKind, OpenedRequest, Padding, REQUEST_MEDIA_TYPE, ReceiptScope,
+        ReplySealer, RequestLimits, RequestOpener,
     },
 };
 
@@ -208,6 +208,8 @@ pub(crate) struct Form {
     statement: StatementDigest,
     /// Who asks, as the gateway calls him.
     pub(crate) caller: Option<Caller>,
+    /// What its receipt is to say.
+    pub(crate) receipt: ReceiptScope,
 }
 
 impl Form {
@@ -236,14 +238,7 @@ impl Form {
                 "sealgate-padding is off, bucket or paced",
             ));
         }
-        if !matches!(
-            fields.get("sealgate-receipt"),
-            None | Some("none" | "usage" | "content")
-        ) {
-            return Err(Refusal::Malformed(
-                "sealgate-receipt is none, usage or content",
-            ));
-        }
+        let receipt = fields.get("sealgate-receipt").map(str::parse).transpose();
         Ok(Self {
             id: id.ok_or(Refusal::Malformed(
                 "sealgate-request-id is 32 lower-case hex digits",
@@ -256,7 +251,17 @@ impl Form {
             ))?,
             caller: caller
                 .map_err(|_| Refusal::Malformed("sealgate-caller is 32 lower-case hex digits"))?,
+            receipt: receipt
+                .map_err(|_| Refusal::Malformed("sealgate-receipt is none, usage or content"))?
+                .unwrap_or_default(),
         })
+    }
+}
+
+impl Form {
+    /// The statement that the request names.
+    pub(crate) fn statement(&self) -> StatementDigest {
+        self.statement
     }
 }
 
@@ -269,6 +274,7 @@ impl Form {
             date,
             statement,
             caller: None,
+            receipt: ReceiptScope::None,
         }
     }
 }

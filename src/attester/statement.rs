@@ -9,15 +9,12 @@ use attestation::{
     Dialect, StatementDigest,
     statement::{ClaimedKey, Draft, EngineLocation, Software, StatementError},
 };
-use aws_lc_rs::{
-    error::Unspecified,
-    signature::{Ed25519KeyPair, KeyPair as _},
-};
+use aws_lc_rs::error::Unspecified;
 
 use super::keys::{KeyRing, opens_until};
 use crate::{
     config::node::{KeysConfig, MAX_MODELS},
-    seal::RandomError,
+    seal::{RandomError, Receipt, ReceiptError, ReceiptKey},
 };
 
 /// Most statements that are remembered (docs/wire.md, "Request").
@@ -121,8 +118,7 @@ enum Before {
 #[derive(Debug)]
 struct Fixed {
     node_id: String,
-    /// Only its public half is used yet.
-    receipt_key: Ed25519KeyPair,
+    receipt_key: ReceiptKey,
 }
 
 /// The statements given out, each with the last second in which one of its keys opens.
@@ -147,7 +143,7 @@ impl Identity {
     ) -> Result<Self, IdentityError> {
         let fixed = Fixed {
             node_id: named.node_id.to_owned(),
-            receipt_key: Ed25519KeyPair::generate()?,
+            receipt_key: ReceiptKey::generate()?,
         };
         let ring = KeyRing::of(named.keys, named.dialects, now)?;
         let keys = ring.published(now);
@@ -197,6 +193,14 @@ impl Identity {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         let given = self.given.read().unwrap_or_else(PoisonError::into_inner);
         ring.rests(now) && given.keys.iter().all(|key| now < key.not_after)
+    }
+
+    /// Signs a receipt with the key that every statement names.
+    ///
+    /// # Errors
+    /// [`ReceiptError`] if no reader would take it.
+    pub(crate) fn sign_receipt(&self, receipt: &Receipt) -> Result<String, ReceiptError> {
+        self.fixed.receipt_key.sign(receipt)
     }
 
     /// Opens something with the keys that open.
@@ -318,13 +322,13 @@ impl Fixed {
         keys: &[ClaimedKey],
         facts: &Facts,
     ) -> Result<(StatementText, u64), IdentityError> {
-        let receipt_key = self.receipt_key.public_key().as_ref();
         let draft = Draft {
             node_id: self.node_id.clone(),
             keys: keys.to_vec(),
-            receipt_key: receipt_key
-                .try_into()
-                .map_err(|_| IdentityError::ReceiptKey)?,
+            receipt_key: self
+                .receipt_key
+                .public_key()
+                .ok_or(IdentityError::ReceiptKey)?,
             tls_spki_sha256: facts.tls_spki_sha256,
             models: facts.models.clone(),
             engine: facts.engine,

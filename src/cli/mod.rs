@@ -14,6 +14,7 @@ mod doctor;
 mod hardening;
 mod keys;
 mod policy;
+mod receipt;
 mod role;
 mod service;
 mod store;
@@ -73,6 +74,9 @@ enum Command {
     Keys(keys::Command),
     /// Sum what keys used, by key, model, node or day.
     Usage(usage::Args),
+    /// Verify what nodes sign of their replies, offline.
+    #[command(subcommand)]
+    Receipt(receipt::Command),
     /// Say what this machine can attest, what is missing and what to do.
     Doctor(doctor::Args),
     /// Collateral and reference values from vendors: fetched, checked, signed into a bundle.
@@ -114,6 +118,7 @@ fn run(command: Command) -> ExitCode {
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
         Command::Usage(args) => usage::run(&args),
+        Command::Receipt(command) => receipt::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bundle(command) => bundle::run(command),
         Command::CheckConfig(args) => check_config::run(&args),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ids::RequestId,
     openai::{Endpoint, Request, RequestError},
-    seal::{MAX_REQUEST_CONTENT, SealError},
+    seal::{MAX_REQUEST_CONTENT, ReceiptScope, SealError},
     sealer::{
         self, Ask, Bounds, Channel as Upstream, Credential, ExchangeError, Next, Problem,
         SendError, Way,
@@ -232,6 +232,7 @@ impl Channel {
             model: None,
             credential: credential.as_deref(),
             padding: settings.padding.max(self.node.least_padding()),
+            receipt: ReceiptScope::None,
         };
         let way = Way {
             channel: &end.channel,

@@ -331,6 +331,7 @@ mod tests {
             retry_after_s: None,
             parts,
             usage: None,
+            trailers: Trailers::default(),
         });
         let read: serde_json::Value = whole.json().unwrap();
         assert_eq!(read["text"], "secret");

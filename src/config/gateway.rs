@@ -27,6 +27,7 @@ mod announce;
 mod attestation;
 mod locks;
 mod proxy;
+mod receipts;
 mod selection;
 mod streams;
 
@@ -35,6 +36,7 @@ pub use self::{
     attestation::{AttestationConfig, effective},
     locks::LocksConfig,
     proxy::{InvalidProxyUrl, ProxyConfig, ProxyUrl},
+    receipts::{ReceiptMode, ReceiptsConfig},
     selection::{HealthConfig, Label, MAX_LABELS, Ratio, SelectionConfig, WarmUp, seconds},
     streams::StreamsConfig,
 };
@@ -117,6 +119,9 @@ pub struct GatewayConfig {
     /// How the length of what travels is hidden: `paced`, `bucket` or `off` (docs/wire.md, "Hiding lengths").
     #[serde(default)]
     pub padding: Padding,
+    /// What nodes sign of their replies.
+    #[serde(default)]
+    pub receipts: ReceiptsConfig,
     /// How event streams look to callers.
     #[serde(default)]
     pub streams: StreamsConfig,

@@ -23,6 +23,9 @@ mod files;
 mod shelf;
 mod store;
 
+pub(super) use self::store::{POLICIES, POLICY, place_of};
+pub(super) const BUNDLES: &str = "bundles";
+
 /// Most verdicts that wait to be written.
 const QUEUE: usize = 64;
 /// How long an appraisal waits for its place in the queue, and where the archive is required for

@@ -16,6 +16,7 @@ use super::{
     labels::Wish,
     node::{BAR, Chosen, Node, Reattested, Verified},
     nodes::Served,
+    receipts::Receipting,
     record::Record,
     select::choose,
 };
@@ -45,6 +46,10 @@ pub(super) struct Answer {
     pub(super) node: Chosen,
     pub(super) retries: Vec<RetryPermit>,
     pub(super) reply: Reply,
+    /// Which of the node's keys was sealed to.
+    pub(super) key_id: u8,
+    /// What is to become of its receipt.
+    pub(super) receipt: Receipting,
 }
 
 impl Shared {
@@ -73,7 +78,7 @@ impl Shared {
         loop {
             record.tries = record.tries.saturating_add(1);
             let (verified, failure) = match self.ask_one(job, served, &chosen.node, record).await {
-                Ok((verified, reply)) => {
+                Ok((verified, (reply, key_id))) => {
                     chosen.began();
                     if matches!(reply, Reply::Whole(_)) {
                         chosen.node.note(Shown::Success);
@@ -84,6 +89,8 @@ impl Shared {
                         node: chosen,
                         retries,
                         reply,
+                        key_id,
+                        receipt: Receipting::None,
                     });
                 }
                 Err(failed) => failed,
@@ -136,7 +143,7 @@ impl Shared {
         served: &Served,
         node: &Node,
         record: &mut Record,
-    ) -> Result<(Arc<Verified>, Reply), (Option<Arc<Verified>>, NodeFailure)> {
+    ) -> Result<(Arc<Verified>, (Reply, u8)), (Option<Arc<Verified>>, NodeFailure)> {
         let patience = self.timeouts.attest;
         let verified = node.verified_under(&self.rules, patience).await;
         let agreed = |it: &Arc<Verified>| {
@@ -156,7 +163,7 @@ impl Shared {
         };
         match exchanged {
             Ok(reply) => {
-                if matches!(reply, Reply::Stream(_)) {
+                if matches!(reply.0, Reply::Stream(_)) {
                     node.load.measured(asked.elapsed());
                 }
                 Ok((verified, reply))
@@ -179,8 +186,10 @@ fn none_fits(served: &Served, wish: Wish) -> Error {
 impl NodeFailure {
     /// What it shows of the node; nothing where that is of the request, or the node's own word.
     pub(super) fn shows(&self) -> Option<Shown> {
-        let Self::Exchange(error) = self else {
-            return None;
+        let error = match self {
+            Self::Exchange(error) => error,
+            Self::Receipt(_) => return Some(Shown::Failure),
+            Self::NotVerified | Self::Cut | Self::NoLongerVerified => return None,
         };
         match error {
             // It shows another certificate, as after a restart: it is attested again.

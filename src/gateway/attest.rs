@@ -103,8 +103,8 @@ impl AttestError {
 pub(super) struct Evidence {
     pub(super) bytes: Bytes,
     /// SHA-256 of the bytes in hex.
-    digest: String,
-    nonce: Nonce,
+    pub(super) digest: String,
+    pub(super) nonce: Nonce,
     /// When it came, by the time of day and by a clock that nobody sets.
     came: (SystemTime, Instant),
 }
@@ -125,6 +125,7 @@ pub(super) struct Judged {
     node: VerifiedNode,
     evidence: Arc<Evidence>,
     rules: Arc<Rules>,
+    at: SystemTime,
 }
 
 /// How nodes are appraised.
@@ -305,6 +306,7 @@ impl Attester {
             node: outcome?,
             evidence,
             rules,
+            at,
         })
     }
 
@@ -323,6 +325,7 @@ impl Attester {
             node: verified,
             evidence,
             rules,
+            at,
         } = judged;
         let pin = verified
             .tls_spki_sha256()
@@ -348,6 +351,7 @@ impl Attester {
             last: evidence.last(&verified),
             evidence,
             rules,
+            judged_at: at,
             trust,
             channel,
             authenticated_channel: pin.is_some(),

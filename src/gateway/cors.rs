@@ -17,7 +17,7 @@ use crate::config::cors::Origin;
 
 /// What a page may read beside what every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, retry-after, x-should-retry, sealgate-node, sealgate-attestation",
+    "x-request-id, retry-after, x-should-retry, sealgate-node, sealgate-attestation, sealgate-receipt",
 );
 /// How long a browser may remember what it asked, in seconds: browsers have shorter limits.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");

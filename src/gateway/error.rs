@@ -8,7 +8,7 @@ use http::{
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use super::{attest::AttestError, body::ReplyBody};
+use super::{attest::AttestError, body::ReplyBody, receipts::ReceiptFault};
 use crate::{
     openai::{Code, ErrorObject, RequestError},
     seal::{OpenError, REQUEST_MEDIA_TYPE, SealError},
@@ -80,6 +80,10 @@ pub(super) enum Error {
     SealNotPostQuantum,
     #[error("the store does not answer, and the key is not known without it")]
     StoreUnavailable,
+    #[error("no receipt of this caller for this request")]
+    ReceiptNotFound,
+    #[error("what the receipt rests on is not archived: {0}")]
+    EvidenceNotArchived(&'static str),
     #[error("no such lock of this caller for this request")]
     LockNotFound,
     #[error("the caller, or all, hold as many locks as they may")]
@@ -165,6 +169,8 @@ impl Error {
             Self::RelayNotAllowed | Self::SealNotPostQuantum => Code::RelayNotAllowed,
             Self::DialectForbidden | Self::DialectNotPostQuantum => Code::DialectForbidden,
             Self::StoreUnavailable => Code::StoreUnavailable,
+            Self::ReceiptNotFound => Code::ReceiptNotFound,
+            Self::EvidenceNotArchived(_) => Code::EvidenceNotArchived,
             Self::LockNotFound => Code::LockNotFound,
             Self::TooManyLocks => Code::TooManyLocks,
             Self::RateLimited { .. } => Code::RateLimited,
@@ -256,6 +262,8 @@ pub(super) enum NodeFailure {
     Cut,
     #[error("the node is no longer verified")]
     NoLongerVerified,
+    #[error("the receipt, which is required: {0}")]
+    Receipt(#[from] ReceiptFault),
 }
 
 impl NodeFailure {
@@ -263,7 +271,7 @@ impl NodeFailure {
         match self {
             Self::Exchange(error) => error.next(),
             Self::NotVerified => Next::Another,
-            Self::Cut | Self::NoLongerVerified => Next::Fail,
+            Self::Cut | Self::NoLongerVerified | Self::Receipt(_) => Next::Fail,
         }
     }
 
@@ -272,6 +280,7 @@ impl NodeFailure {
             Self::Exchange(error) => code_of(error),
             Self::NotVerified => Code::NoNodeAvailable,
             Self::Cut | Self::NoLongerVerified => Code::UpstreamTruncated,
+            Self::Receipt(_) => Code::NodeReplyInvalid,
         }
     }
 
@@ -286,7 +295,7 @@ impl NodeFailure {
             | Self::NotVerified
             | Self::Cut
             | Self::NoLongerVerified => "cancelled",
-            Self::Exchange(_) => "engine-failed",
+            Self::Exchange(_) | Self::Receipt(_) => "engine-failed",
         }
     }
 
@@ -297,13 +306,14 @@ impl NodeFailure {
             Self::NotVerified => "not_verified",
             Self::Cut => "cut",
             Self::NoLongerVerified => "no_longer_verified",
+            Self::Receipt(_) => "receipt",
         }
     }
 
     fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Exchange(error) => error.retry_after_s(),
-            Self::NotVerified | Self::Cut | Self::NoLongerVerified => None,
+            Self::NotVerified | Self::Cut | Self::NoLongerVerified | Self::Receipt(_) => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     ids::RequestId,
     openai::Endpoint,
+    seal::ReceiptScope,
     sealer::{self, Ask, Bounds, ExchangeError, OHTTP, Reply, Way},
 };
 
@@ -31,10 +32,12 @@ pub(super) struct Job<'a> {
     pub(super) padding: Padding,
     /// The digest in hex of the policy that a node must have passed, where its sender agreed to one.
     pub(super) policy: Option<&'a str>,
+    /// What the node's receipt is to say.
+    pub(super) receipt: ReceiptScope,
 }
 
 impl Shared {
-    /// Asks one node.
+    /// Asks one node, and says which of its keys was sealed to.
     ///
     /// # Errors
     /// [`ExchangeError`] says whether another try is allowed.
@@ -45,7 +48,7 @@ impl Shared {
         node: &Node,
         verified: &Verified,
         record: &mut Record,
-    ) -> Result<Reply, ExchangeError> {
+    ) -> Result<(Reply, u8), ExchangeError> {
         let now = self.clock.now();
         if verified.has_ended(now) {
             return Err(Ineligible::AppraisalExpired.into());
@@ -68,6 +71,7 @@ impl Shared {
             model: served.node_name.as_deref(),
             credential: node.credential.as_ref(),
             padding,
+            receipt: job.receipt,
         };
         let way = Way {
             channel: &verified.channel,
@@ -80,6 +84,7 @@ impl Shared {
             idle: self.timeouts.idle,
             reply_bytes: self.limits.reply_bytes,
         };
-        sealer::exchange(&ask, &key, now, &way, &bounds).await
+        let reply = sealer::exchange(&ask, &key, now, &way, &bounds).await?;
+        Ok((reply, key.key_id()))
     }
 }

@@ -28,13 +28,18 @@ pub(super) fn sources(config: &Loaded<GatewayConfig>) -> Sources {
     )
 }
 
+/// The archive's folder, if there is one.
+pub(super) fn archive_dir(config: &Loaded<GatewayConfig>) -> Option<PathBuf> {
+    let archive = config.value.archive.as_ref();
+    archive.map(|archive| config.resolve(&archive.dir))
+}
+
 pub(super) fn open_archive(
     config: &Loaded<GatewayConfig>,
 ) -> Result<Option<(Archive, archive::Ended)>, ConfigError> {
-    let Some(archive) = &config.value.archive else {
+    let (Some(archive), Some(dir)) = (&config.value.archive, archive_dir(config)) else {
         return Ok(None);
     };
-    let dir = config.resolve(&archive.dir);
     let opened = Archive::open(archive, &dir);
     let unusable = |e| config.invalid("archive.dir", format!("{}: {e}", dir.display()));
     opened.map(Some).map_err(unusable)

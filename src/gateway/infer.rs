@@ -15,13 +15,14 @@ use tokio::time::timeout;
 use super::{
     Shared,
     admit::Permit,
-    ask::{Answer, Held},
+    ask::{Answer, Held, take_note},
     authenticate::Caller,
     body::{self, ReplyBody},
     error::{Error, NodeFailure},
     exchange::Job,
     labels::Wish,
     padding,
+    receipts::Terms,
     record::Record,
     stream::EventStream,
     whole::WholeReply,
@@ -34,6 +35,9 @@ use crate::{
 
 /// What OpenAI's SDKs obey before their own rule by status.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Says that a receipt of the reply will be kept, if it is good.
+const RECEIPT: HeaderName = HeaderName::from_static("sealgate-receipt");
 
 /// Who asks, and what for.
 #[derive(Debug)]
@@ -153,6 +157,7 @@ impl Shared {
             .await?;
         record.asks(&served);
         record.let_in(self)?;
+        let terms = Terms::of(&asker.caller, self.receipt_terms);
         let job = Job {
             id: record.id,
             endpoint: request.asked().endpoint,
@@ -162,15 +167,21 @@ impl Shared {
             requires_pq: asker.wish.requires_pq(),
             padding: asker.padding.unwrap_or(self.padding),
             policy: asker.policy.as_deref(),
+            receipt: terms.scope(),
         };
         let asking = self.ask(&job, &served, asker.wish, record);
-        let answer = tokio::select! {
+        let mut answer = tokio::select! {
             biased;
             answer = timeout(self.timeouts.total_first_byte, asking) => {
                 answer.map_err(|_| NodeFailure::from(ExchangeError::FirstByteTimeout))??
             }
             () = self.cut.cancelled() => return Err(NodeFailure::Cut.into()),
         };
+        self.await_receipt(&mut answer, terms, &job, served.on_nodes(), &asker.caller)
+            .inspect_err(|failure| {
+                record.try_failed(&answer.node.node, failure);
+                take_note(&answer.node.node, None, failure);
+            })?;
         let (obfuscation, by_default) = self.obfuscation;
         let levels = request.asked().include_obfuscation.unwrap_or(by_default);
         Ok((answer, levels.then_some(obfuscation)))
@@ -189,7 +200,10 @@ impl Shared {
             node,
             retries,
             reply,
+            receipt,
+            ..
         } = answer;
+        let is_kept = receipt.is_kept();
         let held = Held {
             permit,
             node,
@@ -221,6 +235,7 @@ impl Shared {
                 let trust = verified.trust.clone();
                 let as_told = (self.timeouts.stream, obfuscation);
                 let body = EventStream::new(unread, as_told, trust, record, held);
+                let body = body.with_receipt(receipt.into_awaited());
                 let mut response = Response::new(ReplyBody::Stream(Box::new(body)));
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -230,6 +245,10 @@ impl Shared {
                 response
             }
         };
+        if is_kept {
+            let yes = HeaderValue::from_static("yes");
+            response.headers_mut().insert(RECEIPT, yes);
+        }
         verified.say(response.headers_mut(), self.clock.now());
         response
     }

@@ -10,7 +10,8 @@
 //! nodes that the configuration does not name; `dial` holds connections to addresses.
 //!
 //! Beside it `probe` watches each node's health, and `keep` has each `node` appraised by `attest`,
-//! under the `rules` in force; `archive` keeps what was judged, `metrics` counts for the operator,
+//! under the `rules` in force; `archive` keeps what was judged, `receipts` checks and keeps what
+//! nodes sign of replies, `metrics` counts for the operator,
 //! `trust` ends what a node's requests hold when it is no longer verified, and `self_test` tries the
 //! verifier itself.
 //!
@@ -53,6 +54,7 @@ mod own;
 mod paced;
 mod padding;
 mod probe;
+mod receipts;
 mod reconfigure;
 mod record;
 mod relay;
@@ -395,6 +397,7 @@ impl Gateway {
             let keeping = async move { own.keep(current).await };
             tasks.spawn(until(stop.clone(), keeping));
         }
+        let receipts = Arc::clone(&shared.receipts);
         let closing = CancellationToken::new();
         let phase = Arc::clone(&shared.phase);
         let leaving = farewell.say(phase, shutdown, closing.clone(), shared.cut.clone());
@@ -409,6 +412,7 @@ impl Gateway {
         serve_counted(listener, service, limits, closing, connections).await;
         stop.cancel();
         tasks.wait().await;
+        receipts.end().await;
         if let Some(ended) = archive_ended {
             let _ = timeout(ARCHIVE_GRACE, ended).await;
         }

@@ -119,6 +119,8 @@ pub(super) struct Verified {
     /// What it was verified from, and by.
     pub(super) evidence: Arc<Evidence>,
     pub(super) rules: Arc<Rules>,
+    /// When it was judged by them.
+    pub(super) judged_at: SystemTime,
     /// The end, whatever becomes of the time of day.
     pub(super) last: Instant,
     /// Ends when the node is no longer verified.

@@ -114,7 +114,7 @@ impl Source for Answering {
         Ok(())
     }
 
-    fn went(&mut self, bytes: usize, what: Went) {
+    fn went(&mut self, bytes: usize, what: Went, _left: usize) {
         let is_last = what == Went::Last;
         match &mut self.from {
             From::Work(_) | From::Ended => self.filled = self.filled.saturating_add(bytes),

@@ -359,6 +359,7 @@ fn next(
         shared.effective = Some(effective);
     }
     shared.padding = value.padding;
+    shared.receipt_terms = value.receipts;
     shared.obfuscation = obfuscation_of(value);
     shared.retry_unauthenticated = value.retry_unauthenticated;
     shared.cors = Cors::new(value.cors.origins.clone());

@@ -15,6 +15,7 @@ use super::{
     cors, document,
     error::Error,
     fleet, metrics,
+    receipts::RECEIPTS,
 };
 use crate::{
     attester::answer::ATTESTATION,
@@ -41,6 +42,8 @@ pub(super) enum Route<'a> {
     Infer(Endpoint),
     Models,
     Model(&'a str),
+    /// What a node signed of a reply.
+    Receipt(&'a str),
     Fleet(fleet::Route<'a>),
     /// The gateway's own evidence.
     Attestation,
@@ -69,7 +72,10 @@ impl<'a> Route<'a> {
             "/docs" => Some(Self::Page),
             other => match other.strip_prefix("/v1/models/") {
                 Some(model) => Some(Self::Model(model)),
-                None => fleet::Route::of(other).map(Self::Fleet),
+                None => match other.strip_prefix("/v1/receipts/") {
+                    Some(id) => Some(Self::Receipt(id)),
+                    None => fleet::Route::of(other).map(Self::Fleet),
+                },
             },
         }
     }
@@ -83,6 +89,7 @@ impl<'a> Route<'a> {
             Self::Ohttp => OHTTP,
             Self::Models => "/v1/models",
             Self::Model(_) => "/v1/models/{id}",
+            Self::Receipt(_) => RECEIPTS,
             Self::Health => "/health",
             Self::Ready => "/readyz",
             Self::Document => "/openapi.json",
@@ -138,6 +145,9 @@ impl Shared {
                     Ok(route) => route.path(),
                 };
                 let answered = match routed {
+                    Ok(Route::Receipt(id)) if parts.method != Method::OPTIONS => {
+                        self.receipt(id, &parts).await
+                    }
                     Ok(route) => self.answer(&route, &parts).await,
                     Err(error) => Err(error),
                 };
@@ -208,9 +218,11 @@ impl Shared {
             return Ok(response);
         }
         match route {
-            Route::Infer(_) | Route::Fleet(_) | Route::Attestation | Route::Ohttp => {
-                Err(Error::NotFound)
-            }
+            Route::Infer(_)
+            | Route::Fleet(_)
+            | Route::Receipt(_)
+            | Route::Attestation
+            | Route::Ohttp => Err(Error::NotFound),
             Route::Health => Ok(json(Bytes::from_static(br#"{"message":"ok"}"#))),
             Route::Ready => Ok(self.ready()),
             Route::Document => Ok(document::json_reply()),
@@ -291,7 +303,7 @@ fn joined(path: &str) -> Cow<'_, str> {
     }
 }
 
-fn json(body: Bytes) -> Response<ReplyBody> {
+pub(super) fn json(body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::from(body));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
@@ -340,6 +352,8 @@ mod tests {
             ),
             ("/v1/models", Some(Route::Models)),
             ("/v1/models/", Some(Route::Models)),
+            ("/v1/receipts/00", Some(Route::Receipt("00"))),
+            ("/v1/receipts", None),
             ("/v1/models/a/b", Some(Route::Model("a/b"))),
             ("/health", Some(Route::Health)),
             ("/readyz", Some(Route::Ready)),

@@ -22,7 +22,7 @@ mod reload;
 pub(super) use self::reload::Reloader;
 
 /// Longest file that a policy names, in bytes.
-const MAX_NAMED_FILE: u64 = 1024 * 1024;
+pub(super) const MAX_NAMED_FILE: u64 = 1024 * 1024;
 
 /// What is in force.
 #[derive(Debug)]

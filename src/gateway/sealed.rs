@@ -43,7 +43,7 @@ use crate::{
     ids::RequestId,
     listener::Peer,
     openai::{Code, Endpoint, Request},
-    seal::{Fields, FormError, KEYS_MEDIA_TYPE, OpenedRequest, RequestLimits},
+    seal::{Fields, FormError, KEYS_MEDIA_TYPE, OpenedRequest, ReceiptScope, RequestLimits},
     sealer::OHTTP,
 };
 
@@ -193,7 +193,7 @@ impl Shared {
     ) -> Result<(RequestId, LetIn, Bytes), Refusal> {
         let malformed = Refusal::Malformed("what was sealed is no well-formed request");
         let request = request.map_err(|_| malformed)?;
-        let form = Form::of(&request)?;
+        let form = form_of(&request)?;
         let let_in = self.let_in(own, &request, &form, address).await?;
         Ok((form.id, let_in, request.content))
     }
@@ -322,6 +322,19 @@ fn refused(mut record: Record, error: Error) -> Response<ReplyBody> {
     record.refused(&error);
     drop(record);
     error.into_response()
+}
+
+/// # Errors
+/// [`Refusal::Malformed`] names the field.
+fn form_of(request: &OpenedRequest) -> Result<Form, Refusal> {
+    let form = Form::of(request)?;
+    // A node's receipt is of what this gateway sealed to it.
+    if form.receipt != ReceiptScope::None {
+        return Err(Refusal::Malformed(
+            "this gateway signs no receipts: ask for none",
+        ));
+    }
+    Ok(form)
 }
 
 /// Where a request comes from; all whose address is not known come from one.

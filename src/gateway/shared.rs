@@ -13,12 +13,15 @@ use super::{
     body::Patience,
     cors::Cors,
     farewell::Phase,
-    files::{read_callers, read_node, read_proxy, terms_of_announced, too_many_labels},
+    files::{
+        archive_dir, read_callers, read_node, read_proxy, terms_of_announced, too_many_labels,
+    },
     labels::Labels,
     locks::Locks,
     metrics::Metrics,
     nodes::Nodes,
     own::{Effective, Own},
+    receipts,
     rules::Rules,
     stream::Timing,
 };
@@ -26,7 +29,7 @@ use crate::{
     clock::Clock,
     config::{
         ConfigError, Loaded,
-        gateway::{Auth, GatewayConfig, millis},
+        gateway::{Auth, GatewayConfig, ReceiptsConfig, millis},
     },
     openai::sse::Obfuscation,
     pace::LeastRate,
@@ -59,6 +62,9 @@ pub(super) struct Shared {
     /// What its statement covers of the configuration.
     pub(super) effective: Option<Effective>,
     pub(super) padding: Padding,
+    /// Which receipts are asked for, and what becomes of them.
+    pub(super) receipt_terms: ReceiptsConfig,
+    pub(super) receipts: Arc<receipts::Desk>,
     /// What levels the lengths of events, and whether it does so unasked.
     pub(super) obfuscation: (Obfuscation, bool),
     pub(super) retry_unauthenticated: bool,
@@ -143,6 +149,8 @@ impl Shared {
             own: None,
             effective: None,
             padding: value.padding,
+            receipt_terms: value.receipts,
+            receipts: Arc::new(receipts::Desk::new(archive_dir(config))),
             obfuscation: obfuscation_of(value),
             retry_unauthenticated: value.retry_unauthenticated,
             cors: Cors::new(value.cors.origins.clone()),

@@ -23,12 +23,13 @@ use super::{
     error::{Error, NodeFailure},
     health::Shown,
     node::Chosen,
+    receipts::Awaited,
     record::Record,
     trust::Trust,
 };
 use crate::{
     openai::{Code, Usage, sse::Obfuscation},
-    sealer::{ExchangeError, Gathered, Progress, Reading, Unread},
+    sealer::{ExchangeError, Gathered, Progress, Reading, Unread, usage},
 };
 
 /// Time for the error event to leave before the connection is aborted.
@@ -68,6 +69,8 @@ pub(super) struct EventStream {
     trust: Trust,
     trust_ended: Pin<Box<WaitForCancellationFutureOwned>>,
     record: Record,
+    /// What is to become of its receipt.
+    receipt: Option<Box<Awaited>>,
     /// Given back as soon as the reply has ended.
     held: Option<Held>,
     /// The place of a reply that has ended, until all of it went to the caller.
@@ -133,6 +136,7 @@ impl EventStream {
             trust_ended: Box::pin(trust.ended()),
             trust,
             record,
+            receipt: None,
             held: Some(held),
             place: None,
         }
@@ -142,6 +146,16 @@ impl EventStream {
     pub(super) fn needs_no_sign_of_life(&mut self) {
         // The reply has failed by then.
         self.timing.sign_of_life = self.timing.idle;
+    }
+
+    /// The same, whose receipt is awaited.
+    pub(super) fn with_receipt(mut self, receipt: Option<Box<Awaited>>) -> Self {
+        let digests = receipt.as_ref().is_some_and(|it| it.proves_content());
+        if let (true, Source::Open(reading)) = (digests, &mut self.source) {
+            reading.digest_content();
+        }
+        self.receipt = receipt;
+        self
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -279,9 +293,13 @@ impl EventStream {
             return Ok(());
         };
         self.record.usage = reading.usage();
-        let (rest, counted) = reading.complete()?;
+        let ending = reading.finish()?;
+        self.record.usage = usage(&ending.trailers).or(self.record.usage);
+        let receipt = self.receipt.take();
+        let checked = receipt.map_or(Ok(()), |it| it.ended(&ending));
+        let rest = ending.rest?;
+        checked?;
         self.add(out, rest);
-        self.record.usage = counted.or_else(|| self.record.usage.take());
         if let Some(chosen) = self.let_go() {
             chosen.node.note(Shown::Success);
         }

@@ -20,6 +20,7 @@ use super::{
     health::{Dead, Try},
     places::EnginePlace,
     problem::{RETRY_AFTER_S, Refusal},
+    receipts::Draft,
     reply::{Exchange, ReplyBody},
     said::Outcome,
     salt::Caller,
@@ -54,6 +55,8 @@ pub(super) struct Question {
     pub(super) caller: Option<Caller>,
     /// What was said of the content outside its seal.
     pub(super) outer: Option<Outer>,
+    /// Its receipt, if one is asked for.
+    pub(super) receipt: Option<Draft>,
     pub(super) buffered: Buffered,
 }
 
@@ -96,6 +99,7 @@ pub(super) async fn answer(
         model,
         caller,
         outer,
+        receipt,
         buffered,
     } = question;
     let request = match Request::parse(endpoint, content) {
@@ -112,6 +116,9 @@ pub(super) async fn answer(
         return exchange.error(404, Code::ModelNotFound.object()).await;
     };
     exchange.record.model = Some(name.to_owned());
+    if let Some(draft) = receipt {
+        exchange.seal.with_receipt(draft.with_model(name));
+    }
     exchange.record.engine = Some(Arc::clone(&engine.counts));
     let salt = |own: Option<&str>| state.salts.salt(caller, own);
     let options = RequestOptions {

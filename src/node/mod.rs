@@ -61,6 +61,7 @@ mod models;
 mod paced;
 mod places;
 pub mod probe;
+mod receipts;
 mod record;
 mod reply;
 mod routes;

@@ -18,6 +18,7 @@ use super::{
     engine_stream::{EngineStream, Part, Why},
     places::EnginePlace,
     problem::Refusal,
+    receipts::{Running, Signed},
     record::Record,
     reply::Place,
     seal::{EVENT_STREAM, trailer, trailers},
@@ -36,7 +37,7 @@ pub(super) type PacedReply = paced::PacedReply<Answering>;
 
 /// Begins the reply that `work` gives.
 pub(super) fn reply(
-    sealer: PacedSealer,
+    (sealer, receipt): (PacedSealer, Option<Running>),
     work: Work,
     pacing: Pacing,
     state: Arc<State>,
@@ -45,6 +46,7 @@ pub(super) fn reply(
     let cut = state.cut.clone();
     let answering = Answering {
         from: From::Work(work),
+        receipt,
         state,
         outcome: record.outcome,
         record,
@@ -56,6 +58,7 @@ pub(super) fn reply(
 /// A request that is being answered, with what it holds.
 pub(super) struct Answering {
     from: From,
+    receipt: Option<Running>,
     state: Arc<State>,
     /// What the record says once the last chunk is out.
     outcome: &'static str,
@@ -104,11 +107,14 @@ impl Source for Answering {
             From::Engine { engine, .. } => engine.usage(),
             From::Work(_) | From::Ended => None,
         };
+        // Of what no engine has begun, there is none.
+        let receipt = self.receipt.as_ref().filter(|_| sealer.has_begun());
+        let signed = receipt.map(|it| it.sign_cut(usage.as_ref()));
         if !sealer.has_begun() {
             self.record.status = 200;
             sealer.begin(200, &EVENTS)?;
         }
-        let lost = end(usage.as_ref(), Some(Why::Cancelled), |trailers| {
+        let lost = end(usage.as_ref(), Some(Why::Cancelled), signed, |trailers| {
             sealer.cut(trailers)
         })?;
         if lost {
@@ -117,7 +123,10 @@ impl Source for Answering {
         Ok(())
     }
 
-    fn went(&mut self, bytes: usize, what: Went) {
+    fn went(&mut self, bytes: usize, what: Went, left: usize) {
+        if let (Some(receipt), Went::Filling | Went::Content) = (&mut self.receipt, what) {
+            receipt.left(left);
+        }
         match what {
             Went::Filling => self.record.filled(bytes),
             Went::Content => self.record.went(bytes),
@@ -159,13 +168,25 @@ impl Answering {
                 self.outcome = said.outcome();
                 self.record.says(&said);
                 let message = said.to_sealer();
-                sealer.say(message.status, &message.fields(), &message.content, &[])
+                let signed = self.receipt.as_ref().map(|it| it.sign_whole(&said));
+                let signed = signed.unwrap_or_default();
+                let usage = said.usage().map(trailer);
+                let trailers = trailers(usage.as_deref(), None, &signed);
+                sealer.say(
+                    message.status,
+                    &message.fields(),
+                    &message.content,
+                    &trailers,
+                )
             }
         }
     }
 
     fn add(&mut self, sealer: &mut PacedSealer, part: &Part) -> Result<(), SealError> {
         sealer.push(part.content())?;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.waits(part.content());
+        }
         let (usage, broken) = match part {
             Part::Content(_) => return Ok(()),
             Part::End { usage, .. } => (usage, None),
@@ -177,7 +198,10 @@ impl Answering {
         if let Some(why) = broken.filter(|why| *why != Why::Cancelled) {
             self.record.engine_broke(why.as_str());
         }
-        end(usage.as_ref(), broken, |trailers| sealer.end(trailers))
+        let signed = self.receipt.as_ref().map(|it| it.sign(usage.as_ref()));
+        end(usage.as_ref(), broken, signed, |trailers| {
+            sealer.end(trailers)
+        })
     }
 }
 
@@ -187,8 +211,13 @@ const EVENTS: [(&str, &str); 1] = [("content-type", EVENT_STREAM)];
 fn end<T>(
     usage: Option<&Usage>,
     broken: Option<Why>,
+    signed: Option<Signed>,
     with: impl FnOnce(&[(&str, &str)]) -> T,
 ) -> T {
     let usage = usage.map(trailer);
-    with(&trailers(usage.as_deref(), broken))
+    with(&trailers(
+        usage.as_deref(),
+        broken,
+        &signed.unwrap_or_default(),
+    ))
 }

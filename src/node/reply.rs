@@ -29,6 +29,7 @@ use super::{
     paced::{self, PacedReply, Work},
     places::EnginePlace,
     problem::{Outside, Refusal},
+    receipts::Running,
     record::Record,
     said::Said,
     seal::{Next, Seal, StreamSeal, encapsulated},
@@ -101,13 +102,17 @@ impl Exchange {
             Seal::Ohttp {
                 sealer,
                 pacing: Some(pacing),
+                receipt,
                 ..
-            } => sealer.into_paced(pacing.row).map(|sealer| (sealer, pacing)),
+            } => sealer
+                .into_paced(pacing.row)
+                .map(|sealer| (sealer, receipt.map(Running::from), pacing)),
             Seal::Ohttp { .. } | Seal::Ehbp(_) | Seal::Seed(_) => Err(SealError::NeedsTicks),
         };
         match begun {
-            Ok((sealer, pacing)) => {
+            Ok((sealer, receipt, pacing)) => {
                 let held = (self.record, self.place);
+                let sealer = (sealer, receipt);
                 let reply = paced::reply(sealer, work, pacing, Arc::clone(state), held);
                 encapsulated(ReplyBody::Paced(Box::new(reply)))
             }

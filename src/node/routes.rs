@@ -10,6 +10,7 @@ use super::{
     answer::{self, Question},
     dialects::{self, EHBP_KEYS},
     problem::{Outside, Refusal},
+    receipts::Draft,
     record::Record,
     reply::{Exchange, Place, ReplyBody},
     request::{self, Form},
@@ -142,6 +143,7 @@ async fn opened(
             sealer,
             padding,
             pacing,
+            receipt: None,
         },
         record,
         place,
@@ -160,6 +162,7 @@ async fn opened(
     };
     exchange.record.path = Some(endpoint.path());
     let model = request.fields.get("sealgate-model").map(ToOwned::to_owned);
+    let receipt = Draft::of(state, &request, &form, endpoint);
     let question = Question {
         id: form.id,
         endpoint,
@@ -167,6 +170,7 @@ async fn opened(
         model,
         caller: form.caller,
         outer: None,
+        receipt,
         buffered,
     };
     answer::answer(state, exchange, question).await

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use super::{
     engine_stream::{Part, Why},
     problem::Refusal,
+    receipts::{Draft, Running, Signed},
     said::{Message, Said},
 };
 use crate::{
@@ -34,6 +35,8 @@ pub(super) enum Seal {
         padding: Padding,
         /// When its reply may go out, if it is paced.
         pacing: Option<Pacing>,
+        /// Its receipt, once it is known that there is to be one.
+        receipt: Option<Draft>,
     },
     /// Encrypted HTTP bodies.
     Ehbp(EhbpReplySealer),
@@ -50,6 +53,13 @@ impl Seal {
         }
     }
 
+    /// Has the reply carry a receipt, if an engine makes it.
+    pub(super) fn with_receipt(&mut self, draft: Draft) {
+        if let Self::Ohttp { receipt, .. } = self {
+            *receipt = Some(draft);
+        }
+    }
+
     /// Seals an answer that is known whole.
     ///
     /// # Errors
@@ -57,11 +67,17 @@ impl Seal {
     pub(super) fn whole(self, said: &Said<'_>) -> Result<Response<Bytes>, SealError> {
         match self {
             Self::Ohttp {
-                sealer, padding, ..
+                sealer,
+                padding,
+                receipt,
+                ..
             } => {
                 let message = said.to_sealer();
+                let signed = receipt
+                    .map(|draft| draft.sign_whole(said))
+                    .unwrap_or_default();
                 let usage = said.usage().map(trailer);
-                let trailers: Vec<_> = usage.iter().map(|usage| (USAGE, usage.as_str())).collect();
+                let trailers = trailers(usage.as_deref(), None, &signed);
                 let (status, content) = (message.status, &message.content);
                 let sealed =
                     sealer.seal_whole(status, &message.fields(), content, &trailers, padding)?;
@@ -105,11 +121,15 @@ impl Seal {
         };
         match self {
             Self::Ohttp {
-                sealer, padding, ..
+                sealer,
+                padding,
+                receipt,
+                ..
             } => {
                 let fields = [("content-type", EVENT_STREAM)];
                 let sealer = sealer.into_stream(200, &fields, padding)?;
-                Ok((encapsulated(()), StreamSeal::Ohttp(sealer)))
+                let receipt = receipt.map(|draft| Box::new(Running::from(draft)));
+                Ok((encapsulated(()), StreamSeal::Ohttp(sealer, receipt)))
             }
             Self::Ehbp(sealer) => {
                 let frames = sealer.begin()?;
@@ -127,7 +147,7 @@ impl Seal {
 
 /// What seals the parts of an event stream.
 pub(super) enum StreamSeal {
-    Ohttp(StreamSealer),
+    Ohttp(StreamSealer, Option<Box<Running>>),
     Ehbp(EhbpFrames),
     Seed(SeedReplySealer),
 }
@@ -149,7 +169,7 @@ impl StreamSeal {
     /// [`SealError`] if it cannot be sealed; the reply must be aborted then.
     pub(super) fn part(self, part: &Part) -> Result<(Bytes, Next), SealError> {
         match self {
-            Self::Ohttp(sealer) => own(sealer, part),
+            Self::Ohttp(sealer, receipt) => own(sealer, receipt, part),
             Self::Ehbp(mut frames) => {
                 let bytes = frames.seal(&client_events(part))?;
                 Ok((bytes, next(part, Self::Ehbp(frames))))
@@ -163,17 +183,26 @@ impl StreamSeal {
 }
 
 /// The encapsulation says itself how a stream ended.
-fn own(mut sealer: StreamSealer, part: &Part) -> Result<(Bytes, Next), SealError> {
+fn own(
+    mut sealer: StreamSealer,
+    mut receipt: Option<Box<Running>>,
+    part: &Part,
+) -> Result<(Bytes, Next), SealError> {
+    if let Some(receipt) = &mut receipt {
+        receipt.sent(part.content());
+    }
     let (usage, incomplete) = match part {
         Part::Content(content) => {
             let bytes = sealer.chunk(content)?;
-            return Ok((bytes, Next::More(StreamSeal::Ohttp(sealer))));
+            return Ok((bytes, Next::More(StreamSeal::Ohttp(sealer, receipt))));
         }
         Part::End { usage, .. } => (usage, None),
         Part::Broken { usage, why, .. } => (usage, Some(*why)),
     };
+    let signed = receipt.map(|receipt| receipt.sign(usage.as_ref()));
+    let signed = signed.unwrap_or_default();
     let usage = usage.as_ref().map(trailer);
-    let trailers = trailers(usage.as_deref(), incomplete);
+    let trailers = trailers(usage.as_deref(), incomplete, &signed);
     Ok((sealer.finish(part.content(), &trailers)?, Next::End))
 }
 
@@ -240,11 +269,19 @@ fn error_event(part: &Part) -> Bytes {
     refusal.object().sse_event()
 }
 
-/// The trailers of a stream: what it used, and why it is not whole.
-pub(super) fn trailers(usage: Option<&str>, incomplete: Option<Why>) -> Vec<(&'static str, &str)> {
+/// The trailers of a reply: what it used, why it is not whole, and its receipt.
+pub(super) fn trailers<'a>(
+    usage: Option<&'a str>,
+    incomplete: Option<Why>,
+    signed: &'a Signed,
+) -> Vec<(&'static str, &'a str)> {
     let usage = usage.map(|usage| (USAGE, usage));
     let incomplete = incomplete.map(|why| (INCOMPLETE, why.as_str()));
-    usage.into_iter().chain(incomplete).collect()
+    usage
+        .into_iter()
+        .chain(incomplete)
+        .chain(signed.fields())
+        .collect()
 }
 
 /// The counters as a trailer's value.

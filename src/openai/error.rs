@@ -82,6 +82,10 @@ pub enum Code {
     NodeIdTaken,
     /// An announced node gave no evidence that the policy accepts.
     EvidenceRefused,
+    /// No receipt of this caller is kept for this request.
+    ReceiptNotFound,
+    /// What a receipt rests on is not in the gateway's archive.
+    EvidenceNotArchived,
     /// No such lock of this caller waits for this request.
     LockNotFound,
     /// The key, or all keys together, hold as many locks as they may.
@@ -123,7 +127,7 @@ const fn row(
 
 impl Code {
     /// Every code, for tables, metrics and documentation.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::InvalidRequest,
         Self::InvalidJson,
         Self::DuplicateMember,
@@ -156,6 +160,8 @@ impl Code {
         Self::NodeNotFound,
         Self::NodeIdTaken,
         Self::EvidenceRefused,
+        Self::ReceiptNotFound,
+        Self::EvidenceNotArchived,
         Self::LockNotFound,
         Self::TooManyLocks,
         Self::TooManyNodes,
@@ -237,6 +243,12 @@ impl Code {
                 "Another node of this gateway has the id that this one claims."),
             Self::EvidenceRefused => row(S::UNPROCESSABLE_ENTITY, "evidence_refused", INVALID_REQUEST,
                 "The node gave no evidence that the policy of this gateway accepts."),
+            Self::ReceiptNotFound => row(S::NOT_FOUND, "receipt_not_found", INVALID_REQUEST,
+                "No receipt of this API key is kept for this request: none was asked for, it was not good, it \
+                 was removed since, or the reply has not ended."),
+            Self::EvidenceNotArchived => row(S::NOT_FOUND, "evidence_not_archived", INVALID_REQUEST,
+                "What this receipt rests on cannot be given: this gateway keeps no archive (`[archive]` in its \
+                 configuration), has removed it there since, or it is over 32 MiB."),
             Self::LockNotFound => row(S::LOCKED, "lock_not_found", INVALID_REQUEST,
                 "No lock of this API key waits for this request: it was used or has expired, or is for \
                  another model or key. Take a new one with `POST /v1/nodes/lock`."),
@@ -313,6 +325,8 @@ impl Code {
             | Self::NodeIdTaken
             | Self::EvidenceRefused
             | Self::LockNotFound
+            | Self::ReceiptNotFound
+            | Self::EvidenceNotArchived
             | Self::TooManyLocks
             | Self::TooManyNodes => None,
         }
@@ -427,6 +441,8 @@ mod tests {
             ("node_not_found", 404, "invalid_request_error"),
             ("node_id_taken", 409, "invalid_request_error"),
             ("evidence_refused", 422, "invalid_request_error"),
+            ("receipt_not_found", 404, "invalid_request_error"),
+            ("evidence_not_archived", 404, "invalid_request_error"),
             ("lock_not_found", 423, "invalid_request_error"),
             ("too_many_locks", 429, "rate_limit_error"),
             ("too_many_nodes", 503, "server_error"),

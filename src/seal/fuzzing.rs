@@ -18,9 +18,10 @@ use hpke::{
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::{
-    EhbpError, EhbpKeys, EhbpOpener, EhbpSecret, EncapsulatedKey, FinalPart, FormError, Kem,
-    NodeSecret, OpenError, OpeningKeys, ReplyOpener, ReplyPart, ReplySealer, RequestLimits,
-    RequestOpener, SeedEnvelope, SeedError, SeedKeys, SeedReplySealer, SeedSecret,
+    ContentHasher, EhbpError, EhbpKeys, EhbpOpener, EhbpSecret, EncapsulatedKey, FinalPart,
+    FormError, Kem, NodeSecret, OpenError, OpeningKeys, Receipt, ReceiptKey, ReplyOpener,
+    ReplyPart, ReplySealer, RequestLimits, RequestOpener, Salts, SeedEnvelope, SeedError, SeedKeys,
+    SeedReplySealer, SeedSecret,
     aead::Aes256Gcm,
     bhttp::{Control, Event, Fields, Reader, RequestLine, StatusLine},
     chunks::OpenChunkAt,
@@ -34,6 +35,32 @@ const KEY_ID: u8 = 1;
 const MAX_CONTENT: u64 = 4096;
 
 type Message<C> = (Option<C>, Fields, Vec<u8>, Option<Fields>);
+
+/// Reads receipts: the bytes as they are, as a payload that the right key signed, and as salts. What is
+/// taken is signed again as the same text.
+pub fn receipt(data: &str) {
+    let key = ReceiptKey::from_seed(&[1; 32]).expect("a key");
+    let public_key = key.public_key().expect("32 bytes");
+    for jws in [data.to_owned(), key.sign_payload(data)] {
+        if let Ok(receipt) = Receipt::verify(&jws, &public_key) {
+            assert_eq!(key.sign(&receipt), Ok(jws), "two texts of one receipt");
+        }
+    }
+    if let Ok(salts) = data.parse::<Salts>() {
+        assert_eq!(salts.to_string(), data, "two texts of salts");
+    }
+    let mut bytewise = ContentHasher::of_events();
+    data.as_bytes()
+        .chunks(1)
+        .for_each(|byte| bytewise.update(byte));
+    let mut whole = ContentHasher::of_events();
+    whole.update(data.as_bytes());
+    assert_eq!(
+        whole.digest(),
+        bytewise.digest(),
+        "a split changed the content"
+    );
+}
 
 /// Reads a Binary HTTP request whole and byte by byte.
 pub fn bhttp_request(data: &[u8]) {

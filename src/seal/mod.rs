@@ -5,7 +5,8 @@
 //! whose end hands out the one [`ReplySealer`]. What travels is the encapsulation of
 //! draft-ietf-ohai-chunked-ohttp around a Binary HTTP message (RFC 9292); `docs/wire.md` says it
 //! byte by byte. Two further dialects are opened for clients that speak them already and never
-//! sealed here: [`EhbpOpener`] and [`SeedEnvelope`], each with keys of a type of its own.
+//! sealed here: [`EhbpOpener`] and [`SeedEnvelope`], each with keys of a type of its own. What a node
+//! signs of a reply is a [`Receipt`].
 //!
 //! Guarantees: no plaintext leaves an opener before its chunk was authenticated, an end that was not
 //! proved is an error, an opener or sealer that failed stays failed, and no nonce is used twice.
@@ -34,6 +35,7 @@ mod nonce;
 mod paced;
 mod padding;
 mod plaintext;
+mod receipt;
 mod reply_opener;
 mod reply_sealer;
 mod request_opener;
@@ -58,6 +60,10 @@ pub use error::{OpenError, OpenErrorKind, RandomError, SealError};
 pub use keys::{NodeSecret, OpeningKeys, encode_key_configs};
 pub use paced::{PacedSealer, Tick};
 pub use padding::{Padding, Row, UnknownPadding};
+pub use receipt::{
+    Commitment, Commitments, ContentDigest, ContentHasher, InvalidSalts, MAX_RECEIPT, Receipt,
+    ReceiptError, ReceiptKey, ReceiptScope, Salt, Salts, UnknownScope,
+};
 pub use reply_opener::{FinalPart, ReplyHead, ReplyOpener, ReplyPart, Trailers};
 pub use reply_sealer::ReplySealer;
 pub use request_opener::{MAX_REQUEST_CONTENT, OpenedRequest, RequestLimits, RequestOpener};

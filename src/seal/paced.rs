@@ -103,7 +103,8 @@ impl PacedSealer {
         Ok(())
     }
 
-    /// Tells a reply that is no event stream, once and whole: it goes out at the next tick.
+    /// Tells a reply that is no event stream, once and whole, trailers included: it goes out at the next
+    /// tick.
     ///
     /// # Errors
     /// [`SealError`] if a field or a trailer is not well-formed, or the reply has begun.
@@ -327,7 +328,8 @@ impl PacedSealer {
             .len()
             .saturating_add(counted_len(self.waiting.len()))
             .saturating_add(tail.len());
-        let len = bare.max(1).next_multiple_of(CHUNK);
+        // Powers of two, so that a receipt's length does not tell how many digits the usage has.
+        let len = bare.max(CHUNK).next_power_of_two();
         let chunk = OpenChunkAt::begin(out, len, Place::Final)?;
         out.extend_from_slice(&plain);
         if !self.waiting.is_empty() {

@@ -27,8 +27,8 @@ use crate::{
     ids::RequestId,
     openai::{Endpoint, Usage},
     seal::{
-        FinalPart, OpenError, Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ReplyHead,
-        ReplyOpener, ReplyPart, RequestHead, Trailers, seal_request,
+        FinalPart, OpenError, Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ReceiptScope,
+        ReplyHead, ReplyOpener, ReplyPart, RequestHead, Trailers, seal_request,
     },
 };
 
@@ -66,6 +66,8 @@ pub(crate) struct Ask<'a> {
     /// What the node wants to see under the seal.
     pub(crate) credential: Option<&'a Credential>,
     pub(crate) padding: Padding,
+    /// What the node's receipt is to say.
+    pub(crate) receipt: ReceiptScope,
 }
 
 /// The way to one node.
@@ -107,6 +109,7 @@ pub(crate) struct WholeContent {
     pub(crate) retry_after_s: Option<u32>,
     pub(crate) parts: Vec<Bytes>,
     pub(crate) usage: Option<Usage>,
+    pub(crate) trailers: Trailers,
 }
 
 /// The part of a reply that is still to be read.
@@ -180,7 +183,7 @@ fn seal(
 ) -> Result<(Bytes, ReplyOpener), ExchangeError> {
     let date = httpdate::fmt_http_date(now);
     let id = ask.id.to_string();
-    let mut fields: Vec<(&str, &str)> = Vec::with_capacity(9);
+    let mut fields: Vec<(&str, &str)> = Vec::with_capacity(10);
     fields.extend([
         ("content-type", "application/json"),
         (
@@ -197,6 +200,9 @@ fn seal(
     ]);
     if ask.padding != Padding::default() {
         fields.push(("sealgate-padding", ask.padding.as_str()));
+    }
+    if ask.receipt != ReceiptScope::None {
+        fields.push(("sealgate-receipt", ask.receipt.as_str()));
     }
     if let Some(caller) = ask.caller {
         fields.push(("sealgate-caller", caller));
@@ -410,6 +416,7 @@ fn judge(
         retry_after_s,
         parts,
         usage: usage(&trailers),
+        trailers,
     })
 }
 

@@ -24,10 +24,10 @@ pub(crate) use self::{
     credential::Credential,
     dial::Route,
     error::Next,
-    exchange::{Ask, Bounds, OHTTP, Reply, Unread, Way, WholeContent, exchange},
+    exchange::{Ask, Bounds, OHTTP, Reply, Unread, Way, WholeContent, exchange, usage},
     prior::Spoken,
     proxy::Proxy,
-    reading::{Gathered, Progress, Reading},
+    reading::{Ending, Gathered, Progress, Reading},
     tls::{Roots, Shown, to_anybody, to_key, to_name},
     upstream::{Channel, NodeBody},
 };

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     openai::{Usage, sse::ReplyEvents},
-    seal::ReplyPart,
+    seal::{ContentDigest, ContentHasher, ReplyPart, Trailers},
 };
 
 /// Most bytes that are gathered before they are given on.
@@ -23,6 +23,18 @@ const MAX_GATHERED: usize = 64 * 1024;
 pub(crate) struct Reading {
     from: Unread,
     events: ReplyEvents,
+    /// Takes in the content, where a receipt is to be held against it.
+    content: Option<ContentHasher>,
+}
+
+/// How a reply ended as a message.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) trailers: Trailers,
+    /// The digest of its content, where that was asked for.
+    pub(crate) content: Option<ContentDigest>,
+    /// The last content. If it is not complete, nothing of that may be given on.
+    pub(crate) rest: Result<Bytes, ExchangeError>,
 }
 
 /// How far reading came.
@@ -41,7 +53,13 @@ impl Reading {
         Self {
             from,
             events: ReplyEvents::new(),
+            content: None,
         }
+    }
+
+    /// Has the digest of its content be told at the end. Before anything is read.
+    pub(crate) fn digest_content(&mut self) {
+        self.content = Some(ContentHasher::of_events());
     }
 
     /// What the stream says that it has used so far.
@@ -66,7 +84,12 @@ impl Reading {
             let opened = opener.chunks_opened();
             while let Some(part) = opener.next_part()? {
                 match part {
-                    ReplyPart::Content(content) => out.add(self.events.push(&content)?),
+                    ReplyPart::Content(content) => {
+                        if let Some(hasher) = &mut self.content {
+                            hasher.update(&content);
+                        }
+                        out.add(self.events.push(&content)?);
+                    }
                     ReplyPart::Head(_) => return Err(ExchangeError::Unexpected("two heads")),
                 }
             }
@@ -90,13 +113,29 @@ impl Reading {
     /// # Errors
     /// If it is not complete; then nothing of the last content may be given on.
     pub(crate) fn complete(self) -> Result<(Bytes, Option<Usage>), ExchangeError> {
+        let ending = self.finish()?;
+        Ok((ending.rest?, usage(&ending.trailers)))
+    }
+
+    /// The end of a reply that ended as a message, complete or not.
+    ///
+    /// # Errors
+    /// If its end is not proved.
+    pub(crate) fn finish(mut self) -> Result<Ending, ExchangeError> {
         let last = match self.from {
             Unread::Open { opener, .. } => opener.finish()?,
             Unread::Ended(last) => last,
         };
-        check_complete(&last.trailers)?;
-        let counted = usage(&last.trailers);
-        Ok((self.events.finish(&last.content)?, counted))
+        if let Some(hasher) = &mut self.content {
+            hasher.update(&last.content);
+        }
+        let rest =
+            check_complete(&last.trailers).and_then(|()| Ok(self.events.finish(&last.content)?));
+        Ok(Ending {
+            trailers: last.trailers,
+            content: self.content.as_ref().map(ContentHasher::digest),
+            rest,
+        })
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) use self::{
     hash::KeyHash,
     journal::{Journal, JournalError},
     keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
-    ledger::{Ledger, Open, Writer},
+    ledger::{Ledger, Open, Watch as LedgerWatch, Writer},
     usage::{By, Query, Sum, Tokens, UsageRow, in_currency},
 };
 

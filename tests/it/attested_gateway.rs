@@ -292,6 +292,12 @@ async fn what_is_not_let_in_is_told_under_the_seal_and_asks_nobody() {
         ),
         ("an old date", bent(|i| i.date = date(-600)), 400, date_type),
         (
+            "a receipt, which it does not sign",
+            bent(|i| i.more.push(("sealgate-receipt", "usage"))),
+            400,
+            problem("malformed"),
+        ),
+        (
             "another statement",
             bent(|i| i.statement = "00".repeat(32)),
             409,

@@ -392,3 +392,42 @@ async fn more_than_fits_is_shed_at_once() {
         200
     );
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_question_for_a_receipt_is_said_by_its_code() {
+    let setup = Setup::start().await;
+    let id = "00".repeat(16);
+    let cases = [
+        (format!("/v1/receipts/{id}"), 404, "receipt_not_found"),
+        (
+            format!("/v1/receipts/{id}?bundle=1"),
+            404,
+            "receipt_not_found",
+        ),
+        (format!("/v1/receipts/{CANARY}"), 404, "receipt_not_found"),
+        ("/v1/receipts".to_owned(), 404, "not_found"),
+        (
+            format!("/v1/receipts/{id}?bundle=2"),
+            400,
+            "invalid_request",
+        ),
+        (format!("/v1/receipts/{id}?other"), 400, "invalid_request"),
+    ];
+    for (path, status, code) in cases {
+        let (seen, error) = error_of(setup.get(&path).await).await;
+        assert_eq!((seen, &error["code"]), (status, &json!(code)), "{path}");
+        assert!(!error.to_string().contains(CANARY), "{path}");
+    }
+    let url = format!("{}/v1/receipts/{id}", setup.gateway.url);
+    let posted = setup
+        .client
+        .post(&url)
+        .bearer_auth(KEY)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(posted.headers()["allow"], "GET, HEAD, OPTIONS");
+    assert_eq!(error_of(posted).await.0, 405);
+    let unknown = setup.client.get(&url).send().await.unwrap();
+    assert_eq!(error_of(unknown).await.0, 401);
+}

@@ -226,6 +226,46 @@ async fn streams_of_as_many_tokens_are_of_one_length() {
     }
 }
 
+/// Bytes of the final chunk of a paced stream with a receipt that proves contents.
+const LAST_WITH_RECEIPT: usize = 1 + 2048 + 16;
+
+#[tokio::test]
+async fn receipts_are_of_one_length_whatever_they_are_of() {
+    let gateway = "[receipts]\nmode = \"required\"\ncontent = true\n";
+    let recorded = Recorded::start(TICKS, gateway).await;
+    let short = ["a", "b", "c", "d"];
+    let long = ["elephant ", "\u{1F418}", " of another size", " and shape"];
+    let of_usage = |text: &str, tokens: u64| {
+        let mut answer = completion(text);
+        let total = tokens + 1;
+        answer["usage"] =
+            json!({"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": total});
+        answer
+    };
+    let body = json!({"model": "tiny", "prompt": prompt("x")});
+    for padding in ["bucket", "paced"] {
+        let one = recorded
+            .whole(COMPLETIONS, &body, of_usage("a", 1), padding)
+            .await;
+        let other = of_usage("another size", 100_000);
+        let other = recorded.whole(COMPLETIONS, &body, other, padding).await;
+        assert_eq!(one.back, other.back, "{padding}");
+
+        let one = recorded.streamed("a cat", &short, padding).await;
+        let other = recorded.streamed("an elephant", &long, padding).await;
+        for seen in [&one, &other] {
+            let last = *seen.back.last().unwrap();
+            match padding {
+                "bucket" => assert_eq!(seen.back, one.back),
+                _ => {
+                    assert_eq!(last, LAST_WITH_RECEIPT, "{seen:?}");
+                    assert!(seen.back.len().is_power_of_two(), "{seen:?}");
+                }
+            }
+        }
+    }
+}
+
 /// What a stream has used so far travels beside its events, from the 64th token on.
 #[tokio::test]
 async fn what_a_long_stream_has_used_does_not_tell_how_long_its_words_are() {

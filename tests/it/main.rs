@@ -34,6 +34,7 @@ mod policy;
 mod post_quantum;
 mod protocols;
 mod proxies;
+mod receipts;
 mod reload;
 mod sealed_gateway;
 mod service;

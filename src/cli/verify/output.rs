@@ -38,12 +38,22 @@ pub(in crate::cli) enum Style {
 
 impl Style {
     /// Colour on a terminal, unless `NO_COLOR` is set.
-    pub(super) fn of_stdout() -> Self {
+    pub(in crate::cli) fn of_stdout() -> Self {
         if io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none() {
             Self::Colour
         } else {
             Self::Plain
         }
+    }
+
+    /// A word in the colour of an outcome.
+    pub(in crate::cli) fn outcome(self, outcome: Outcome, word: &str) -> String {
+        let colour = match outcome {
+            Outcome::Passed => GREEN,
+            Outcome::Failed => RED,
+            Outcome::NotChecked => YELLOW,
+        };
+        self.paint(colour, word)
     }
 
     fn paint(self, colour: &str, word: &str) -> String {
@@ -59,17 +69,12 @@ pub(super) fn text(judged: &Judged, style: Style) -> String {
     let appraisal = &judged.appraisal;
     let mut out = format!("{}\n", judged.name.display());
     for check in appraisal.checks() {
-        let colour = match check.outcome {
-            Outcome::Passed => GREEN,
-            Outcome::Failed => RED,
-            Outcome::NotChecked => YELLOW,
-        };
         let outcome = format!("{:OUTCOME_WIDTH$}", check.outcome.to_string());
         // Writing to a string does not fail.
         let _ = writeln!(
             out,
             "  {} {}{}: expected {}; seen {}",
-            style.paint(colour, &outcome),
+            style.outcome(check.outcome, &outcome),
             of_device(check.device),
             check.name,
             printable(&check.expected),

@@ -14,8 +14,12 @@ use std::{
 use attestation::bundle::{MANIFEST, SIGNATURE};
 use sha2::{Digest as _, Sha256};
 
-use super::files::{
-    clear, finish, remove, remove_folder, sync_folder, unfinished_folder, write_inside, write_whole,
+use super::{
+    BUNDLES,
+    files::{
+        clear, finish, remove, remove_folder, sync_folder, unfinished_folder, write_inside,
+        write_whole,
+    },
 };
 use crate::config::bundle::BundleFiles;
 
@@ -37,7 +41,7 @@ impl Bundles {
     /// # Errors
     /// If they cannot be made or read.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let (folders, files) = (dir.join("bundles"), dir.join("files"));
+        let (folders, files) = (dir.join(BUNDLES), dir.join("files"));
         for folder in [&folders, &files] {
             fs::create_dir_all(folder)?;
             clear(folder)?;

@@ -29,6 +29,10 @@ const MIN_LOG: u64 = 64 << 20;
 /// go before what it is about.
 const LOG_SHARE: u64 = 4;
 
+/// The folder of policies, and a policy's text in its own.
+pub(in crate::gateway) const POLICIES: &str = "policies";
+pub(in crate::gateway) const POLICY: &str = "policy.toml";
+
 /// An archive's folder, of which this is the only writer.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -88,7 +92,7 @@ impl Store {
     pub(super) fn open(dir: &Path, config: &ArchiveConfig) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let lock = lock(dir)?;
-        for folder in [EVIDENCE, "policies"] {
+        for folder in [EVIDENCE, POLICIES] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)?;
             clear(&folder)?;
@@ -183,14 +187,14 @@ impl Store {
     }
 
     fn keep_policy(&self, rules: &Rules) -> io::Result<()> {
-        let policies = self.dir.join("policies");
+        let policies = self.dir.join(POLICIES);
         let place = policies.join(&rules.policy_digest);
         if place.is_dir() {
             return Ok(());
         }
         let unfinished = unfinished_folder(&policies)?;
         let inside = unfinished.path();
-        write_inside(&inside.join("policy.toml"), rules.text.as_bytes())?;
+        write_inside(&inside.join(POLICY), rules.text.as_bytes())?;
         for (number, (name, bytes)) in rules.named.iter().enumerate() {
             let path = inside.join(place_of(name, number));
             let folder = path.parent().unwrap_or(inside);
@@ -274,11 +278,11 @@ fn file_of(digest: &str) -> String {
 
 /// Where a file that a policy names is kept beside it: where the policy looks for it, unless that is
 /// outside of the policy's own folder.
-fn place_of(name: &str, number: usize) -> PathBuf {
+pub(in crate::gateway) fn place_of(name: &str, number: usize) -> PathBuf {
     let inside = |part: Component<'_>| matches!(part, Component::Normal(_));
     let is_name = |part: &Component<'_>| *part != Component::CurDir;
     let plain: PathBuf = Path::new(name).components().filter(is_name).collect();
-    let is_taken = plain == Path::new("policy.toml") || plain == Path::new("");
+    let is_taken = plain == Path::new(POLICY) || plain == Path::new("");
     if plain.components().all(inside) && !is_taken {
         return plain;
     }

@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Model,
     /// What a node showed.
     Evidence,
+    /// What a node signed of a reply.
+    Receipt,
     /// A request that an engine answers.
     Inference,
     /// A node announces itself.
@@ -68,11 +70,19 @@ impl Kind {
             Code::NotFound | Code::UriTooLong | Code::HeadersTooLarge | Code::Internal => true,
             Code::InvalidApiKey => !self.is_open(),
             Code::RequestTimeout | Code::RequestTooLarge | Code::UnsupportedMediaType => posts,
-            Code::InvalidRequest => posts || matches!(self, Self::Evidence | Self::Own),
+            Code::InvalidRequest => {
+                posts || matches!(self, Self::Evidence | Self::Receipt | Self::Own)
+            }
             Code::InvalidJson | Code::DuplicateMember => {
                 posts && !matches!(self, Self::Relay | Self::Sealed)
             }
-            Code::Overloaded => posts || matches!(self, Self::Evidence | Self::Keys | Self::Own),
+            Code::Overloaded => {
+                posts
+                    || matches!(
+                        self,
+                        Self::Evidence | Self::Receipt | Self::Keys | Self::Own
+                    )
+            }
             Code::Draining => posts || matches!(self, Self::Readiness | Self::Own),
             Code::ModelNotAllowed => {
                 matches!(self, Self::Inference | Self::Lock | Self::Confidential)
@@ -102,6 +112,7 @@ impl Kind {
             Code::NodeNotFound => matches!(self, Self::Evidence | Self::Keys | Self::Relay),
             Code::RelayNotAllowed => self == Self::Relay,
             Code::DialectForbidden => matches!(self, Self::Lock | Self::Confidential),
+            Code::ReceiptNotFound | Code::EvidenceNotArchived => self == Self::Receipt,
             Code::LockNotFound => self == Self::Confidential,
             Code::TooManyLocks => self == Self::Lock,
             // Not yet: there are no budgets and no store.

@@ -61,6 +61,7 @@ pub(super) fn operations() -> Vec<Operation> {
     let mut all: Vec<_> = Endpoint::ALL.into_iter().map(inference).collect();
     all.extend(models());
     all.extend(nodes());
+    all.push(receipt());
     all.extend(Endpoint::ALL.into_iter().map(confidential));
     all.extend(relay());
     all.extend(own());
@@ -221,6 +222,30 @@ fn nodes() -> [Operation; 4] {
             ..operation("post", "/v1/nodes/lock", Kind::Lock)
         },
     ]
+}
+
+/// What a node signed of a reply.
+fn receipt() -> Operation {
+    let id = json!({"name": "id", "in": "path", "required": true,
+        "description": "The reply's `x-request-id`.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}});
+    let bundle = json!({"name": "bundle", "in": "query", "required": false,
+        "description": "`1` for one file with all that the receipt rests on, for `sealgate receipt verify`.",
+        "schema": {"const": "1"}});
+    Operation {
+        id: "receipts_retrieve",
+        tag: "Nodes",
+        summary: "Get a request's receipt",
+        description: "Signed inside the TEE, and checked by this gateway. Kept only where receipts are on, and \
+            given only to the key that made the request. The reply's header `sealgate-receipt: yes` says that \
+            one was asked for.",
+        parameters: vec![id, bundle],
+        replies: vec![(
+            JSON,
+            json!({"schema": {"oneOf": [reference("Receipt"), reference("ReceiptBundle")]}}),
+        )],
+        ..operation("get", "/v1/receipts/{id}", Kind::Receipt)
+    }
 }
 
 /// What is sealed in the seed's format.

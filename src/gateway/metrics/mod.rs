@@ -17,6 +17,7 @@ use std::{
 use attestation::Padding;
 use http::StatusCode;
 
+use super::receipts::RECEIPTS;
 use crate::{
     attester::answer::ATTESTATION,
     clock::{Clock, unix_seconds},
@@ -39,7 +40,7 @@ pub(super) const OTHER: &str = "other";
 /// What can be asked and ends as a record: its times and bytes are counted.
 const RECORDED: usize = 9;
 /// Everything that can be asked, as the `endpoint` label has it, those that are recorded first.
-pub(super) const ENDPOINTS: [&str; 23] = [
+pub(super) const ENDPOINTS: [&str; 24] = [
     Endpoint::Completions.path(),
     Endpoint::ChatCompletions.path(),
     Endpoint::Embeddings.path(),
@@ -52,6 +53,7 @@ pub(super) const ENDPOINTS: [&str; 23] = [
     "/v1/nodes/{id}/ohttp-keys",
     "/v1/models",
     "/v1/models/{id}",
+    RECEIPTS,
     "/v1/nodes",
     "/v1/nodes/lock",
     "/v1/nodes/{id}/attestation",

@@ -6,8 +6,12 @@ use tokio::sync::watch;
 
 use super::{ENDPOINTS, ModelCounts, OTHER, RECORDED, Recorded, Reloaded, as_u64};
 use crate::{
-    gateway::{Shared, archive::Watch, authenticate::Callers, health::Standing, node::Node},
+    gateway::{
+        Shared, archive::Watch, authenticate::Callers, health::Standing, node::Node,
+        receipts::MAX_CHECKS,
+    },
     listener::ConnectionCounts,
+    store::LedgerWatch,
     telemetry::metrics::{Family, Histogram, Page, Source},
 };
 
@@ -85,6 +89,21 @@ const REFUSED: Family<0> = Family::counter(
     "connections_refused",
     [],
     "Connections that were closed at the limit.",
+);
+const RECEIPTS: Family<1> = Family::counter(
+    "receipts",
+    ["outcome"],
+    "Receipts that were asked for, by what came of them: kept, or why not.",
+);
+const RECEIPTS_CHECKING: Family<0> = Family::gauge(
+    "receipts_checking",
+    [],
+    "Receipts that are being checked beside their requests.",
+);
+const RECEIPTS_CHECKING_LIMIT: Family<0> = Family::gauge(
+    "receipts_checking_limit",
+    [],
+    "Receipts that may be checked at once; those of more replies are not kept.",
 );
 const SEALED: Family<1> = Family::counter(
     "requests_sealed",
@@ -170,7 +189,7 @@ const ARCHIVE_QUEUE: Family<0> =
 const STORE_UP: Family<0> = Family::gauge(
     "store_up",
     [],
-    "1 while the store answered when it was asked last; absent without keys in a store.",
+    "0 once the store did not answer when it was asked for keys, 1 otherwise.",
 );
 const STORE_KEYS: Family<0> = Family::gauge("store_keys", [], "Keys of the store in memory.");
 const STORE_LOOKS: Family<1> = Family::counter(
@@ -186,7 +205,7 @@ const JOURNAL: Family<0> = Family::gauge(
 const JOURNAL_LIMIT: Family<0> = Family::gauge(
     "journal_places",
     [],
-    "Places of the journal; without one no request is let in.",
+    "Places of the journal; 0 without a store.",
 );
 const USAGE: Family<1> = Family::counter(
     "usage_rows",
@@ -215,7 +234,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 46] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 49] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -262,6 +281,9 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 46] = [
     JOURNAL_LIMIT.row(),
     USAGE.row(),
     USAGE_FAILED.row(),
+    RECEIPTS.row(),
+    RECEIPTS_CHECKING.row(),
+    RECEIPTS_CHECKING_LIMIT.row(),
 ];
 
 /// Reads the numbers of one gateway.
@@ -286,7 +308,8 @@ impl Source for Scrape {
         nodes(shared, page)?;
         reloads(shared, page)?;
         self.archive(page)?;
-        store(shared, page)
+        store(shared, page)?;
+        receipts(shared, page)
     }
 }
 
@@ -327,27 +350,36 @@ impl Scrape {
     }
 }
 
-/// Where keys and usage are kept; nothing of it without a store.
+/// Where keys and usage are kept.
 fn store(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
-    if let Callers::Stored(book) = &*shared.callers {
-        let (looks, failed) = book.questions();
-        page.number(&STORE_UP, book.is_reached().into())?;
-        page.number(&STORE_KEYS, as_u64(book.len()))?;
-        page.family(&STORE_LOOKS, |series| {
-            series.number(["answered"], looks.saturating_sub(failed))?;
-            series.number(["failed"], failed)
-        })?;
-    }
-    let Some(ledger) = shared.ledger.as_ref().map(|ledger| ledger.watch()) else {
-        return Ok(());
+    let book = match &*shared.callers {
+        Callers::Stored(book) => Some(book),
+        Callers::Anybody(_) | Callers::Keys(_) => None,
     };
-    page.number(&JOURNAL, as_u64(ledger.taken()))?;
-    page.number(&JOURNAL_LIMIT, as_u64(ledger.places()))?;
+    page.number(&STORE_UP, book.is_none_or(|book| book.is_reached()).into())?;
+    page.number(&STORE_KEYS, as_u64(book.map_or(0, |book| book.len())))?;
+    page.family(&STORE_LOOKS, |series| {
+        let Some((looks, failed)) = book.map(|book| book.questions()) else {
+            return Ok(());
+        };
+        series.number(["answered"], looks.saturating_sub(failed))?;
+        series.number(["failed"], failed)
+    })?;
+    let ledger = shared.ledger.as_ref().map(|ledger| ledger.watch());
+    let number = |of: fn(&LedgerWatch) -> usize| as_u64(ledger.as_ref().map_or(0, of));
+    page.number(&JOURNAL, number(LedgerWatch::taken))?;
+    page.number(&JOURNAL_LIMIT, number(LedgerWatch::places))?;
     page.family(&USAGE, |series| {
+        let Some(ledger) = &ledger else {
+            return Ok(());
+        };
         series.number(["written"], ledger.written())?;
         series.number(["set_aside"], ledger.set_aside())
     })?;
-    page.number(&USAGE_FAILED, ledger.failed())
+    page.number(
+        &USAGE_FAILED,
+        ledger.as_ref().map_or(0, LedgerWatch::failed),
+    )
 }
 
 fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
@@ -472,6 +504,16 @@ fn nodes(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
             })
         })
     })
+}
+
+fn receipts(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let desk = &shared.receipts;
+    page.family(&RECEIPTS, |series| {
+        let mut counts = desk.counts().into_iter();
+        counts.try_for_each(|(outcome, count)| series.number(outcome, count))
+    })?;
+    page.number(&RECEIPTS_CHECKING, as_u64(desk.checking()))?;
+    page.number(&RECEIPTS_CHECKING_LIMIT, as_u64(MAX_CHECKS))
 }
 
 fn reloads(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {

@@ -37,8 +37,8 @@ use crate::{
     clock::{Clock, unix_seconds},
     listener::{Limits, serve_connections},
     seal::{
-        Kem, NodeSecret, OpenedRequest, OpeningKeys, Padding, RESPONSE_MEDIA_TYPE, ReplySealer,
-        RequestOpener, StreamSealer,
+        Kem, NodeSecret, OpenedRequest, OpeningKeys, Padding, RESPONSE_MEDIA_TYPE, ReceiptKey,
+        ReplySealer, RequestOpener, StreamSealer,
     },
 };
 
@@ -168,6 +168,11 @@ pub(crate) enum Keys {
     Rotated,
 }
 
+/// What every fake node signs receipts with.
+pub(super) fn receipt_key() -> ReceiptKey {
+    ReceiptKey::from_seed(&[9; 32]).unwrap()
+}
+
 struct Identity {
     keys: OpeningKeys,
     claimed: Vec<ClaimedKey>,
@@ -208,7 +213,7 @@ impl Identity {
         let draft = Draft {
             node_id: name.to_owned(),
             keys: claimed.clone(),
-            receipt_key: [9; 32],
+            receipt_key: receipt_key().public_key().unwrap(),
             tls_spki_sha256,
             models: vec!["m".to_owned(), "org/n".to_owned()],
             engine: match name {

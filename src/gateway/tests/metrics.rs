@@ -115,6 +115,7 @@ async fn every_path_is_counted_under_its_own_name() {
         "/.well-known/ohttp-gateway",
         "/v1/models",
         "/v1/models/m",
+        "/v1/receipts/x",
         "/v1/nodes",
         "/v1/nodes/one/attestation",
     ];

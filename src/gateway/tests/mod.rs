@@ -13,6 +13,7 @@ mod metrics;
 mod own;
 mod paced;
 mod post_quantum;
+mod receipts;
 mod refusals;
 mod retries;
 mod sealed;

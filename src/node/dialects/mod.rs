@@ -137,6 +137,7 @@ pub(super) async fn answer(
         return exchange.refuse(refusal, &state.clock).await;
     }
     let question = Question {
+        receipt: None,
         id,
         endpoint,
         content: opened.content,

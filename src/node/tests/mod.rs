@@ -12,6 +12,7 @@ mod harness;
 mod outside;
 mod paced;
 mod queue;
+mod receipts;
 mod refusals;
 mod replies;
 mod salts;

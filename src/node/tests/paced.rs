@@ -90,7 +90,7 @@ async fn begin_after(
     tokio::time::advance(after).await;
     let sealer = sealer.into_paced(pacing.row).unwrap();
     let work = AbortOnDropHandle::new(tokio::spawn(work));
-    let reply = reply(sealer, work, pacing, state, (record, place));
+    let reply = reply((sealer, None), work, pacing, state, (record, place));
     Paced {
         node,
         reply,

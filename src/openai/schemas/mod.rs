@@ -9,6 +9,7 @@ mod images;
 mod messages;
 mod models;
 mod nodes;
+mod receipts;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -30,6 +31,7 @@ pub fn schemas() -> Map<String, Value> {
         images::schemas(),
         models::schemas(),
         nodes::schemas(),
+        receipts::schemas(),
         errors::schemas(),
     ];
     let mut all = Map::new();

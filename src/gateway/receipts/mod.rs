@@ -1,0 +1,263 @@
+//! What nodes sign of their replies: asked for, checked, kept, given to whoever made the request
+//! (docs/wire.md, "Receipts").
+//!
+//! Receipts that are on are checked beside the request, a bounded number at once; where they are
+//! required, a reply without a good one is none. What is kept was checked. A receipt holds nothing of
+//! prompt and answer but commitments; salts, which are kept beside it, tell nothing of either.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::{Shared, ask::Answer, authenticate::Caller, error::NodeFailure, exchange::Job};
+use crate::{
+    clock::Clock,
+    config::gateway::{ReceiptMode, ReceiptsConfig},
+    seal::{ContentDigest, ReceiptScope},
+    sealer::{Ending, Reply, WholeContent},
+    telemetry::metrics::Tally,
+};
+
+mod answer;
+mod check;
+mod keep;
+mod rests_on;
+
+pub(super) use self::{
+    answer::RECEIPTS,
+    check::ReceiptFault,
+    keep::{KeptReceipt, ReceiptSink},
+};
+use self::{
+    check::{Expected, Replied, Response},
+    keep::InMemory,
+};
+
+/// Most receipts that are checked at once beside their requests; those of more replies are not kept.
+pub(super) const MAX_CHECKS: usize = 1024;
+/// Most bundles that are put together at once.
+const MAX_READS: usize = 2;
+
+/// What one request is to do about its receipt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms(ReceiptsConfig);
+
+impl Terms {
+    /// Those of a caller, who has none of his own yet.
+    pub(super) fn of(_caller: &Caller, config: ReceiptsConfig) -> Self {
+        Self(config)
+    }
+
+    /// What a node is asked for.
+    pub(super) fn scope(self) -> ReceiptScope {
+        match (self.0.mode, self.0.content) {
+            (ReceiptMode::Off, _) => ReceiptScope::None,
+            (_, false) => ReceiptScope::Usage,
+            (_, true) => ReceiptScope::Content,
+        }
+    }
+}
+
+/// What is to become of a reply's receipt.
+#[derive(Debug)]
+pub(super) enum Receipting {
+    /// There is none.
+    None,
+    /// It came, and will be kept if it is good.
+    Taken,
+    /// It comes with the stream's end.
+    Awaited(Box<Awaited>),
+}
+
+impl Receipting {
+    /// Whether one will be kept, if it is good.
+    pub(super) fn is_kept(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
+    pub(super) fn into_awaited(self) -> Option<Box<Awaited>> {
+        match self {
+            Self::Awaited(awaited) => Some(awaited),
+            Self::None | Self::Taken => None,
+        }
+    }
+}
+
+/// Where receipts are checked, kept and found.
+#[derive(Debug)]
+pub(super) struct Desk {
+    sink: Arc<dyn ReceiptSink>,
+    checks: Arc<Semaphore>,
+    tasks: TaskTracker,
+    outcomes: Tally<1>,
+    /// The archive's folder, if there is an archive.
+    archive: Option<PathBuf>,
+    reads: Semaphore,
+}
+
+impl Desk {
+    pub(super) fn new(archive: Option<PathBuf>) -> Self {
+        Self {
+            sink: Arc::new(InMemory::default()),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+            tasks: TaskTracker::new(),
+            outcomes: Tally::default(),
+            archive,
+            reads: Semaphore::new(MAX_READS),
+        }
+    }
+
+    /// Receipts by what came of them.
+    pub(super) fn counts(&self) -> Vec<([&'static str; 1], u64)> {
+        self.outcomes.counts()
+    }
+
+    /// Receipts that are being checked beside their requests.
+    pub(super) fn checking(&self) -> usize {
+        MAX_CHECKS.saturating_sub(self.checks.available_permits())
+    }
+
+    /// Resolves when everything that was to be checked is. Not before all requests have ended.
+    pub(super) async fn end(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Takes every place for a check.
+    #[cfg(test)]
+    pub(super) fn fill(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let all = u32::try_from(MAX_CHECKS).unwrap();
+        self.checks.try_acquire_many(all).unwrap()
+    }
+
+    fn keep(&self, receipt: Result<KeptReceipt, ReceiptFault>) -> Result<(), ReceiptFault> {
+        let kept = receipt.and_then(|receipt| {
+            let kept = self.sink.keep(receipt);
+            kept.map_err(|_| ReceiptFault::NotKept)
+        });
+        let outcome = kept.as_ref().err().map_or("kept", ReceiptFault::class);
+        self.outcomes.inc([outcome]);
+        kept
+    }
+}
+
+/// A receipt that was asked for, and what it is held against.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    expected: Expected,
+    mode: ReceiptMode,
+    clock: Clock,
+    desk: Arc<Desk>,
+}
+
+impl Awaited {
+    /// Whether it is to prove prompt and answer.
+    pub(super) fn proves_content(&self) -> bool {
+        self.expected.request.is_some()
+    }
+
+    /// Takes the receipt of a whole reply.
+    ///
+    /// # Errors
+    /// [`ReceiptFault`] where it is required and not good.
+    fn whole(self, whole: &WholeContent) -> Result<Receipting, ReceiptFault> {
+        // The node may have made an error itself, without an engine.
+        if whole.trailers.receipt.is_none() && !whole.status.is_success() {
+            return Ok(Receipting::None);
+        }
+        let is_there = whole.trailers.receipt.is_some();
+        let replied = Replied {
+            status: whole.status.as_u16(),
+            trailers: whole.trailers.clone(),
+            response: Response::Parts(whole.parts.clone()),
+        };
+        self.take(replied)?;
+        Ok(if is_there {
+            Receipting::Taken
+        } else {
+            Receipting::None
+        })
+    }
+
+    /// Takes the receipt of a stream that ended, complete or not.
+    ///
+    /// # Errors
+    /// [`ReceiptFault`] where it is required and not good: then the stream is not complete.
+    pub(super) fn ended(self, ending: &Ending) -> Result<(), ReceiptFault> {
+        self.take(Replied {
+            status: 200,
+            trailers: ending.trailers.clone(),
+            response: Response::Digest(ending.content),
+        })
+    }
+
+    fn take(self, replied: Replied) -> Result<(), ReceiptFault> {
+        if self.mode == ReceiptMode::Required {
+            return self.check(&replied);
+        }
+        let Ok(place) = Arc::clone(&self.desk.checks).try_acquire_owned() else {
+            self.desk.outcomes.inc(["shed"]);
+            tracing::error!(request_id = %self.expected.id, "receipt not kept: too many to check");
+            return Ok(());
+        };
+        let desk = Arc::clone(&self.desk);
+        desk.tasks.spawn(async move {
+            let _place = place;
+            // Its fault is counted and in the log.
+            let _ = self.check(&replied);
+        });
+        Ok(())
+    }
+
+    fn check(&self, replied: &Replied) -> Result<(), ReceiptFault> {
+        let checked = self.expected.check(replied, self.clock.now());
+        self.desk.keep(checked).inspect_err(|fault| {
+            tracing::error!(
+                request_id = %self.expected.id,
+                node = &*self.expected.verified.id,
+                %fault,
+                "receipt not kept"
+            );
+        })
+    }
+}
+
+impl Shared {
+    /// Has the receipt of a reply taken, or awaited with its end.
+    ///
+    /// # Errors
+    /// [`NodeFailure::Receipt`] where it is required, came and is not good.
+    pub(super) fn await_receipt(
+        &self,
+        answer: &mut Answer,
+        Terms(config): Terms,
+        job: &Job<'_>,
+        model: &str,
+        caller: &Caller,
+    ) -> Result<(), NodeFailure> {
+        if config.mode == ReceiptMode::Off {
+            return Ok(());
+        }
+        let awaited = Awaited {
+            expected: Expected {
+                id: job.id,
+                key: Arc::clone(&caller.name),
+                path: job.endpoint.path(),
+                model: model.to_owned(),
+                key_id: answer.key_id,
+                verified: Arc::clone(&answer.verified),
+                began: self.clock.now(),
+                request: config.content.then(|| ContentDigest::of(job.content)),
+            },
+            mode: config.mode,
+            clock: self.clock,
+            desk: Arc::clone(&self.receipts),
+        };
+        answer.receipt = match &answer.reply {
+            Reply::Whole(whole) => awaited.whole(whole)?,
+            Reply::Stream(_) => Receipting::Awaited(Box::new(awaited)),
+        };
+        Ok(())
+    }
+}
