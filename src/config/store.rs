@@ -44,6 +44,8 @@ pub struct StoreConfig {
     pub waiting: NonZeroUsize,
     /// Days that usage is kept.
     pub usage_days: NonZeroU32,
+    /// Days that receipts are kept.
+    pub receipt_days: NonZeroU32,
     /// Milliseconds between two looks for keys that changed.
     pub poll_ms: NonZeroU64,
     /// Seconds that keys known to this gateway go on while the database cannot be reached.
@@ -60,6 +62,7 @@ impl Default for StoreConfig {
             journal: PathBuf::from("sealgate.journal"),
             waiting: NonZeroUsize::MIN.saturating_add(4095),
             usage_days: NonZeroU32::MIN.saturating_add(399),
+            receipt_days: NonZeroU32::MIN.saturating_add(399),
             poll_ms: NonZeroU64::MIN.saturating_add(999),
             stale_s: NonZeroU32::MIN.saturating_add(86_399),
         }

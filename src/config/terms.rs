@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::gateway::{KeyConfig, Label};
+use super::gateway::{KeyConfig, Label, ReceiptMode};
 use crate::seal::Padding;
 
 /// What a key's requests may be.
@@ -27,6 +27,9 @@ pub struct KeyTerms {
     /// gateway's are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
+    /// Whether nodes are asked for receipts; left out, as the gateway's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<ReceiptMode>,
 }
 
 #[expect(
@@ -45,6 +48,7 @@ impl From<&KeyConfig> for KeyTerms {
             tags: key.tags.clone(),
             require_pq: key.require_pq,
             padding: key.padding,
+            receipts: None,
         }
     }
 }

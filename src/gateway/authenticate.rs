@@ -18,7 +18,7 @@ use super::{
     labels::{Labels, UnknownLabel, Wish},
 };
 use crate::config::{
-    gateway::{KeyConfig, KeysFile},
+    gateway::{KeyConfig, KeysFile, ReceiptMode},
     terms::KeyTerms,
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Caller {
     pub(super) wish: Wish,
     /// How its requests are padded, unless they say so themselves.
     pub(super) padding: Option<Padding>,
+    /// Whether receipts are asked for, where that is said of it.
+    pub(super) receipts: Option<ReceiptMode>,
     /// A place for each request it may have in flight.
     pub(super) places: Room,
 }
@@ -68,6 +70,7 @@ impl Caller {
             models: terms.models,
             wish: wish.with_pq(terms.require_pq),
             padding: terms.padding,
+            receipts: terms.receipts,
             places,
         })
     }

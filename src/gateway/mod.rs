@@ -72,7 +72,14 @@ pub(crate) mod tests;
 mod trust;
 mod whole;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
@@ -87,7 +94,7 @@ use self::{
     authenticate::Callers,
     book::Book,
     farewell::Farewell,
-    files::{keep_tls, open_archive, sources},
+    files::{archive_dir, keep_tls, open_archive, sources},
     keep::Keeper,
     metrics::Scrape,
     node::Node,
@@ -108,7 +115,7 @@ use crate::{
     listener::{self, ConnectionCounts, Listener, Sockets, serve_counted},
     net::Acceptor,
     reload::Reload,
-    store::{Journal, JournalError, Ledger, Store, StoreError, Writer},
+    store::{Journal, JournalError, Ledger, ReceiptWriter, Store, StoreError, Writer},
     telemetry::metrics::Exposition,
     tls,
 };
@@ -210,6 +217,7 @@ struct Keeping {
     config: StoreConfig,
     store: Store,
     writer: Writer,
+    receipts: ReceiptWriter,
 }
 
 impl Gateway {
@@ -454,10 +462,14 @@ async fn open_store(
     }
     let (ledger, writer) = Ledger::new(store.clone(), journal, found);
     shared.ledger = Some(Arc::new(ledger));
+    let (receipts, queue) = ReceiptWriter::new(store.clone());
+    let sink = receipts::Stored::new(store.clone(), queue);
+    shared.receipts = Arc::new(receipts::Desk::keeping(archive_dir(config), sink));
     let keeping = Keeping {
         config: store_config,
         store,
         writer,
+        receipts,
     };
     Ok((shared, Some(keeping)))
 }
@@ -466,8 +478,9 @@ impl Keeping {
     /// Follows the keys, and lets old usage go.
     fn follow(&self, shared: &Shared, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
         let (store, clock) = (self.store.clone(), shared.clock);
-        let kept =
-            Duration::from_secs(u64::from(self.config.usage_days.get()).saturating_mul(86_400));
+        let days = |days: u32| Duration::from_secs(u64::from(days).saturating_mul(86_400));
+        let usage_days = days(self.config.usage_days.get());
+        let receipt_days = days(self.config.receipt_days.get());
         let poll = self.config.poll();
         let book = match &*shared.callers {
             Callers::Stored(book) => Some(Arc::clone(book)),
@@ -484,10 +497,14 @@ impl Keeping {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let Some(before) = clock.now().checked_sub(kept) else {
-                    continue;
+                let before = |kept| {
+                    clock
+                        .now()
+                        .checked_sub(kept)
+                        .unwrap_or(SystemTime::UNIX_EPOCH)
                 };
-                while let Ok(1..) = store.prune_usage(before).await {}
+                while let Ok(1..) = store.prune_usage(before(usage_days)).await {}
+                while let Ok(1..) = store.prune_receipts(before(receipt_days)).await {}
             }
         };
         until(stop, async move {
@@ -498,7 +515,8 @@ impl Keeping {
     /// Writes until `stop`, and a last time then.
     fn write(self, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
-            self.writer.run(stop).await;
+            let receipts = self.receipts.run(stop.clone());
+            tokio::join!(self.writer.run(stop), receipts);
             self.store.close().await;
         })
     }

@@ -1,7 +1,7 @@
 //! The store: keys and usage in SQLite or PostgreSQL. Nothing else in this program speaks SQL.
 //!
 //! `schema` brings a database to the present version, `keys` and `usage` are what is in it, `hash` is what is
-//! kept of a key. `journal` is a file that holds what is not in the database yet, and `ledger` brings it
+//! kept of a key, `receipts` what nodes signed. `journal` is a file that holds what is not in the database yet, and `ledger` brings it
 //! there, beside the requests.
 //!
 //! Both databases get the same statements. No content of a request is ever here: there is no column for it.
@@ -25,6 +25,7 @@ mod hash;
 mod journal;
 mod keys;
 mod ledger;
+mod receipts;
 mod schema;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     journal::{Journal, JournalError},
     keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
     ledger::{Ledger, Open, Watch as LedgerWatch, Writer},
+    receipts::{ReceiptRow, ReceiptWriter},
     usage::{By, Query, Sum, Tokens, UsageRow, in_currency},
 };
 

@@ -11,11 +11,14 @@ use super::{Store, StoreError, on};
 /// and the second one to come finds the work done.
 const TRIES: usize = 5;
 
-const VERSIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "keys and usage",
-    include_str!("migrations/0001_keys_and_usage.sql"),
-)];
+const VERSIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "keys and usage",
+        include_str!("migrations/0001_keys_and_usage.sql"),
+    ),
+    (4, "receipts", include_str!("migrations/0004_receipts.sql")),
+];
 
 /// Applies what is missing, each version in a transaction of its own.
 ///

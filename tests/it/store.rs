@@ -43,12 +43,17 @@ async fn databases() -> Vec<String> {
 
 impl Stored {
     async fn start(database: &str) -> Self {
+        Self::with(database, "").await
+    }
+
+    /// The same with tables appended to the gateway's configuration.
+    async fn with(database: &str, more: &str) -> Self {
         let (files, engine) = (Files::new(), Engine::start().await);
         let node = Process::start("node", &files.node("node-a", &engine, "")).await;
         let text = format!(
             "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n\
              [store]\n{database}poll_ms = 50\nwaiting = 16\n[limits]\nin_flight = 16\n\
-             [[node]]\nurl = \"{}\"\n",
+             [[node]]\nurl = \"{}\"\n{more}",
             node.url
         );
         files.write("secret", &hex::encode([7; 32]));
@@ -79,6 +84,21 @@ impl Stored {
             }
         };
         soon("the status changes", asking).await;
+    }
+
+    /// The receipt of a request, once it is checked.
+    async fn receipt(&self, key: &str, id: &str) -> Value {
+        let url = format!("{}/v1/receipts/{id}", self.gateway.url);
+        let asking = async {
+            loop {
+                let asked = self.client.get(&url).bearer_auth(key).send();
+                let reply = asked.await.unwrap();
+                if reply.status() == 200 {
+                    return reply.json().await.unwrap();
+                }
+            }
+        };
+        soon("the receipt is there", asking).await
     }
 
     /// The sums of all usage, once there are so many requests.
@@ -234,6 +254,39 @@ async fn what_a_killed_gateway_had_let_in_is_counted_by_the_next_one() {
         );
         assert_eq!(row["completion_tokens"], 2, "{usage}");
         assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_outlives_the_gateway_and_stays_with_its_key() {
+    for database in databases().await {
+        let mut stored = Stored::with(&database, "[receipts]\nmode = \"on\"\n").await;
+        let (mine, other) = (
+            created(&stored.config, "mine").await,
+            created(&stored.config, "other").await,
+        );
+        let reply = stored.complete(&mine, json!({})).await;
+        assert_eq!(reply.headers()["sealgate-receipt"], "yes");
+        let id = reply.headers()["x-request-id"].to_str().unwrap().to_owned();
+        reply.bytes().await.unwrap();
+        let receipt = stored.receipt(&mine, &id).await;
+        stored.gateway.terminate().await;
+        assert!(stored.gateway.ended().await.success());
+        stored.gateway = Process::start("gateway", &stored.config).await;
+        assert_eq!(stored.receipt(&mine, &id).await, receipt);
+        let url = format!("{}/v1/receipts/{id}", stored.gateway.url);
+        // Another key, and one of the name of the key that made it.
+        command(&stored.config, &["keys", "revoke"], &["mine"]).await;
+        let of_the_name = created(&stored.config, "mine").await;
+        for key in [other, of_the_name] {
+            let asked = stored.client.get(&url).bearer_auth(key).send();
+            assert_eq!(asked.await.unwrap().status(), 404);
+        }
+        // A key of its own mind.
+        let args = ["--name", "none", "--receipts", "off", "--json"];
+        let none = shown(&command(&stored.config, &["keys", "create"], &args).await);
+        let reply = stored.complete(&none, json!({})).await;
+        assert!(!reply.headers().contains_key("sealgate-receipt"));
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) fn create(
     made: &Made,
     shown: &Shown,
 ) -> Result<(), KeysError> {
-    if made.owner.is_some() || made.expires_at.is_some() {
+    let of_store = made.terms.receipts.is_some();
+    if of_store || made.owner.is_some() || made.expires_at.is_some() {
         return Err(KeysError::OfStore);
     }
     let mut keys = Keys::open(config)?;

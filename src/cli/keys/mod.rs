@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
-        gateway::{self, GatewayConfig, Label},
+        gateway::{self, GatewayConfig, Label, ReceiptMode},
         terms::KeyTerms,
     },
     store::{KeyError, KeySecret, StoreError, is_name},
@@ -56,6 +56,9 @@ pub(super) enum Command {
         /// or paced; as the gateway's without it.
         #[arg(long, value_name = "PADDING")]
         padding: Option<Padding>,
+        /// Whether nodes sign receipts of its requests: off, on or required; as the gateway's without it.
+        #[arg(long, value_name = "MODE")]
+        receipts: Option<ReceiptMode>,
         /// Print `{"key": …}` instead of words.
         #[arg(long)]
         json: bool,
@@ -140,7 +143,7 @@ enum KeysError {
     #[error("a name is 1 to 64 visible ASCII characters")]
     BadName,
     #[error(
-        "keys in a file have a name and what they may ask: for owners, ends and rotation take \
+        "keys in a file have a name and what they may ask: for owners, ends, receipts and rotation take \
          `keys_file` out of the configuration, so that keys are in a [store]"
     )]
     OfStore,
@@ -194,6 +197,7 @@ pub(super) fn run(command: Command) -> ExitCode {
             tag,
             require_pq,
             padding,
+            receipts,
             json,
         } => {
             let terms = KeyTerms {
@@ -202,6 +206,7 @@ pub(super) fn run(command: Command) -> ExitCode {
                 tags: tag,
                 require_pq,
                 padding,
+                receipts,
             };
             create(&file, (name, owner, expires), terms, &Shown { json })
         }

@@ -1,6 +1,8 @@
 //! `[receipts]`: what nodes sign of their replies, and what becomes of it.
 
-use serde::Deserialize;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 /// Which receipts are asked for.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -13,7 +15,7 @@ pub struct ReceiptsConfig {
 }
 
 /// Whether receipts are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReceiptMode {
     /// Not at all.
@@ -23,4 +25,22 @@ pub enum ReceiptMode {
     On,
     /// A reply without a good one is none.
     Required,
+}
+
+/// A text that is no mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("receipts are `off`, `on` or `required`")]
+pub struct UnknownReceiptMode;
+
+impl FromStr for ReceiptMode {
+    type Err = UnknownReceiptMode;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "on" => Ok(Self::On),
+            "required" => Ok(Self::Required),
+            _ => Err(UnknownReceiptMode),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use attestation::time::to_rfc3339;
 use http::{Response, request::Parts};
 use serde::Serialize;
 
-use super::{KeptReceipt, rests_on};
+use super::{KeptReceipt, keep::Unreached, rests_on};
 use crate::{
     gateway::{Shared, body::ReplyBody, error::Error, routes::json},
     openai::RequestError,
@@ -61,7 +61,8 @@ impl Shared {
         let caller = self.callers.authenticate(&parts.headers).await?;
         let bundled = bundled(parts.uri.query())?;
         let id = id.parse().map_err(|_| Error::ReceiptNotFound)?;
-        let found = self.receipts.sink.find(id, &caller.name).await;
+        let found = self.receipts.sink.find(id, &caller.id).await;
+        let found = found.map_err(|Unreached| Error::StoreUnavailable)?;
         let kept = found.ok_or(Error::ReceiptNotFound)?;
         if bundled {
             let bundle = rests_on::bundle(&self.receipts, &kept).await?;

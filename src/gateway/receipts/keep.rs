@@ -19,7 +19,7 @@ const MAX_KEPT: usize = 10_000;
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::gateway) struct KeptReceipt {
     pub(in crate::gateway) request_id: RequestId,
-    /// The name of the key that made the request.
+    /// The id of the key that made the request: names can be another's later.
     pub(in crate::gateway) key: Arc<str>,
     /// The node's id.
     pub(in crate::gateway) node: Arc<str>,
@@ -66,8 +66,19 @@ pub(in crate::gateway) trait ReceiptSink: fmt::Debug + Send + Sync {
     fn keep(&self, receipt: KeptReceipt) -> Result<(), SinkFull>;
 
     /// The receipt of a request, if it is kept and `key` made the request.
-    fn find<'a>(&'a self, id: RequestId, key: &'a str) -> BoxFuture<'a, Option<Arc<KeptReceipt>>>;
+    ///
+    /// # Errors
+    /// [`Unreached`] where nobody knows.
+    fn find<'a>(
+        &'a self,
+        id: RequestId,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<KeptReceipt>>, Unreached>>;
 }
+
+/// Where receipts are kept does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gateway) struct Unreached;
 
 /// The newest receipts, as long as the process lives.
 #[derive(Debug, Default)]
@@ -100,10 +111,14 @@ impl ReceiptSink for InMemory {
         Ok(())
     }
 
-    fn find<'a>(&'a self, id: RequestId, key: &'a str) -> BoxFuture<'a, Option<Arc<KeptReceipt>>> {
+    fn find<'a>(
+        &'a self,
+        id: RequestId,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<KeptReceipt>>, Unreached>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.by_place.get(&(id, Arc::from(key))).cloned();
-        Box::pin(std::future::ready(found))
+        Box::pin(std::future::ready(Ok(found)))
     }
 }
 
@@ -133,7 +148,7 @@ mod tests {
     #[test]
     fn the_newest_are_kept_each_for_its_key() {
         let kept = InMemory::default();
-        let find = |id, key| kept.find(id, key).now_or_never().flatten();
+        let find = |id, key| kept.find(id, key).now_or_never().unwrap().unwrap();
         let ids: Vec<_> = (0..=MAX_KEPT).map(|_| RequestId::generate()).collect();
         for id in &ids {
             kept.keep(receipt(*id, "mine")).unwrap();

@@ -23,11 +23,13 @@ mod answer;
 mod check;
 mod keep;
 mod rests_on;
+mod stored;
 
 pub(super) use self::{
     answer::RECEIPTS,
     check::ReceiptFault,
     keep::{KeptReceipt, ReceiptSink},
+    stored::Stored,
 };
 use self::{
     check::{Expected, Replied, Response},
@@ -44,9 +46,10 @@ const MAX_READS: usize = 2;
 pub(super) struct Terms(ReceiptsConfig);
 
 impl Terms {
-    /// Those of a caller, who has none of his own yet.
-    pub(super) fn of(_caller: &Caller, config: ReceiptsConfig) -> Self {
-        Self(config)
+    /// Those of a caller: his key's mode, or the gateway's.
+    pub(super) fn of(caller: &Caller, config: ReceiptsConfig) -> Self {
+        let mode = caller.receipts.unwrap_or(config.mode);
+        Self(ReceiptsConfig { mode, ..config })
     }
 
     /// What a node is asked for.
@@ -97,9 +100,15 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    /// One that forgets with the process.
     pub(super) fn new(archive: Option<PathBuf>) -> Self {
+        Self::keeping(archive, InMemory::default())
+    }
+
+    /// One whose receipts go to `sink`.
+    pub(super) fn keeping(archive: Option<PathBuf>, sink: impl ReceiptSink + 'static) -> Self {
         Self {
-            sink: Arc::new(InMemory::default()),
+            sink: Arc::new(sink),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
             tasks: TaskTracker::new(),
             outcomes: Tally::default(),
@@ -242,7 +251,7 @@ impl Shared {
         let awaited = Awaited {
             expected: Expected {
                 id: job.id,
-                key: Arc::clone(&caller.name),
+                key: Arc::clone(&caller.id),
                 path: job.endpoint.path(),
                 model: model.to_owned(),
                 key_id: answer.key_id,
