@@ -18,6 +18,7 @@ use super::{
     admin::AdminConfig,
     archive::{self, ArchiveConfig},
     cors::{self, CorsConfig},
+    prices::{self, Prices},
     store::{self, StoreConfig},
     tls::{self, TlsConfig},
 };
@@ -82,6 +83,9 @@ pub struct GatewayConfig {
     /// Other names for models: the caller's name to the node's.
     #[serde(default)]
     pub models: BTreeMap<String, String>,
+    /// What models cost, by the caller's name or the node's; those without a price have no cost.
+    #[serde(default)]
+    pub prices: Prices,
     /// Seconds between two appraisals of a node; an appraisal that ends sooner is renewed sooner.
     #[serde(default = "GatewayConfig::default_reattest_s")]
     pub reattest_s: NonZeroU32,
@@ -201,6 +205,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     cors::check(config)?;
     streams::check(config)?;
     store::check(config)?;
+    prices::check(config)?;
     archive::check(config)
 }
 
@@ -220,7 +225,7 @@ pub fn check_address(
     Ok(())
 }
 
-fn is_model_name(name: &str) -> bool {
+pub(super) fn is_model_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

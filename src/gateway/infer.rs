@@ -21,12 +21,14 @@ use super::{
     error::{Error, NodeFailure},
     exchange::Job,
     labels::Wish,
+    nodes::Served,
     padding,
     record::Record,
     stream::EventStream,
     whole::WholeReply,
 };
 use crate::{
+    config::prices::Price,
     ids::RequestId,
     openai::{Endpoint, Request, sse::Obfuscation},
     sealer::{ExchangeError, Reply},
@@ -137,6 +139,8 @@ impl Shared {
             .serving(request.model(), self.timeouts.attest)
             .await?;
         record.asks(&served);
+        let price = self.price_of(&served);
+        record.wants(request.asked(), request.body().len(), price);
         record.let_in(self)?;
         let job = Job {
             id: record.id,
@@ -161,6 +165,12 @@ impl Shared {
         Ok((answer, levels.then_some(obfuscation)))
     }
 
+    /// What a model costs: an alias has its own price, or that of what it stands for.
+    fn price_of(&self, served: &Served) -> Option<Price> {
+        let mut names = [&served.name, served.on_nodes()].into_iter();
+        names.find_map(|name| self.prices.get(&**name).copied())
+    }
+
     /// What a plain caller gets.
     pub(super) fn reply(
         &self,
@@ -183,7 +193,8 @@ impl Shared {
         let mut response = match reply {
             Reply::Whole(whole) => {
                 record.replied(whole.status);
-                record.usage = whole.usage;
+                record.came = whole.parts.iter().map(Bytes::len).sum();
+                record.claimed(whole.usage);
                 let body = WholeReply::new(whole.parts, record, held);
                 let mut response = Response::new(ReplyBody::Whole(Box::new(body)));
                 *response.status_mut() = whole.status;

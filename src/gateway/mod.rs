@@ -32,6 +32,7 @@ mod authenticate;
 mod body;
 mod book;
 mod budget;
+mod claims;
 mod cors;
 mod document;
 mod error;

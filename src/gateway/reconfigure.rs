@@ -359,6 +359,7 @@ fn next(
         shared.effective = Some(effective);
     }
     shared.padding = value.padding;
+    shared.prices = Arc::new(value.prices.clone());
     shared.obfuscation = obfuscation_of(value);
     shared.retry_unauthenticated = value.retry_unauthenticated;
     shared.cors = Cors::new(value.cors.origins.clone());

@@ -13,14 +13,16 @@ use tokio::time::Instant;
 use super::{
     Shared,
     authenticate::Caller,
+    claims::Bounds,
     error::{Error, NodeFailure},
     metrics::{At, End, Ended, Metrics, ModelCounts},
     node::Node,
     nodes::Served,
 };
 use crate::{
+    config::prices::Price,
     ids::RequestId,
-    openai::{Code, Usage},
+    openai::{Asked, Code, Usage},
     store::{Open, Tokens, UsageRow, unix_millis},
 };
 
@@ -54,7 +56,13 @@ pub(super) struct Record {
     pub(super) reseals: u32,
     pub(super) bytes_in: usize,
     pub(super) bytes_out: usize,
-    pub(super) usage: Option<Usage>,
+    /// Bytes of the reply's content as the node gave it.
+    pub(super) came: usize,
+    usage: Option<Usage>,
+    /// What of usage can be true.
+    bounds: Bounds,
+    /// What the model costs, if it is known.
+    price: Option<Price>,
     first_byte: Option<Duration>,
     status: Option<StatusCode>,
     /// The error's code, once there is one.
@@ -104,7 +112,10 @@ impl Record {
             reseals: 0,
             bytes_in: 0,
             bytes_out: 0,
+            came: 0,
             usage: None,
+            bounds: Bounds::default(),
+            price: None,
             first_byte: None,
             status: None,
             code: None,
@@ -134,6 +145,36 @@ impl Record {
         })?;
         self.open = Some((open, began));
         Ok(())
+    }
+
+    /// What is asked in so many bytes, and what its tokens cost.
+    pub(super) fn wants(&mut self, asked: &Asked, body: usize, price: Option<Price>) {
+        self.bounds = Bounds::of(asked, body);
+        self.price = price;
+    }
+
+    /// The node's count of the tokens, as far as it is known and can be true.
+    pub(super) fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
+    /// The node says what was used; called once what it said of the content has come.
+    pub(super) fn claimed(&mut self, usage: Option<Usage>) {
+        let Some(claimed) = usage else {
+            return;
+        };
+        let (held, cut) = self.bounds.hold(claimed, self.came);
+        for (kind, cut) in [("prompt", cut.prompt), ("completion", cut.completion)] {
+            let Some((claimed, most)) = cut else {
+                continue;
+            };
+            self.metrics.claim_cut(kind);
+            tracing::warn!(
+                request_id = %self.id, node = self.node.as_deref(), kind, claimed, most,
+                "the node claims more tokens than there can be: cut"
+            );
+        }
+        self.usage = Some(held);
     }
 
     /// The model that is asked, under the caller's name for it.
@@ -202,13 +243,19 @@ impl Record {
             status: self.status.map(|status| status.as_u16()),
             code: self.code.map(|code| code.code().to_owned()),
             tokens: self.usage.as_ref().map(Tokens::from),
-            cost: None,
+            cost: self.cost(),
             started_at: unix_millis(began),
             first_byte_ms: self.first_byte.map(ms),
             took_ms: Some(ms(self.started.elapsed())),
             bytes_in: bytes(self.bytes_in),
             bytes_out: bytes(self.bytes_out),
         }
+    }
+
+    fn cost(&self) -> Option<i64> {
+        let (price, usage) = (self.price?, self.usage.as_ref()?);
+        let cached = usage.prompt_tokens_details.cached_tokens;
+        Some(price.of(usage.prompt_tokens, cached, usage.completion_tokens))
     }
 
     fn count(&self) {

@@ -27,6 +27,7 @@ use crate::{
     config::{
         ConfigError, Loaded,
         gateway::{Auth, GatewayConfig, millis},
+        prices::Prices,
     },
     openai::sse::Obfuscation,
     pace::LeastRate,
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     /// What its statement covers of the configuration.
     pub(super) effective: Option<Effective>,
     pub(super) padding: Padding,
+    /// What models cost.
+    pub(super) prices: Arc<Prices>,
     /// What levels the lengths of events, and whether it does so unasked.
     pub(super) obfuscation: (Obfuscation, bool),
     pub(super) retry_unauthenticated: bool,
@@ -143,6 +146,7 @@ impl Shared {
             own: None,
             effective: None,
             padding: value.padding,
+            prices: Arc::new(value.prices.clone()),
             obfuscation: obfuscation_of(value),
             retry_unauthenticated: value.retry_unauthenticated,
             cors: Cors::new(value.cors.origins.clone()),

@@ -139,7 +139,7 @@ impl EventStream {
 
     /// The node's own count of the tokens, once it is known.
     pub(super) fn usage(&self) -> Option<&Usage> {
-        self.record.usage.as_ref()
+        self.record.usage()
     }
 
     /// Counts bytes that went to the caller.
@@ -217,7 +217,8 @@ impl EventStream {
     }
 
     /// Adds events, levelled if they are to be.
-    fn add(&self, out: &mut Gathered, events: Bytes) {
+    fn add(&mut self, out: &mut Gathered, events: Bytes) {
+        self.record.came = self.record.came.saturating_add(events.len());
         match self.obfuscation {
             Some(obfuscation) if !events.is_empty() => {
                 out.add(obfuscation.level(&events, &mut rand::rng()).into());
@@ -241,10 +242,16 @@ impl EventStream {
         let Source::Open(reading) = mem::replace(&mut self.source, Source::Ended) else {
             return Ok(());
         };
-        self.record.usage = reading.usage();
-        let (rest, counted) = reading.complete()?;
+        let told = reading.usage();
+        let (rest, counted) = match reading.complete() {
+            Ok(complete) => complete,
+            Err(error) => {
+                self.record.claimed(told);
+                return Err(error.into());
+            }
+        };
         self.add(out, rest);
-        self.record.usage = counted.or_else(|| self.record.usage.take());
+        self.record.claimed(counted.or(told));
         self.record.complete();
         if let Some(held) = self.held.take() {
             held.node.node.note(Shown::Success);
@@ -255,7 +262,7 @@ impl EventStream {
     /// What the node said last of the tokens, where nothing said how many there were in all.
     fn tell_usage(&mut self) {
         if let Source::Open(reading) = &self.source {
-            self.record.usage = reading.usage();
+            self.record.claimed(reading.usage());
         }
     }
 

@@ -47,7 +47,7 @@ impl WholeReply {
             [only] => only.clone(),
             many => many.concat().into(),
         };
-        let sealed = seal(&content, record.usage.as_ref())?;
+        let sealed = seal(&content, record.usage())?;
         Ok(Self::new(vec![sealed], record, held))
     }
 
