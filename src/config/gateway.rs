@@ -392,6 +392,9 @@ pub struct Limits {
     pub min_body_bytes_per_s: u32,
     /// Bytes of a reply that is given on whole.
     pub reply_bytes: NonZeroUsize,
+    /// Tokens that a text is taken for before it is made, where its request has no `max_tokens`; keys with
+    /// budgets or `tokens_per_minute` hold so many until it has ended.
+    pub assumed_completion_tokens: NonZeroU32,
     /// Idle connections of HTTP/1.1 kept to each node; with 0, each request to a node without TLS has a
     /// connection of its own, in HTTP/1.1.
     pub idle_connections_per_node: usize,
@@ -408,6 +411,7 @@ impl Default for Limits {
             bodies_bytes: NonZeroU32::MIN.saturating_add((512 << 20) - 1),
             min_body_bytes_per_s: 1024,
             reply_bytes: NonZeroUsize::MIN.saturating_add((64 << 20) - 1),
+            assumed_completion_tokens: NonZeroU32::MIN.saturating_add(1023),
             idle_connections_per_node: 256,
         }
     }

@@ -46,6 +46,8 @@ pub struct StoreConfig {
     pub usage_days: NonZeroU32,
     /// Milliseconds between two looks for keys that changed.
     pub poll_ms: NonZeroU64,
+    /// Milliseconds between two exchanges with other gateways over what limited keys do; with PostgreSQL.
+    pub sync_ms: NonZeroU64,
     /// Seconds that keys known to this gateway go on while the database cannot be reached.
     pub stale_s: NonZeroU32,
 }
@@ -61,6 +63,7 @@ impl Default for StoreConfig {
             waiting: NonZeroUsize::MIN.saturating_add(4095),
             usage_days: NonZeroU32::MIN.saturating_add(399),
             poll_ms: NonZeroU64::MIN.saturating_add(999),
+            sync_ms: NonZeroU64::MIN.saturating_add(999),
             stale_s: NonZeroU32::MIN.saturating_add(86_399),
         }
     }
@@ -71,6 +74,12 @@ impl StoreConfig {
     #[must_use]
     pub fn poll(&self) -> Duration {
         millis(self.poll_ms)
+    }
+
+    /// Between two exchanges with other gateways; nothing where there are none.
+    #[must_use]
+    pub fn sync(&self) -> Option<Duration> {
+        matches!(self.url, StoreUrl::Postgres(_)).then(|| millis(self.sync_ms))
     }
 
     /// How long known keys go on while the database cannot be reached.

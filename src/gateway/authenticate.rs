@@ -16,6 +16,7 @@ use super::{
     book::Book,
     error::Error,
     labels::{Labels, UnknownLabel, Wish},
+    limits::Metered,
 };
 use crate::config::{
     gateway::{KeyConfig, KeysFile},
@@ -42,6 +43,8 @@ pub(super) struct Caller {
     pub(super) padding: Option<Padding>,
     /// A place for each request it may have in flight.
     pub(super) places: Room,
+    /// What else its requests are held to, if they are.
+    pub(super) metered: Option<Metered>,
 }
 
 /// What one's name was when nobody had one.
@@ -51,7 +54,7 @@ impl Caller {
     /// The one of whom nothing is known.
     fn anybody(pseudonym: Option<String>, places: Room) -> Arc<Self> {
         let terms = (KeyTerms::default(), Wish::ANY);
-        Self::new((OPEN, OPEN), pseudonym, terms, places)
+        Self::new((OPEN, OPEN), pseudonym, terms, (places, None))
     }
 
     /// One of this id and name.
@@ -59,7 +62,7 @@ impl Caller {
         (id, name): (&str, &str),
         pseudonym: Option<String>,
         (terms, wish): (KeyTerms, Wish),
-        places: Room,
+        (places, metered): (Room, Option<Metered>),
     ) -> Arc<Self> {
         Arc::new(Self {
             id: id.into(),
@@ -69,6 +72,7 @@ impl Caller {
             wish: wish.with_pq(terms.require_pq),
             padding: terms.padding,
             places,
+            metered,
         })
     }
 
@@ -146,7 +150,7 @@ impl Callers {
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
-            let caller = Caller::new((&name, &name), None, (terms, wish), places);
+            let caller = Caller::new((&name, &name), None, (terms, wish), (places, None));
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
             }

@@ -21,6 +21,7 @@ use super::{
     error::{Error, NodeFailure},
     exchange::Job,
     labels::Wish,
+    limits,
     nodes::Served,
     padding,
     record::Record,
@@ -141,6 +142,15 @@ impl Shared {
         record.asks(&served);
         let price = self.price_of(&served);
         record.wants(request.asked(), request.body().len(), price);
+        if let Some(metered) = &asker.caller.metered {
+            if metered.counts_money() && price.is_none() {
+                return Err(Error::NoPrice);
+            }
+            let (asked, body) = (request.asked(), request.body().len());
+            let assumed = self.limits.assumed_completion_tokens;
+            let most = limits::at_most(asked, body, assumed, price.as_ref());
+            record.hold(metered, self.clock, most)?;
+        }
         record.let_in(self)?;
         let job = Job {
             id: record.id,
@@ -194,6 +204,7 @@ impl Shared {
             Reply::Whole(whole) => {
                 record.replied(whole.status);
                 record.came = whole.parts.iter().map(Bytes::len).sum();
+                record.seen = limits::tokens_of(record.came);
                 record.claimed(whole.usage);
                 let body = WholeReply::new(whole.parts, record, held);
                 let mut response = Response::new(ReplyBody::Whole(Box::new(body)));

@@ -44,6 +44,7 @@ mod health;
 mod infer;
 mod keep;
 mod labels;
+mod limits;
 mod load;
 mod locks;
 mod metrics;
@@ -447,7 +448,7 @@ async fn open_store(
             "journal: found what was not in the store yet"
         );
     }
-    let (ledger, writer) = Ledger::new(store.clone(), journal, found);
+    let (ledger, writer) = Ledger::new(store.clone(), shared.clock, (journal, found));
     shared.ledger = Some(Arc::new(ledger));
     let keeping = Keeping {
         config: store_config,
@@ -463,14 +464,22 @@ impl Keeping {
         let (store, clock) = (self.store.clone(), shared.clock);
         let kept =
             Duration::from_secs(u64::from(self.config.usage_days.get()).saturating_mul(86_400));
-        let poll = self.config.poll();
+        let (poll, sync) = (self.config.poll(), self.config.sync());
         let book = match &*shared.callers {
             Callers::Stored(book) => Some(Arc::clone(book)),
             Callers::Anybody(_) | Callers::Keys(_) => None,
         };
         let following = async move {
             match book {
-                Some(book) => book.follow(poll).await,
+                Some(book) => {
+                    let sharing = async {
+                        match sync {
+                            Some(every) => book.share(every).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::join!(book.follow(poll), sharing);
+                }
                 None => std::future::pending().await,
             }
         };
@@ -483,6 +492,8 @@ impl Keeping {
                     continue;
                 };
                 while let Ok(1..) = store.prune_usage(before).await {}
+                // Tried again in an hour.
+                let _ = store.prune_spend(clock.now()).await;
             }
         };
         until(stop, async move {

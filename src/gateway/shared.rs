@@ -81,6 +81,7 @@ pub(super) struct Shared {
 pub(super) struct Limits {
     pub(super) body_bytes: usize,
     pub(super) reply_bytes: usize,
+    pub(super) assumed_completion_tokens: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +171,7 @@ pub(super) fn limits_of(config: &GatewayConfig) -> Limits {
     Limits {
         body_bytes: as_usize(config.limits.body_bytes.get()),
         reply_bytes: config.limits.reply_bytes.get(),
+        assumed_completion_tokens: config.limits.assumed_completion_tokens.get(),
     }
 }
 

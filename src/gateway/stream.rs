@@ -219,6 +219,7 @@ impl EventStream {
     /// Adds events, levelled if they are to be.
     fn add(&mut self, out: &mut Gathered, events: Bytes) {
         self.record.came = self.record.came.saturating_add(events.len());
+        self.record.seen = self.record.seen.saturating_add(count(&events));
         match self.obfuscation {
             Some(obfuscation) if !events.is_empty() => {
                 out.add(obfuscation.level(&events, &mut rand::rng()).into());
@@ -300,6 +301,12 @@ impl EventStream {
         }
         Due::Nothing
     }
+}
+
+/// Events, each of which is taken for a token where nobody counts them.
+fn count(events: &[u8]) -> u64 {
+    let ends = events.windows(2).filter(|pair| *pair == b"\n\n");
+    u64::try_from(ends.count()).unwrap_or(u64::MAX)
 }
 
 impl Drop for EventStream {

@@ -26,6 +26,8 @@ mod journal;
 mod keys;
 mod ledger;
 mod schema;
+mod shares;
+mod spend;
 #[cfg(test)]
 pub(crate) mod tests;
 mod usage;
@@ -34,7 +36,9 @@ pub(crate) use self::{
     hash::KeyHash,
     journal::{Journal, JournalError},
     keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
-    ledger::{Ledger, Open, Writer},
+    ledger::{Ledger, Open, Settle, Writer},
+    shares::{OtherShare, Share},
+    spend::Spend,
     usage::{By, Query, Sum, Tokens, UsageRow, in_currency},
 };
 

@@ -11,11 +11,18 @@ use super::{Store, StoreError, on};
 /// and the second one to come finds the work done.
 const TRIES: usize = 5;
 
-const VERSIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "keys and usage",
-    include_str!("migrations/0001_keys_and_usage.sql"),
-)];
+const VERSIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "keys and usage",
+        include_str!("migrations/0001_keys_and_usage.sql"),
+    ),
+    (
+        2,
+        "spend and shares",
+        include_str!("migrations/0002_spend_and_shares.sql"),
+    ),
+];
 
 /// Applies what is missing, each version in a transaction of its own.
 ///

@@ -33,7 +33,8 @@ pub(super) fn create(
     made: &Made,
     shown: &Shown,
 ) -> Result<(), KeysError> {
-    if made.owner.is_some() || made.expires_at.is_some() {
+    let is_metered = !made.terms.limits.is_none() || !made.terms.budgets.is_empty();
+    if made.owner.is_some() || made.expires_at.is_some() || is_metered {
         return Err(KeysError::OfStore);
     }
     let mut keys = Keys::open(config)?;

@@ -212,8 +212,10 @@ impl Metrics {
         let further = ended.tries.saturating_sub(1);
         self.retries
             .add(further.saturating_sub(ended.reseals).into());
-        if ended.end == End::Failed(Code::Draining) {
-            self.shed(Shed::Draining);
+        match ended.end {
+            End::Failed(Code::Draining) => self.shed(Shed::Draining),
+            End::Failed(Code::RateLimited) => self.shed(Shed::Rate),
+            _ => {}
         }
     }
 

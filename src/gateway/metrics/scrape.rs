@@ -220,7 +220,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 46] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 47] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
