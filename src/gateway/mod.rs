@@ -17,6 +17,9 @@
 //! A gateway in a TEE has evidence of its own: `own` is what it says of itself, `sealed` lets requests
 //! in that are sealed to it and has them asked as plain ones are, `sealed_reply` seals the answers.
 //!
+//! `limits` holds keys to what they may use, `claims` nodes to what they can have used, and `record` ends
+//! in the row of both.
+//!
 //! `files` reads what a configuration names, `shared` is what requests take from it, `reconfigure`
 //! changes that while the gateway serves, and `farewell` ends it.
 //!
