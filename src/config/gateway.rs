@@ -18,6 +18,7 @@ use super::{
     admin::AdminConfig,
     archive::{self, ArchiveConfig},
     cors::{self, CorsConfig},
+    prices::{self, Prices},
     store::{self, StoreConfig},
     tls::{self, TlsConfig},
 };
@@ -84,6 +85,9 @@ pub struct GatewayConfig {
     /// Other names for models: the caller's name to the node's.
     #[serde(default)]
     pub models: BTreeMap<String, String>,
+    /// What models cost, by the caller's name or the node's; those without a price have no cost.
+    #[serde(default)]
+    pub prices: Prices,
     /// Seconds between two appraisals of a node; an appraisal that ends sooner is renewed sooner.
     #[serde(default = "GatewayConfig::default_reattest_s")]
     pub reattest_s: NonZeroU32,
@@ -206,6 +210,7 @@ pub fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
     cors::check(config)?;
     streams::check(config)?;
     store::check(config)?;
+    prices::check(config)?;
     archive::check(config)
 }
 
@@ -225,7 +230,7 @@ pub fn check_address(
     Ok(())
 }
 
-fn is_model_name(name: &str) -> bool {
+pub(super) fn is_model_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
@@ -392,6 +397,9 @@ pub struct Limits {
     pub min_body_bytes_per_s: u32,
     /// Bytes of a reply that is given on whole.
     pub reply_bytes: NonZeroUsize,
+    /// Tokens that a text is taken for before it is made, where its request has no `max_tokens`; keys with
+    /// budgets or `tokens_per_minute` hold so many until it has ended.
+    pub assumed_completion_tokens: NonZeroU32,
     /// Idle connections of HTTP/1.1 kept to each node; with 0, each request to a node without TLS has a
     /// connection of its own, in HTTP/1.1.
     pub idle_connections_per_node: usize,
@@ -408,6 +416,7 @@ impl Default for Limits {
             bodies_bytes: NonZeroU32::MIN.saturating_add((512 << 20) - 1),
             min_body_bytes_per_s: 1024,
             reply_bytes: NonZeroUsize::MIN.saturating_add((64 << 20) - 1),
+            assumed_completion_tokens: NonZeroU32::MIN.saturating_add(1023),
             idle_connections_per_node: 256,
         }
     }

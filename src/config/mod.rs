@@ -22,6 +22,7 @@ pub mod bundle;
 pub mod cors;
 pub mod gateway;
 pub mod node;
+pub mod prices;
 pub mod store;
 pub mod terms;
 pub mod tls;

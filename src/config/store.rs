@@ -48,6 +48,8 @@ pub struct StoreConfig {
     pub receipt_days: NonZeroU32,
     /// Milliseconds between two looks for keys that changed.
     pub poll_ms: NonZeroU64,
+    /// Milliseconds between two exchanges with other gateways over what limited keys do; with PostgreSQL.
+    pub sync_ms: NonZeroU64,
     /// Seconds that keys known to this gateway go on while the database cannot be reached.
     pub stale_s: NonZeroU32,
 }
@@ -64,6 +66,7 @@ impl Default for StoreConfig {
             usage_days: NonZeroU32::MIN.saturating_add(399),
             receipt_days: NonZeroU32::MIN.saturating_add(399),
             poll_ms: NonZeroU64::MIN.saturating_add(999),
+            sync_ms: NonZeroU64::MIN.saturating_add(999),
             stale_s: NonZeroU32::MIN.saturating_add(86_399),
         }
     }
@@ -74,6 +77,12 @@ impl StoreConfig {
     #[must_use]
     pub fn poll(&self) -> Duration {
         millis(self.poll_ms)
+    }
+
+    /// Between two exchanges with other gateways; nothing where there are none.
+    #[must_use]
+    pub fn sync(&self) -> Option<Duration> {
+        matches!(self.url, StoreUrl::Postgres(_)).then(|| millis(self.sync_ms))
     }
 
     /// How long known keys go on while the database cannot be reached.

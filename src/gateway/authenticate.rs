@@ -16,6 +16,7 @@ use super::{
     book::Book,
     error::Error,
     labels::{Labels, UnknownLabel, Wish},
+    limits::Metered,
 };
 use crate::config::{
     gateway::{KeyConfig, KeysFile, ReceiptMode},
@@ -44,6 +45,8 @@ pub(super) struct Caller {
     pub(super) receipts: Option<ReceiptMode>,
     /// A place for each request it may have in flight.
     pub(super) places: Room,
+    /// What else its requests are held to, if they are.
+    pub(super) metered: Option<Metered>,
 }
 
 /// What one's name was when nobody had one.
@@ -53,7 +56,7 @@ impl Caller {
     /// The one of whom nothing is known.
     fn anybody(pseudonym: Option<String>, places: Room) -> Arc<Self> {
         let terms = (KeyTerms::default(), Wish::ANY);
-        Self::new((OPEN, OPEN), pseudonym, terms, places)
+        Self::new((OPEN, OPEN), pseudonym, terms, (places, None))
     }
 
     /// One of this id and name.
@@ -61,7 +64,7 @@ impl Caller {
         (id, name): (&str, &str),
         pseudonym: Option<String>,
         (terms, wish): (KeyTerms, Wish),
-        places: Room,
+        (places, metered): (Room, Option<Metered>),
     ) -> Arc<Self> {
         Arc::new(Self {
             id: id.into(),
@@ -72,6 +75,7 @@ impl Caller {
             padding: terms.padding,
             receipts: terms.receipts,
             places,
+            metered,
         })
     }
 
@@ -149,7 +153,7 @@ impl Callers {
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
-            let caller = Caller::new((&name, &name), None, (terms, wish), places);
+            let caller = Caller::new((&name, &name), None, (terms, wish), (places, None));
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
             }

@@ -8,9 +8,9 @@
 //! nobody knows, and not that his key is wrong.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -23,13 +23,16 @@ use super::{
     authenticate::Caller,
     error::Error,
     labels::{Labels, Wish},
+    limits::{Meter, Metered},
 };
 use crate::{
     clock::Clock,
     config::store::StoreConfig,
-    store::{Changes, Key, KeyHash, Store, StoreError},
+    store::{Changes, Key, KeyHash, Spend, Store, StoreError},
     telemetry::metrics::Counter,
 };
+
+mod fleet;
 
 /// Questions because of unknown keys: so many at once, and one more each second.
 const MOST_LOOKS: u32 = 8;
@@ -74,7 +77,26 @@ struct Entry {
 #[derive(Debug)]
 struct Known {
     key: Key,
+    held: Held,
+}
+
+/// What its requests hold and did, whatever becomes of its row.
+#[derive(Debug)]
+struct Held {
     room: Room,
+    meter: Arc<Meter>,
+}
+
+impl Known {
+    fn has_budgets(&self) -> bool {
+        let terms = self.key.terms.as_ref();
+        terms.is_some_and(|terms| !terms.budgets.is_empty())
+    }
+
+    fn is_metered(&self) -> bool {
+        let terms = self.key.terms.as_ref();
+        self.has_budgets() || terms.is_some_and(|terms| !terms.limits.is_none())
+    }
 }
 
 #[derive(Debug)]
@@ -124,6 +146,7 @@ impl Book {
             failed: Counter::default(),
         };
         book.take(changes);
+        book.learn(&book.spent().await?);
         Ok(Arc::new(book))
     }
 
@@ -134,8 +157,8 @@ impl Book {
         pages.places = places;
         let known = std::mem::take(&mut pages.keys);
         pages.by_hash.clear();
-        for Known { key, room } in known.into_values() {
-            pages.add(&self.store, key, Some(room));
+        for Known { key, held } in known.into_values() {
+            pages.add(&self.store, key, Some(held));
         }
     }
 
@@ -194,15 +217,35 @@ impl Book {
         self.begun.fetch_add(1, Ordering::AcqRel);
         self.looks.inc();
         let n = self.state().n;
-        let changes = timeout(LOOK_TIMEOUT, self.store.changes(n)).await;
-        match changes {
-            Ok(Ok(changes)) => {
-                self.take(changes);
-                Ok(())
-            }
+        let asking = async {
+            self.take(self.store.changes(n).await?);
+            self.learn(&self.spent().await?);
+            Ok::<_, StoreError>(())
+        };
+        match timeout(LOOK_TIMEOUT, asking).await {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.unreached(&error.to_string())),
             Err(_) => Err(self.unreached("it takes too long")),
         }
+    }
+
+    /// What keys that have budgets have spent.
+    async fn spent(&self) -> Result<Vec<Spend>, StoreError> {
+        let keys = self.pages().budgeted();
+        self.store.spent(&keys, self.clock.now()).await
+    }
+
+    fn learn(&self, spent: &[Spend]) {
+        let pages = self.pages();
+        for spend in spent {
+            if let Some(known) = pages.keys.get(&spend.key_id) {
+                known.held.meter.learn([spend]);
+            }
+        }
+    }
+
+    fn pages(&self) -> RwLockReadGuard<'_, Pages> {
+        self.pages.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unreached(&self, error: &str) -> Unreached {
@@ -275,10 +318,16 @@ impl Pages {
             }
         }
         // What its requests hold counts on, also for those that were let in before.
-        self.add(store, key, before.map(|before| before.room));
+        self.add(store, key, before.map(|before| before.held));
     }
 
-    fn add(&mut self, store: &Store, key: Key, room: Option<Room>) {
+    /// Those whose budgets have to be known.
+    fn budgeted(&self) -> BTreeSet<String> {
+        let known = self.keys.values().filter(|known| known.has_budgets());
+        known.map(|known| known.key.id.clone()).collect()
+    }
+
+    fn add(&mut self, store: &Store, key: Key, held: Option<Held>) {
         if key.revoked_at.is_some() {
             return;
         }
@@ -294,10 +343,14 @@ impl Pages {
             tracing::warn!(key = key.name, %error, "no node takes its requests");
             Wish::NONE
         });
-        let room = room.unwrap_or_else(|| Room::new(self.places));
-        let places = room.bounded(self.places);
+        let held = held.unwrap_or_else(|| Held {
+            room: Room::new(self.places),
+            meter: Arc::default(),
+        });
+        let metered = Metered::new(&held.meter, &terms);
+        let rooms = (held.room.bounded(self.places), metered);
         let pseudonym = Some(store.pseudonym(&key.id));
-        let caller = Caller::new((&key.id, &key.name), pseudonym, (terms, wish), places);
+        let caller = Caller::new((&key.id, &key.name), pseudonym, (terms, wish), rooms);
         for (hash, ends_at) in &key.secrets {
             let ends = [*ends_at, key.expires_at].into_iter().flatten();
             let entry = Entry {
@@ -306,7 +359,7 @@ impl Pages {
             };
             self.by_hash.insert(*hash, entry);
         }
-        self.keys.insert(key.id.clone(), Known { key, room });
+        self.keys.insert(key.id.clone(), Known { key, held });
     }
 }
 

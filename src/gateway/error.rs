@@ -25,6 +25,10 @@ const DIALECT_NOT_POST_QUANTUM: &str = "This API key requires a post-quantum sea
 const SEAL_NOT_POST_QUANTUM: &str = "A post-quantum seal is required here, and this request is not sealed \
     with the suite `x-wing`.";
 
+const NO_PRICE: &str = "This API key has a budget of money, and this model has no price here.";
+const NOT_COUNTED: &str = "The tokens of this API key are limited, and those of a request that is sealed past \
+    the gateway cannot be counted here.";
+
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -90,6 +94,12 @@ pub(super) enum Error {
     TooManyLocks,
     #[error("the caller does it too often; again in {retry_after_s} s")]
     RateLimited { retry_after_s: u32 },
+    #[error("a budget of the key is used up, or held by its other requests")]
+    BudgetExceeded,
+    #[error("the key has a budget of money, and the model has no price")]
+    NoPrice,
+    #[error("what the key uses must be counted, and what is sealed past the gateway is not")]
+    NotCounted,
     #[error("announcement: {0}")]
     Announcement(#[from] NotAnnounced),
     #[error(transparent)]
@@ -161,12 +171,14 @@ impl Error {
             Self::BodyTimeout | Self::BodyTooSlow => Code::RequestTimeout,
             Self::BodyBroken(_) => Code::InvalidRequest,
             Self::Request(error) => error.as_code(),
-            Self::ModelNotAllowed => Code::ModelNotAllowed,
+            Self::ModelNotAllowed | Self::NoPrice => Code::ModelNotAllowed,
             Self::ModelNotFound => Code::ModelNotFound,
             Self::NoAttestedNode | Self::NoPostQuantumNode => Code::NoAttestedNode,
             Self::NoNodeAvailable => Code::NoNodeAvailable,
             Self::NodeNotFound => Code::NodeNotFound,
-            Self::RelayNotAllowed | Self::SealNotPostQuantum => Code::RelayNotAllowed,
+            Self::RelayNotAllowed | Self::SealNotPostQuantum | Self::NotCounted => {
+                Code::RelayNotAllowed
+            }
             Self::DialectForbidden | Self::DialectNotPostQuantum => Code::DialectForbidden,
             Self::StoreUnavailable => Code::StoreUnavailable,
             Self::ReceiptNotFound => Code::ReceiptNotFound,
@@ -174,6 +186,7 @@ impl Error {
             Self::LockNotFound => Code::LockNotFound,
             Self::TooManyLocks => Code::TooManyLocks,
             Self::RateLimited { .. } => Code::RateLimited,
+            Self::BudgetExceeded => Code::BudgetExceeded,
             Self::Announcement(error) => error.code(),
             Self::Node(failure) => failure.code(),
         }
@@ -197,6 +210,8 @@ impl Error {
             Self::NoPostQuantumNode => object.message = NO_POST_QUANTUM_NODE.into(),
             Self::DialectNotPostQuantum => object.message = DIALECT_NOT_POST_QUANTUM.into(),
             Self::SealNotPostQuantum => object.message = SEAL_NOT_POST_QUANTUM.into(),
+            Self::NoPrice => object.message = NO_PRICE.into(),
+            Self::NotCounted => object.message = NOT_COUNTED.into(),
             _ => {}
         }
         object

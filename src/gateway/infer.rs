@@ -21,6 +21,8 @@ use super::{
     error::{Error, NodeFailure},
     exchange::Job,
     labels::Wish,
+    limits,
+    nodes::Served,
     padding,
     receipts::Terms,
     record::Record,
@@ -28,6 +30,7 @@ use super::{
     whole::WholeReply,
 };
 use crate::{
+    config::prices::Price,
     ids::RequestId,
     openai::{Endpoint, Request, sse::Obfuscation},
     sealer::{ExchangeError, Reply},
@@ -156,6 +159,17 @@ impl Shared {
             .serving(request.model(), self.timeouts.attest)
             .await?;
         record.asks(&served);
+        let price = self.price_of(&served);
+        record.wants(request.asked(), request.body().len(), price);
+        if let Some(metered) = &asker.caller.metered {
+            if metered.counts_money() && price.is_none() {
+                return Err(Error::NoPrice);
+            }
+            let (asked, body) = (request.asked(), request.body().len());
+            let assumed = self.limits.assumed_completion_tokens;
+            let most = limits::at_most(asked, body, assumed, price.as_ref());
+            record.hold(metered, self.clock, most)?;
+        }
         record.let_in(self)?;
         let terms = Terms::of(&asker.caller, self.receipt_terms);
         let job = Job {
@@ -187,6 +201,12 @@ impl Shared {
         Ok((answer, levels.then_some(obfuscation)))
     }
 
+    /// What a model costs: an alias has its own price, or that of what it stands for.
+    fn price_of(&self, served: &Served) -> Option<Price> {
+        let mut names = [&served.name, served.on_nodes()].into_iter();
+        names.find_map(|name| self.prices.get(&**name).copied())
+    }
+
     /// What a plain caller gets.
     pub(super) fn reply(
         &self,
@@ -212,7 +232,9 @@ impl Shared {
         let mut response = match reply {
             Reply::Whole(whole) => {
                 record.replied(whole.status);
-                record.usage = whole.usage;
+                record.came = whole.parts.iter().map(Bytes::len).sum();
+                record.seen = limits::tokens_of(record.came);
+                record.claimed(whole.usage);
                 let body = WholeReply::new(whole.parts, record, held);
                 let mut response = Response::new(ReplyBody::Whole(Box::new(body)));
                 *response.status_mut() = whole.status;

@@ -19,6 +19,9 @@
 //! in that are sealed to it and has them asked as plain ones are, `sealed_reply` seals the answers, `paced`
 //! at ticks.
 //!
+//! `limits` holds keys to what they may use, `claims` nodes to what they can have used, and `record` ends
+//! in the row of both.
+//!
 //! `files` reads what a configuration names, `shared` is what requests take from it, `reconfigure`
 //! changes that while the gateway serves, and `farewell` ends it.
 //!
@@ -34,6 +37,7 @@ mod authenticate;
 mod body;
 mod book;
 mod budget;
+mod claims;
 mod cors;
 mod document;
 mod error;
@@ -45,6 +49,7 @@ mod health;
 mod infer;
 mod keep;
 mod labels;
+mod limits;
 mod load;
 mod locks;
 mod metrics;
@@ -460,7 +465,7 @@ async fn open_store(
             "journal: found what was not in the store yet"
         );
     }
-    let (ledger, writer) = Ledger::new(store.clone(), journal, found);
+    let (ledger, writer) = Ledger::new(store.clone(), shared.clock, (journal, found));
     shared.ledger = Some(Arc::new(ledger));
     let (receipts, queue) = ReceiptWriter::new(store.clone());
     let sink = receipts::Stored::new(store.clone(), queue);
@@ -481,14 +486,22 @@ impl Keeping {
         let days = |days: u32| Duration::from_secs(u64::from(days).saturating_mul(86_400));
         let usage_days = days(self.config.usage_days.get());
         let receipt_days = days(self.config.receipt_days.get());
-        let poll = self.config.poll();
+        let (poll, sync) = (self.config.poll(), self.config.sync());
         let book = match &*shared.callers {
             Callers::Stored(book) => Some(Arc::clone(book)),
             Callers::Anybody(_) | Callers::Keys(_) => None,
         };
         let following = async move {
             match book {
-                Some(book) => book.follow(poll).await,
+                Some(book) => {
+                    let sharing = async {
+                        match sync {
+                            Some(every) => book.share(every).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::join!(book.follow(poll), sharing);
+                }
                 None => std::future::pending().await,
             }
         };
@@ -505,6 +518,8 @@ impl Keeping {
                 };
                 while let Ok(1..) = store.prune_usage(before(usage_days)).await {}
                 while let Ok(1..) = store.prune_receipts(before(receipt_days)).await {}
+                // Tried again in an hour.
+                let _ = store.prune_spend(clock.now()).await;
             }
         };
         until(stop, async move {

@@ -360,6 +360,7 @@ fn next(
     }
     shared.padding = value.padding;
     shared.receipt_terms = value.receipts;
+    shared.prices = Arc::new(value.prices.clone());
     shared.obfuscation = obfuscation_of(value);
     shared.retry_unauthenticated = value.retry_unauthenticated;
     shared.cors = Cors::new(value.cors.origins.clone());

@@ -13,14 +13,18 @@ use tokio::time::Instant;
 use super::{
     Shared,
     authenticate::Caller,
+    claims::Bounds,
     error::{Error, NodeFailure},
+    limits::{self, Amount, Hold, Metered},
     metrics::{At, End, Ended, Metrics, ModelCounts},
     node::Node,
     nodes::Served,
 };
 use crate::{
+    clock::Clock,
+    config::prices::Price,
     ids::RequestId,
-    openai::{Code, Usage},
+    openai::{Asked, Code, Usage},
     store::{Open, Tokens, UsageRow, unix_millis},
 };
 
@@ -54,12 +58,31 @@ pub(super) struct Record {
     pub(super) reseals: u32,
     pub(super) bytes_in: usize,
     pub(super) bytes_out: usize,
-    pub(super) usage: Option<Usage>,
+    /// Bytes of the reply's content as the node gave it.
+    pub(super) came: usize,
+    usage: Option<Usage>,
+    /// What of usage can be true.
+    bounds: Bounds,
+    /// What the model costs, if it is known.
+    price: Option<Price>,
+    /// The prompt's tokens by its bytes; nothing where it is sealed.
+    prompt: Option<u64>,
+    /// Texts or events of the reply that were seen, as tokens.
+    pub(super) seen: u64,
+    /// What it holds of its key's limits, if there are some.
+    hold: Option<Hold>,
     first_byte: Option<Duration>,
     status: Option<StatusCode>,
     /// The error's code, once there is one.
     code: Option<Code>,
     outcome: Outcome,
+}
+
+/// What was used, by what was seen of it.
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    tokens: u64,
+    cost: Option<i64>,
 }
 
 /// How a request ended.
@@ -104,7 +127,13 @@ impl Record {
             reseals: 0,
             bytes_in: 0,
             bytes_out: 0,
+            came: 0,
             usage: None,
+            bounds: Bounds::default(),
+            price: None,
+            prompt: None,
+            seen: 0,
+            hold: None,
             first_byte: None,
             status: None,
             code: None,
@@ -128,12 +157,62 @@ impl Record {
         };
         let now = shared.clock.now();
         let began = now.checked_sub(self.started.elapsed()).unwrap_or(now);
-        let open = ledger.begin(&self.row(began)).map_err(|error| {
+        let mut row = self.row(began);
+        // If nothing more is ever known of it, it asked all the same.
+        let asked = self.prompt.map(|prompt| self.estimate(prompt, 0));
+        row.charged_tokens = asked.map(|asked| asked.tokens);
+        row.charged_cost = asked.and_then(|asked| asked.cost);
+        let open = ledger.begin(&row).map_err(|error| {
             tracing::error!(request_id = %self.id, %error, "not let in: its usage could be lost");
             Error::StoreUnavailable
         })?;
         self.open = Some((open, began));
         Ok(())
+    }
+
+    /// What is asked in so many bytes, and what its tokens cost.
+    pub(super) fn wants(&mut self, asked: &Asked, body: usize, price: Option<Price>) {
+        self.bounds = Bounds::of(asked, body);
+        self.price = price;
+        self.prompt = Some(limits::prompt_of(asked, body));
+    }
+
+    /// It holds so much of its key's limits from now on.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`], [`Error::BudgetExceeded`].
+    pub(super) fn hold(
+        &mut self,
+        metered: &Metered,
+        clock: Clock,
+        most: Amount,
+    ) -> Result<(), Error> {
+        self.hold = Some(metered.take(clock, most)?);
+        Ok(())
+    }
+
+    /// The node's count of the tokens, as far as it is known and can be true.
+    pub(super) fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
+    /// The node says what was used; called once what it said of the content has come.
+    pub(super) fn claimed(&mut self, usage: Option<Usage>) {
+        let Some(claimed) = usage else {
+            return;
+        };
+        let (held, cut) = self.bounds.hold(claimed, self.came);
+        for (kind, cut) in [("prompt", cut.prompt), ("completion", cut.completion)] {
+            let Some((claimed, most)) = cut else {
+                continue;
+            };
+            self.metrics.claim_cut(kind);
+            tracing::warn!(
+                request_id = %self.id, node = self.node.as_deref(), kind, claimed, most,
+                "the node claims more tokens than there can be: cut"
+            );
+        }
+        self.usage = Some(held);
     }
 
     /// The model that is asked, under the caller's name for it.
@@ -191,6 +270,7 @@ impl Record {
         let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let charged = self.uncounted();
         UsageRow {
             request_id: self.id.to_string(),
             key_id: text(&self.key_id).unwrap_or_default(),
@@ -202,13 +282,46 @@ impl Record {
             status: self.status.map(|status| status.as_u16()),
             code: self.code.map(|code| code.code().to_owned()),
             tokens: self.usage.as_ref().map(Tokens::from),
-            cost: None,
+            cost: self.cost(),
+            charged_tokens: charged.map(|charged| charged.tokens),
+            charged_cost: charged.and_then(|charged| charged.cost),
             started_at: unix_millis(began),
             first_byte_ms: self.first_byte.map(ms),
             took_ms: Some(ms(self.started.elapsed())),
             bytes_in: bytes(self.bytes_in),
             bytes_out: bytes(self.bytes_out),
         }
+    }
+
+    /// What its key is charged where nobody counted: for leaving early, nothing is free.
+    fn uncounted(&self) -> Option<Estimate> {
+        if self.usage.is_some() || !self.may_have_run() {
+            return None;
+        }
+        self.prompt.map(|prompt| self.estimate(prompt, self.seen))
+    }
+
+    /// Whether an engine may have worked for it, other than to refuse it.
+    fn may_have_run(&self) -> bool {
+        self.tries > 0
+            && match (self.outcome, self.code) {
+                (Outcome::Complete, _) => self.status.is_some_and(|it| it.is_success()),
+                (Outcome::Cancelled, _) => true,
+                (Outcome::Failed, code) => code.and_then(Code::should_retry) == Some(false),
+            }
+    }
+
+    fn estimate(&self, prompt: u64, completion: u64) -> Estimate {
+        Estimate {
+            tokens: prompt.saturating_add(completion),
+            cost: self.price.map(|price| price.of(prompt, 0, completion)),
+        }
+    }
+
+    fn cost(&self) -> Option<i64> {
+        let (price, usage) = (self.price?, self.usage.as_ref()?);
+        let cached = usage.prompt_tokens_details.cached_tokens;
+        Some(price.of(usage.prompt_tokens, cached, usage.completion_tokens))
     }
 
     fn count(&self) {
@@ -238,7 +351,11 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.count();
         if let Some((open, began)) = self.open.take() {
-            open.end(self.row(began));
+            let row = self.row(began);
+            let (tokens, cost) = row.charge();
+            let hold = self.hold.take();
+            let used = hold.map(|hold| hold.used(Amount { tokens, cost }));
+            open.end(row, used);
         }
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(

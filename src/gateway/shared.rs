@@ -30,6 +30,7 @@ use crate::{
     config::{
         ConfigError, Loaded,
         gateway::{Auth, GatewayConfig, ReceiptsConfig, millis},
+        prices::Prices,
     },
     openai::sse::Obfuscation,
     pace::LeastRate,
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     /// Which receipts are asked for, and what becomes of them.
     pub(super) receipt_terms: ReceiptsConfig,
     pub(super) receipts: Arc<receipts::Desk>,
+    /// What models cost.
+    pub(super) prices: Arc<Prices>,
     /// What levels the lengths of events, and whether it does so unasked.
     pub(super) obfuscation: (Obfuscation, bool),
     pub(super) retry_unauthenticated: bool,
@@ -84,6 +87,7 @@ pub(super) struct Shared {
 pub(super) struct Limits {
     pub(super) body_bytes: usize,
     pub(super) reply_bytes: usize,
+    pub(super) assumed_completion_tokens: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +155,7 @@ impl Shared {
             padding: value.padding,
             receipt_terms: value.receipts,
             receipts: Arc::new(receipts::Desk::new(archive_dir(config))),
+            prices: Arc::new(value.prices.clone()),
             obfuscation: obfuscation_of(value),
             retry_unauthenticated: value.retry_unauthenticated,
             cors: Cors::new(value.cors.origins.clone()),
@@ -174,6 +179,7 @@ pub(super) fn limits_of(config: &GatewayConfig) -> Limits {
     Limits {
         body_bytes: as_usize(config.limits.body_bytes.get()),
         reply_bytes: config.limits.reply_bytes.get(),
+        assumed_completion_tokens: config.limits.assumed_completion_tokens.get(),
     }
 }
 

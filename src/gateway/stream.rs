@@ -166,7 +166,7 @@ impl EventStream {
     pub(super) fn usage(&self) -> Option<Usage> {
         match &self.source {
             Source::Open(reading) => reading.usage(),
-            Source::Failed | Source::Ended => self.record.usage,
+            Source::Failed | Source::Ended => self.record.usage().copied(),
         }
     }
 
@@ -268,7 +268,9 @@ impl EventStream {
     }
 
     /// Adds events, levelled if they are to be.
-    fn add(&self, out: &mut Gathered, events: Bytes) {
+    fn add(&mut self, out: &mut Gathered, events: Bytes) {
+        self.record.came = self.record.came.saturating_add(events.len());
+        self.record.seen = self.record.seen.saturating_add(count(&events));
         match self.obfuscation {
             Some(obfuscation) if !events.is_empty() => {
                 out.add(obfuscation.level(&events, &mut rand::rng()).into());
@@ -292,14 +294,28 @@ impl EventStream {
         let Source::Open(reading) = mem::replace(&mut self.source, Source::Ended) else {
             return Ok(());
         };
-        self.record.usage = reading.usage();
-        let ending = reading.finish()?;
-        self.record.usage = usage(&ending.trailers).or(self.record.usage);
+        let told = reading.usage();
+        let ending = match reading.finish() {
+            Ok(ending) => ending,
+            Err(error) => {
+                self.record.claimed(told);
+                return Err(error.into());
+            }
+        };
+        let counted = usage(&ending.trailers).or(told);
         let receipt = self.receipt.take();
         let checked = receipt.map_or(Ok(()), |it| it.ended(&ending));
-        let rest = ending.rest?;
-        checked?;
+        let rest = match (ending.rest, checked) {
+            (Ok(rest), Ok(())) => rest,
+            (rest, checked) => {
+                self.record.claimed(counted);
+                rest?;
+                checked?;
+                return Ok(());
+            }
+        };
         self.add(out, rest);
+        self.record.claimed(counted);
         if let Some(chosen) = self.let_go() {
             chosen.node.note(Shown::Success);
         }
@@ -309,7 +325,7 @@ impl EventStream {
     /// What the node said last of the tokens, where nothing said how many there were in all.
     fn tell_usage(&mut self) {
         if let Source::Open(reading) = &self.source {
-            self.record.usage = reading.usage();
+            self.record.claimed(reading.usage());
         }
     }
 
@@ -354,6 +370,12 @@ impl EventStream {
         }
         Due::Nothing
     }
+}
+
+/// Events, each of which is taken for a token where nobody counts them.
+fn count(events: &[u8]) -> u64 {
+    let ends = events.windows(2).filter(|pair| *pair == b"\n\n");
+    u64::try_from(ends.count()).unwrap_or(u64::MAX)
 }
 
 impl Drop for EventStream {

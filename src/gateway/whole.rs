@@ -51,7 +51,7 @@ impl WholeReply {
 
     /// The node's own count of the tokens.
     pub(super) fn usage(&self) -> Option<&Usage> {
-        self.record.usage.as_ref()
+        self.record.usage()
     }
 
     /// All of it went to the caller in another form, with so many bytes.

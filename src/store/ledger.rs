@@ -4,7 +4,7 @@
 //! database. A batch that fails is tried again until it is there; a row is unique by its request's id, so
 //! that none counts twice.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
@@ -13,11 +13,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Journal, JournalError, Store, StoreError, UsageRow,
+    Journal, JournalError, Spend, Store, StoreError, UsageRow,
     journal::{Found, Place},
     usage::MAX_ROWS,
 };
-use crate::telemetry::metrics::Counter;
+use crate::{clock::Clock, telemetry::metrics::Counter};
 
 /// How long the database may take for one batch.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,7 +25,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-type Ended = (Place, UsageRow);
+type Ended = (Place, UsageRow, Option<Box<dyn Settle>>);
+
+/// What a request held of its key's budgets, until its row is in the database.
+pub(crate) trait Settle: fmt::Debug + Send + Sync {
+    /// The row is there; `spent` is what its key has spent by then.
+    fn settled(self: Box<Self>, spent: &[Spend]);
+}
 
 /// Takes requests in, and what they used.
 #[derive(Debug)]
@@ -63,6 +69,7 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 pub(crate) struct Writer {
     store: Store,
+    clock: Clock,
     found: Vec<Ended>,
     ended: mpsc::Receiver<Ended>,
     counts: Arc<Counts>,
@@ -70,13 +77,22 @@ pub(crate) struct Writer {
 
 impl Ledger {
     /// With a journal, and what was found in it.
-    pub(crate) fn new(store: Store, journal: Arc<Journal>, found: Found) -> (Self, Writer) {
+    pub(crate) fn new(
+        store: Store,
+        clock: Clock,
+        (journal, found): (Arc<Journal>, Found),
+    ) -> (Self, Writer) {
         // Whatever waits has a place, so there is room for it.
         let (ended, waiting) = mpsc::channel(journal.places().max(1));
         let counts = Arc::<Counts>::default();
         let writer = Writer {
             store,
-            found: found.rows,
+            clock,
+            found: found
+                .rows
+                .into_iter()
+                .map(|(place, row)| (place, row, None))
+                .collect(),
             ended: waiting,
             counts: Arc::clone(&counts),
         };
@@ -115,10 +131,10 @@ impl Open {
         }
     }
 
-    /// It has ended.
-    pub(crate) fn end(self, row: UsageRow) {
+    /// It has ended; what it holds is told once its row is in the database.
+    pub(crate) fn end(self, row: UsageRow, holds: Option<Box<dyn Settle>>) {
         self.note(&row);
-        match self.ended.try_send((self.place, row)) {
+        match self.ended.try_send((self.place, row, holds)) {
             Ok(()) => {}
             // The writer has stopped: the journal has it.
             Err(TrySendError::Closed(_) | TrySendError::Full(_)) => {}
@@ -179,20 +195,26 @@ impl Writer {
 
     /// Writes a batch, however often that has to be tried; false if it was given up because of `stop`.
     async fn write(&self, batch: Vec<Ended>, stop: &CancellationToken) -> bool {
-        let (places, rows): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (mut rows, mut rest) = (Vec::new(), Vec::new());
+        for (place, row, holds) in batch {
+            rows.push(row);
+            rest.push((place, holds));
+        }
         let mut wait = FIRST_WAIT;
         loop {
             let was_stopped = stop.is_cancelled();
-            let written = timeout(WRITE_TIMEOUT, self.store.add_usage(&rows)).await;
+            let written = timeout(WRITE_TIMEOUT, self.add(&rows)).await;
             match written {
-                Ok(Ok(())) => {
-                    let n = u64::try_from(places.len()).unwrap_or(u64::MAX);
-                    self.counts.written.add(n);
-                    places.into_iter().for_each(Place::free);
+                Ok(Ok(spent)) => {
+                    for ((place, holds), row) in rest.into_iter().zip(&rows) {
+                        self.settle((place, holds), row, &spent);
+                    }
                     return true;
                 }
                 Ok(Err(error)) if is_of_a_row(&error) => {
-                    self.one_by_one(places.into_iter().zip(rows)).await;
+                    let batch = rest.into_iter().zip(rows);
+                    let batch = batch.map(|((place, holds), row)| (place, row, holds));
+                    self.one_by_one(batch).await;
                     return true;
                 }
                 Ok(Err(error)) => self.failed(&error.to_string(), wait),
@@ -209,6 +231,24 @@ impl Writer {
         }
     }
 
+    async fn add(&self, rows: &[UsageRow]) -> Result<Vec<Spend>, StoreError> {
+        self.store.add_usage(rows, self.clock.now()).await
+    }
+
+    fn settle(
+        &self,
+        (place, holds): (Place, Option<Box<dyn Settle>>),
+        row: &UsageRow,
+        spent: &[Spend],
+    ) {
+        self.counts.written.inc();
+        place.free();
+        if let Some(holds) = holds {
+            let of_key = spent.iter().filter(|it| it.key_id == row.key_id);
+            holds.settled(&of_key.cloned().collect::<Vec<_>>());
+        }
+    }
+
     fn failed(&self, error: &str, wait: Duration) {
         self.counts.failed.inc();
         // Said once for a time that the database is away.
@@ -219,16 +259,10 @@ impl Writer {
 
     /// One row that the database will never take must not hold up all others.
     async fn one_by_one(&self, batch: impl Iterator<Item = Ended>) {
-        for (place, row) in batch {
-            let written = timeout(
-                WRITE_TIMEOUT,
-                self.store.add_usage(std::slice::from_ref(&row)),
-            );
+        for (place, row, holds) in batch {
+            let written = timeout(WRITE_TIMEOUT, self.add(std::slice::from_ref(&row)));
             match written.await {
-                Ok(Ok(())) => {
-                    self.counts.written.inc();
-                    place.free();
-                }
+                Ok(Ok(spent)) => self.settle((place, holds), &row, &spent),
                 Ok(Err(error)) => {
                     // Its place stays taken: nothing that somebody used is forgotten.
                     self.counts.set_aside.inc();

@@ -27,6 +27,8 @@ mod keys;
 mod ledger;
 mod receipts;
 mod schema;
+mod shares;
+mod spend;
 #[cfg(test)]
 pub(crate) mod tests;
 mod usage;
@@ -35,8 +37,10 @@ pub(crate) use self::{
     hash::KeyHash,
     journal::{Journal, JournalError},
     keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
-    ledger::{Ledger, Open, Watch as LedgerWatch, Writer},
+    ledger::{Ledger, Open, Settle, Watch as LedgerWatch, Writer},
     receipts::{ReceiptRow, ReceiptWriter},
+    shares::{OtherShare, Share},
+    spend::Spend,
     usage::{By, Query, Sum, Tokens, UsageRow, in_currency},
 };
 

@@ -11,11 +11,16 @@ use super::{Store, StoreError, on};
 /// and the second one to come finds the work done.
 const TRIES: usize = 5;
 
-const VERSIONS: [(i64, &str, &str); 2] = [
+const VERSIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "keys and usage",
         include_str!("migrations/0001_keys_and_usage.sql"),
+    ),
+    (
+        2,
+        "spend and shares",
+        include_str!("migrations/0002_spend_and_shares.sql"),
     ),
     (4, "receipts", include_str!("migrations/0004_receipts.sql")),
 ];

@@ -1,19 +1,24 @@
 //! What requests used: a row for each, and sums of them.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    str::FromStr,
+    time::SystemTime,
+};
 
 use attestation::time::to_rfc3339;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _};
 
 use super::{
-    Store, StoreError,
+    Spend, Store, StoreError,
     keys::{millis, time},
-    on,
+    on, spend,
 };
 use crate::openai::Usage;
 
-/// Most rows of one statement: each has 19 values, and SQLite takes 32,766.
+/// Most rows of one statement: each has 21 values, and SQLite takes 32,766.
 pub(super) const MAX_ROWS: usize = 256;
 /// Most rows that go at once when their time is over.
 const PRUNED: i64 = 10_000;
@@ -40,12 +45,27 @@ pub(crate) struct UsageRow {
     pub(crate) tokens: Option<Tokens>,
     /// In thousand-millionths of the currency; nothing where the model has no price, or nobody counted.
     pub(crate) cost: Option<i64>,
+    /// What its key is charged where nobody counted, by what was seen, and what that costs.
+    pub(crate) charged_tokens: Option<u64>,
+    pub(crate) charged_cost: Option<i64>,
     /// Milliseconds since the Unix epoch.
     pub(crate) started_at: i64,
     pub(crate) first_byte_ms: Option<u64>,
     pub(crate) took_ms: Option<u64>,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+}
+
+impl UsageRow {
+    /// Tokens and money that its key is charged.
+    pub(crate) fn charge(&self) -> (u64, i64) {
+        let counted = self
+            .tokens
+            .map(|tokens| tokens.prompt.saturating_add(tokens.completion));
+        let tokens = counted.or(self.charged_tokens).unwrap_or(0);
+        let cost = self.cost.or(self.charged_cost).unwrap_or(0);
+        (tokens, cost.max(0))
+    }
 }
 
 /// Tokens by kind.
@@ -145,17 +165,24 @@ pub(crate) struct Sum {
 }
 
 impl Store {
-    /// Adds rows; one that is there already stays as it is.
+    /// Adds rows; one that is there already stays as it is. Says what their keys have spent by then in the
+    /// periods that are `now`.
     ///
     /// # Errors
     /// [`StoreError`]: then none of them was added.
-    pub(crate) async fn add_usage(&self, rows: &[UsageRow]) -> Result<(), StoreError> {
+    pub(crate) async fn add_usage(
+        &self,
+        rows: &[UsageRow],
+        now: SystemTime,
+    ) -> Result<Vec<Spend>, StoreError> {
         for rows in rows.chunks(MAX_ROWS) {
             on!(self, pool: Db => {
+                let mut tx = pool.begin().await?;
                 let mut statement: QueryBuilder<Db> = QueryBuilder::new(
                     "INSERT INTO usage_row (request_id, key_id, model, node, path, stream, outcome, \
                      status, code, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, \
-                     cost, started_at, first_byte_ms, took_ms, bytes_in, bytes_out) ",
+                     cost, charged_tokens, charged_cost, started_at, first_byte_ms, took_ms, bytes_in, \
+                     bytes_out) ",
                 );
                 statement.push_values(rows, |mut value, row| {
                     let tokens = |of: fn(&Tokens) -> u64| row.tokens.as_ref().map(|it| number(of(it)));
@@ -174,17 +201,36 @@ impl Store {
                         .push_bind(tokens(|it| it.completion))
                         .push_bind(tokens(|it| it.reasoning))
                         .push_bind(row.cost)
+                        .push_bind(row.charged_tokens.map(number))
+                        .push_bind(row.charged_cost)
                         .push_bind(row.started_at)
                         .push_bind(row.first_byte_ms.map(number))
                         .push_bind(row.took_ms.map(number))
                         .push_bind(number(row.bytes_in))
                         .push_bind(number(row.bytes_out));
                 });
-                statement.push(" ON CONFLICT (request_id) DO NOTHING");
-                statement.build().persistent(false).execute(pool).await?;
+                statement.push(" ON CONFLICT (request_id) DO NOTHING RETURNING request_id");
+                let new = statement.build_query_scalar().persistent(false).fetch_all(&mut *tx).await?;
+                let added = spend::added(rows, &HashSet::from_iter(new));
+                if !added.is_empty() {
+                    let mut statement: QueryBuilder<Db> =
+                        QueryBuilder::new("INSERT INTO spend (key_id, period, starts_at, tokens, cost) ");
+                    statement.push_values(added, |mut value, ((key, period, starts_at), (tokens, cost))| {
+                        value
+                            .push_bind(key)
+                            .push_bind(period)
+                            .push_bind(starts_at)
+                            .push_bind(tokens)
+                            .push_bind(cost);
+                    });
+                    statement.push(spend::ADD);
+                    statement.build().persistent(false).execute(&mut *tx).await?;
+                }
+                tx.commit().await?;
             });
         }
-        Ok(())
+        let keys: BTreeSet<_> = rows.iter().map(|row| row.key_id.clone()).collect();
+        self.spent(&keys, now).await
     }
 
     /// Sums of rows, by what the query says.
@@ -269,7 +315,7 @@ const SUMS: &str = "CAST(COUNT(*) AS BIGINT), CAST(COUNT(u.completion_tokens) AS
     AND ($3 IS NULL OR COALESCE(k.name, u.key_id) = $3)";
 
 /// A number as the database has it; sums of what is larger would overflow there.
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX).min(MOST)
 }
 

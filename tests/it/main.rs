@@ -28,6 +28,7 @@ mod hardening;
 mod harness;
 mod layers;
 mod lengths;
+mod limits;
 mod metrics;
 mod node;
 mod policy;

@@ -120,7 +120,7 @@ impl Stored {
 }
 
 /// What a command prints that works on a configuration.
-async fn command(config: &Path, name: &[&str], rest: &[&str]) -> String {
+pub(crate) async fn command(config: &Path, name: &[&str], rest: &[&str]) -> String {
     let mut command = sealgate();
     command.args(name).arg("--config").arg(config).args(rest);
     let output = command.output().await.unwrap();
@@ -133,7 +133,7 @@ async fn created(config: &Path, name: &str) -> String {
     shown(&command(config, &["keys", "create"], &["--name", name, "--json"]).await)
 }
 
-fn shown(output: &str) -> String {
+pub(crate) fn shown(output: &str) -> String {
     let output: Value = serde_json::from_str(output).unwrap();
     output["key"].as_str().unwrap().to_owned()
 }

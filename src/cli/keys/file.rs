@@ -33,7 +33,8 @@ pub(super) fn create(
     made: &Made,
     shown: &Shown,
 ) -> Result<(), KeysError> {
-    let of_store = made.terms.receipts.is_some();
+    let is_metered = !made.terms.limits.is_none() || !made.terms.budgets.is_empty();
+    let of_store = is_metered || made.terms.receipts.is_some();
     if of_store || made.owner.is_some() || made.expires_at.is_some() {
         return Err(KeysError::OfStore);
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    num::{NonZeroU32, NonZeroU64},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -17,7 +18,8 @@ use crate::{
     config::{
         self, ConfigError, Loaded,
         gateway::{self, GatewayConfig, Label, ReceiptMode},
-        terms::KeyTerms,
+        prices::Money,
+        terms::{Budget, KeyLimits, KeyTerms, Most, Period},
     },
     store::{KeyError, KeySecret, StoreError, is_name},
 };
@@ -59,6 +61,8 @@ pub(super) enum Command {
         /// Whether nodes sign receipts of its requests: off, on or required; as the gateway's without it.
         #[arg(long, value_name = "MODE")]
         receipts: Option<ReceiptMode>,
+        #[command(flatten)]
+        amounts: Amounts,
         /// Print `{"key": …}` instead of words.
         #[arg(long)]
         json: bool,
@@ -94,6 +98,72 @@ pub(super) enum Command {
         /// The key's name.
         name: String,
     },
+}
+
+/// How much a key's requests may be.
+#[derive(Debug, clap::Args)]
+pub(super) struct Amounts {
+    /// Most requests in a minute.
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<NonZeroU32>,
+    /// Most tokens in a minute, of prompts and completions.
+    #[arg(long, value_name = "N")]
+    tokens_per_minute: Option<NonZeroU64>,
+    /// Most requests at once.
+    #[arg(long, value_name = "N")]
+    in_flight: Option<NonZeroU32>,
+    /// Most tokens in a day, a month (in UTC) or ever, as day=1000000, and again for another period.
+    #[arg(long, value_name = "PERIOD=N", value_parser = budget_of_tokens)]
+    budget_tokens: Vec<Budget>,
+    /// Most money in a day, a month or ever, as month=12.50; models need a price (`[prices]`) then.
+    #[arg(long, value_name = "PERIOD=AMOUNT", value_parser = budget_of_money)]
+    budget_money: Vec<Budget>,
+}
+
+impl Amounts {
+    /// # Errors
+    /// [`KeysError::BudgetTwice`].
+    fn read(self) -> Result<(KeyLimits, Vec<Budget>), KeysError> {
+        for budgets in [&self.budget_tokens, &self.budget_money] {
+            let mut periods = BTreeSet::new();
+            let twice = budgets.iter().find(|it| !periods.insert(it.period));
+            if let Some(twice) = twice {
+                return Err(KeysError::BudgetTwice(twice.period));
+            }
+        }
+        let limits = KeyLimits {
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            in_flight: self.in_flight,
+        };
+        let budgets = self.budget_tokens.into_iter().chain(self.budget_money);
+        Ok((limits, budgets.collect()))
+    }
+}
+
+fn budget_of_tokens(text: &str) -> Result<Budget, String> {
+    budget(text, |most| {
+        let tokens = most.parse().map_err(|_| "a number of tokens".to_owned());
+        tokens.map(Most::Tokens)
+    })
+}
+
+fn budget_of_money(text: &str) -> Result<Budget, String> {
+    budget(text, |most| {
+        let money: Result<Money, _> = most.parse();
+        money.map(Most::Money).map_err(|error| error.to_string())
+    })
+}
+
+fn budget(text: &str, most: impl FnOnce(&str) -> Result<Most, String>) -> Result<Budget, String> {
+    let (period, rest) = text
+        .split_once('=')
+        .ok_or("a period, =, and how much, as day=1000")?;
+    let period: Result<Period, _> = period.parse();
+    Ok(Budget {
+        period: period.map_err(|error| error.to_string())?,
+        most: most(rest)?,
+    })
 }
 
 #[derive(Debug, clap::Args)]
@@ -143,10 +213,12 @@ enum KeysError {
     #[error("a name is 1 to 64 visible ASCII characters")]
     BadName,
     #[error(
-        "keys in a file have a name and what they may ask: for owners, ends, receipts and rotation take \
+        "keys in a file have a name and what they may ask: for owners, ends, rotation, receipts, limits and budgets take \
          `keys_file` out of the configuration, so that keys are in a [store]"
     )]
     OfStore,
+    #[error("a key has one budget of a kind for a period: {0} is there twice")]
+    BudgetTwice(Period),
     #[error("that is in the past: the key would open nothing")]
     Past,
 }
@@ -198,8 +270,13 @@ pub(super) fn run(command: Command) -> ExitCode {
             require_pq,
             padding,
             receipts,
+            amounts,
             json,
         } => {
+            let (limits, budgets) = match amounts.read() {
+                Ok(read) => read,
+                Err(error) => return terminal::fail(error),
+            };
             let terms = KeyTerms {
                 models: (!model.is_empty()).then(|| BTreeSet::from_iter(model)),
                 regions: (!region.is_empty()).then_some(region),
@@ -207,6 +284,8 @@ pub(super) fn run(command: Command) -> ExitCode {
                 require_pq,
                 padding,
                 receipts,
+                limits,
+                budgets,
             };
             create(&file, (name, owner, expires), terms, &Shown { json })
         }

@@ -104,19 +104,22 @@ impl Kind {
             Code::FirstByteTimeout | Code::IdleTimeout => {
                 matches!(self, Self::Inference | Self::Evidence) || self.is_carried()
             }
-            Code::RateLimited
-            | Code::AnnouncementNotAllowed
+            Code::RateLimited => {
+                matches!(self, Self::Announcement | Self::Inference) || self.is_carried()
+            }
+            Code::BudgetExceeded => self == Self::Inference,
+            Code::StoreUnavailable => !self.is_open(),
+            Code::AnnouncementNotAllowed
             | Code::NodeIdTaken
             | Code::EvidenceRefused
             | Code::TooManyNodes => self == Self::Announcement,
             Code::NodeNotFound => matches!(self, Self::Evidence | Self::Keys | Self::Relay),
-            Code::RelayNotAllowed => self == Self::Relay,
+            Code::RelayNotAllowed => self.is_carried(),
             Code::DialectForbidden => matches!(self, Self::Lock | Self::Confidential),
             Code::ReceiptNotFound | Code::EvidenceNotArchived => self == Self::Receipt,
             Code::LockNotFound => self == Self::Confidential,
             Code::TooManyLocks => self == Self::Lock,
-            // Not yet: there are no budgets and no store.
-            Code::BudgetExceeded | Code::StoreUnavailable | Code::LengthRequired => false,
+            Code::LengthRequired => false,
             // The operations of a document take their methods.
             Code::MethodNotAllowed => false,
         }

@@ -21,6 +21,7 @@ use crate::{
         authenticate::Caller,
         body::{self, ReplyBody},
         error::{Error, NodeFailure},
+        limits::Amount,
         node::{Chosen, Node, Verified},
         record::Record,
         relay::Begun,
@@ -71,6 +72,12 @@ impl Shared {
         let caller = self.callers.authenticate(&parts.headers).await?;
         record.asked_by(&caller);
         let permit = self.admission.admit(&caller)?;
+        if let Some(metered) = &caller.metered {
+            if metered.counts_tokens() {
+                return Err(Error::NotCounted);
+            }
+            record.hold(metered, self.clock, Amount::default())?;
+        }
         match *route {
             Route::Confidential(path) => {
                 self.confidential(path, &caller, permit, (parts, body), record)

@@ -93,6 +93,8 @@ pub(super) struct Metrics {
     failures: Tally<1>,
     /// Requests that were shed where no place of their own counts it, by reason.
     shed: Tally<1>,
+    /// Claims of tokens that were cut, by kind of token.
+    claims_cut: Tally<1>,
     pub(super) reloads: Arc<Reloads>,
 }
 
@@ -180,6 +182,7 @@ impl Metrics {
             padded: Tally::default(),
             failures: Tally::default(),
             shed: Tally::default(),
+            claims_cut: Tally::default(),
             reloads: Arc::new(Reloads::new(clock)),
         }
     }
@@ -211,8 +214,10 @@ impl Metrics {
         let further = ended.tries.saturating_sub(1);
         self.retries
             .add(further.saturating_sub(ended.reseals).into());
-        if ended.end == End::Failed(Code::Draining) {
-            self.shed(Shed::Draining);
+        match ended.end {
+            End::Failed(Code::Draining) => self.shed(Shed::Draining),
+            End::Failed(Code::RateLimited) => self.shed(Shed::Rate),
+            _ => {}
         }
     }
 
@@ -230,6 +235,11 @@ impl Metrics {
     /// Counts a request that was shed.
     pub(super) fn shed(&self, why: Shed) {
         self.shed.inc([why.as_str()]);
+    }
+
+    /// Counts a node's claim of tokens that was cut.
+    pub(super) fn claim_cut(&self, kind: &'static str) {
+        self.claims_cut.inc([kind]);
     }
 
     /// Counts an exchange with a node that failed.

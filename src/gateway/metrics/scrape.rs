@@ -51,6 +51,11 @@ const COMPLETION_TOKENS: Family<1> = Family::counter(
     ["model"],
     "Tokens of completions, as engines count them.",
 );
+const CLAIMS_CUT: Family<1> = Family::counter(
+    "usage_claims_cut",
+    ["kind"],
+    "Claims of nodes of more tokens than there can be, which were cut.",
+);
 const IN_FLIGHT: Family<0> = Family::gauge(
     "requests_in_flight",
     [],
@@ -234,12 +239,13 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 49] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 50] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
     PROMPT_TOKENS.row(),
     COMPLETION_TOKENS.row(),
+    CLAIMS_CUT.row(),
     TOOK.row(),
     FIRST_BYTE.row(),
     RECEIVED.row(),
@@ -406,6 +412,12 @@ fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
     tokens(page, &PROMPT_TOKENS, |counts| counts.prompt_tokens.get())?;
     tokens(page, &COMPLETION_TOKENS, |counts| {
         counts.completion_tokens.get()
+    })?;
+    page.family(&CLAIMS_CUT, |series| {
+        let counts = shared.metrics.claims_cut.counts();
+        counts
+            .into_iter()
+            .try_for_each(|(kind, count)| series.number(kind, count))
     })
 }
 

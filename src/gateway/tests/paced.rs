@@ -146,10 +146,10 @@ impl Paced {
 
 fn whole(admission: &Admission) -> Response<ReplyBody> {
     let mut record = record();
-    record.usage = Some(Usage {
+    record.claimed(Some(Usage {
         total_tokens: 7,
         ..Usage::default()
-    });
+    }));
     let parts = ["{", "\"answer\":1}"].map(Bytes::from).to_vec();
     let reply = WholeReply::new(parts, record, held(admission));
     Response::builder()

@@ -80,6 +80,8 @@ pub(in crate::openai) fn test_context() -> ReplyContext {
             dimensions: None,
             encoding: None,
             n: 1,
+            candidates: 1,
+            is_text: true,
             inputs: 1,
         },
         request_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),

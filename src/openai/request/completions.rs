@@ -12,7 +12,7 @@ use super::{
 pub(super) fn member(seen: &mut Seen, name: &str, value: &RawValue) -> Result<bool, RequestError> {
     match name {
         "max_tokens" => seen.max_tokens = Some(check::integer("max_tokens", value, 0, FROM_0)?),
-        "best_of" => drop(check::integer("best_of", value, 1, FROM_1)?),
+        "best_of" => seen.best_of = Some(check::integer("best_of", value, 1, FROM_1)?),
         "echo" => drop(check::boolean("echo", value)?),
         "logprobs" => check::alternatives("logprobs", value)?,
         "suffix" => check::string("suffix", value)?,

@@ -20,6 +20,8 @@ pub(in crate::openai) const ROLES: [&str; 6] = [
 ];
 const ROLE: &str = "developer, system, user, assistant, tool or function";
 const CONTENT: &str = "a string, or an array, not empty, of parts with a `type`";
+/// Parts that are text.
+const TEXTS: [&str; 2] = ["text", "refusal"];
 const CALLS: &str = "an array of objects with a `type`";
 
 #[derive(Deserialize)]
@@ -50,21 +52,22 @@ struct ImageUrl<'a> {
     _url: Text<'a>,
 }
 
-/// Checks the messages.
-pub(super) fn check(value: &RawValue) -> Result<(), RequestError> {
+/// Checks the messages, and says whether all of them are text.
+pub(super) fn check(value: &RawValue) -> Result<bool, RequestError> {
     const EXPECTED: &str = "an array, not empty, of messages";
     check::no_duplicates("messages", value)?;
     let messages = check::array("messages", value, EXPECTED)?;
     if messages.is_empty() {
         return Err(RequestError::invalid("messages", EXPECTED));
     }
+    let mut is_text = true;
     for (index, value) in messages.into_iter().enumerate() {
-        message(&format!("messages[{index}]"), value)?;
+        is_text &= message(&format!("messages[{index}]"), value)?;
     }
-    Ok(())
+    Ok(is_text)
 }
 
-fn message(at: &str, value: &RawValue) -> Result<(), RequestError> {
+fn message(at: &str, value: &RawValue) -> Result<bool, RequestError> {
     let message: Message<'_> = check::object(at, value, "a message")?;
     let role: Option<Text<'_>> = message
         .role
@@ -84,25 +87,31 @@ fn message(at: &str, value: &RawValue) -> Result<(), RequestError> {
     }
     let param = || format!("{at}.content");
     match message.content {
-        Some(content) if content.get().starts_with('"') => Ok(()),
+        Some(content) if content.get().starts_with('"') => Ok(true),
         // What an assistant said may have been calls alone; so may a function's result be nothing.
         None => match role.0.as_ref() {
-            "assistant" | "function" => Ok(()),
+            "assistant" | "function" => Ok(true),
             _ => Err(RequestError::invalid(param(), CONTENT)),
         },
         Some(content) => match parts(&param(), content, CONTENT)? {
-            0 => Err(RequestError::invalid(param(), CONTENT)),
-            _ => Ok(()),
+            (0, _) => Err(RequestError::invalid(param(), CONTENT)),
+            (_, is_text) => Ok(is_text),
         },
     }
 }
 
-/// Checks an array of objects that say their type, and counts them.
-fn parts(at: &str, value: &RawValue, expected: &'static str) -> Result<usize, RequestError> {
+/// Checks an array of objects that say their type, counts them, and says whether all are text.
+fn parts(
+    at: &str,
+    value: &RawValue,
+    expected: &'static str,
+) -> Result<(usize, bool), RequestError> {
     let parts = check::array(at, value, expected)?;
+    let mut is_text = true;
     for (index, part) in parts.iter().enumerate() {
         let at = format!("{at}[{index}]");
         let part: Part<'_> = check::object(&at, part, "an object with a `type`")?;
+        is_text &= TEXTS.contains(&part.kind.0.as_ref());
         match part.kind.0.as_ref() {
             "text" if !part.text.is_some_and(|text| text.get().starts_with('"')) => {
                 return Err(RequestError::invalid(format!("{at}.text"), "a string"));
@@ -118,5 +127,5 @@ fn parts(at: &str, value: &RawValue, expected: &'static str) -> Result<usize, Re
             _ => {}
         }
     }
-    Ok(parts.len())
+    Ok((parts.len(), is_text))
 }

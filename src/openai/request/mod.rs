@@ -105,6 +105,10 @@ pub struct Asked {
     pub max_tokens: Option<u32>,
     /// How many choices are wanted for each input.
     pub n: u32,
+    /// How many are made for each input, to give the best of them; `n` at least.
+    pub candidates: u32,
+    /// Whether all that the model works on is text, or tokens, that stands in the body.
+    pub is_text: bool,
     /// How many prompts, conversations or texts to embed there are.
     pub inputs: u64,
     /// The length that embeddings are to have.
@@ -129,6 +133,23 @@ impl Asked {
     #[must_use]
     pub fn choices(&self) -> u64 {
         self.inputs.saturating_mul(u64::from(self.n))
+    }
+
+    /// Most tokens that are made in all, the best of which are given; `None` for as many as the model has
+    /// room for.
+    #[must_use]
+    pub fn most_completion_tokens(&self) -> Option<u64> {
+        if self.endpoint == Endpoint::Embeddings {
+            return Some(0);
+        }
+        let each = u64::from(self.max_tokens?);
+        Some(each.saturating_mul(self.made()))
+    }
+
+    /// How many texts are made.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.inputs.saturating_mul(u64::from(self.candidates))
     }
 }
 
@@ -192,6 +213,9 @@ struct Seen {
     logprobs: bool,
     top_logprobs: bool,
     n: Option<u32>,
+    best_of: Option<u32>,
+    /// Whether a message has a part that is no text.
+    has_other_parts: bool,
     dimensions: Option<u32>,
     encoding: Option<Encoding>,
 }
@@ -210,7 +234,10 @@ impl Seen {
                 Endpoint::Completions | Endpoint::Embeddings => {
                     prompt::count(input_of(endpoint), value)?
                 }
-                Endpoint::ChatCompletions => messages::check(value).map(|()| 1)?,
+                Endpoint::ChatCompletions => {
+                    self.has_other_parts = !messages::check(value)?;
+                    1
+                }
                 Endpoint::Images => members::string("prompt", value).map(|()| 1)?,
             });
         } else if value.get() != "null" {
@@ -261,6 +288,8 @@ impl Seen {
                 .and_then(|options| options.include_obfuscation),
             max_tokens: max_tokens.or(default),
             n: self.n.unwrap_or(1),
+            candidates: self.n.unwrap_or(1).max(self.best_of.unwrap_or(1)),
+            is_text: !self.has_other_parts,
             inputs,
             dimensions: self.dimensions,
             encoding: self.encoding,
