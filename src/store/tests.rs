@@ -15,14 +15,14 @@ use crate::config::terms::KeyTerms;
 const POSTGRES: &str = "SEALGATE_TEST_POSTGRES";
 
 /// A database of a test's own.
-struct Place {
-    name: &'static str,
+pub(super) struct Place {
+    pub(super) name: &'static str,
     config: StoreConfig,
     dir: TempDir,
 }
 
 impl Place {
-    async fn open(&self) -> Store {
+    pub(super) async fn open(&self) -> Store {
         Store::open(&self.config).await.unwrap()
     }
 }
@@ -65,7 +65,7 @@ async fn postgres() -> Option<Place> {
     })
 }
 
-async fn places() -> Vec<Place> {
+pub(super) async fn places() -> Vec<Place> {
     [Some(sqlite()), postgres().await]
         .into_iter()
         .flatten()
@@ -99,11 +99,11 @@ pub(crate) fn row(id: &str) -> UsageRow {
     }
 }
 
-fn at(seconds: u64) -> SystemTime {
+pub(super) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn new_key(name: &str) -> NewKey {
+pub(super) fn new_key(name: &str) -> NewKey {
     NewKey {
         name: name.to_owned(),
         owner: Some("someone".to_owned()),
@@ -368,7 +368,7 @@ async fn usage_is_summed_by_what_is_asked_and_a_row_counts_once() {
     }
 }
 
-async fn execute(store: &Store, statement: &'static str) {
+pub(super) async fn execute(store: &Store, statement: &'static str) {
     on!(store, pool => { sqlx::query(statement).execute(pool).await.unwrap(); });
 }
 
