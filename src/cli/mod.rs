@@ -7,6 +7,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::telemetry::{self, LogFormat};
 
+mod audit;
 mod bundle;
 mod check_config;
 mod demo;
@@ -73,6 +74,9 @@ enum Command {
     Keys(keys::Command),
     /// Sum what keys used, by key, model, node or day.
     Usage(usage::Args),
+    /// List and verify the audit log.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Say what this machine can attest, what is missing and what to do.
     Doctor(doctor::Args),
     /// Collateral and reference values from vendors: fetched, checked, signed into a bundle.
@@ -114,6 +118,7 @@ fn run(command: Command) -> ExitCode {
         Command::Policy(command) => policy::run(command),
         Command::Keys(command) => keys::run(command),
         Command::Usage(args) => usage::run(&args),
+        Command::Audit(command) => audit::run(command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bundle(command) => bundle::run(command),
         Command::CheckConfig(args) => check_config::run(&args),

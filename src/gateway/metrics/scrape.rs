@@ -198,6 +198,21 @@ const USAGE_FAILED: Family<0> = Family::counter(
     [],
     "Batches of usage that the store did not take when they were tried; they are tried again.",
 );
+const AUDIT_QUEUE: Family<0> = Family::gauge(
+    "audit_queue",
+    [],
+    "Entries of the audit log that wait for the store.",
+);
+const AUDITED: Family<1> = Family::counter(
+    "audit_entries",
+    ["outcome"],
+    "Entries of the audit log that were written, and those that found no room.",
+);
+const AUDIT_FAILED: Family<0> = Family::counter(
+    "audit_write_failures",
+    [],
+    "Batches of entries that the store did not take when they were tried; they are tried again.",
+);
 const ARCHIVE_LIMIT: Family<0> = Family::gauge(
     "archive_queue_limit",
     [],
@@ -215,7 +230,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 46] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 49] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -262,6 +277,9 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 46] = [
     JOURNAL_LIMIT.row(),
     USAGE.row(),
     USAGE_FAILED.row(),
+    AUDIT_QUEUE.row(),
+    AUDITED.row(),
+    AUDIT_FAILED.row(),
 ];
 
 /// Reads the numbers of one gateway.
@@ -347,7 +365,16 @@ fn store(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
         series.number(["written"], ledger.written())?;
         series.number(["set_aside"], ledger.set_aside())
     })?;
-    page.number(&USAGE_FAILED, ledger.failed())
+    page.number(&USAGE_FAILED, ledger.failed())?;
+    let Some([written, failed, lost]) = shared.audit.counts() else {
+        return Ok(());
+    };
+    page.number(&AUDIT_QUEUE, as_u64(shared.audit.waiting()))?;
+    page.family(&AUDITED, |series| {
+        series.number(["written"], written)?;
+        series.number(["lost"], lost)
+    })?;
+    page.number(&AUDIT_FAILED, failed)
 }
 
 fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
