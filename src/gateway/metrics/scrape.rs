@@ -304,7 +304,8 @@ impl Source for Scrape {
         nodes(shared, page)?;
         reloads(shared, page)?;
         self.archive(page)?;
-        store(shared, page)
+        store(shared, page)?;
+        audit(shared, page)
     }
 }
 
@@ -365,16 +366,20 @@ fn store(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
         series.number(["written"], ledger.written())?;
         series.number(["set_aside"], ledger.set_aside())
     })?;
-    page.number(&USAGE_FAILED, ledger.failed())?;
-    let Some([written, failed, lost]) = shared.audit.counts() else {
-        return Ok(());
-    };
+    page.number(&USAGE_FAILED, ledger.failed())
+}
+
+fn audit(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let counts = shared.audit.counts();
     page.number(&AUDIT_QUEUE, as_u64(shared.audit.waiting()))?;
     page.family(&AUDITED, |series| {
+        let Some([written, _, lost]) = counts else {
+            return Ok(());
+        };
         series.number(["written"], written)?;
         series.number(["lost"], lost)
     })?;
-    page.number(&AUDIT_FAILED, failed)
+    page.number(&AUDIT_FAILED, counts.map_or(0, |[_, failed, _]| failed))
 }
 
 fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
