@@ -1,4 +1,5 @@
-//! The admin listener of a role: `/metrics`, `/health` and `/readyz`, at an address of its own.
+//! The admin listener of a role: `/metrics`, `/health` and `/readyz`, at an address of its own; of a
+//! gateway also what administrators ask and change, for whoever shows the token.
 //!
 //! It is for whoever operates the role, and outlives the role's own listener, so that a drain can be
 //! watched to its end. What it holds is bounded by small constants. With a token every path wants
@@ -15,17 +16,21 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
     header::{
-        ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER,
-        WWW_AUTHENTICATE,
+        ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST,
+        RETRY_AFTER, WWW_AUTHENTICATE,
     },
     request::Parts,
 };
-use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
-use tokio::task::spawn_blocking;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
+use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -53,6 +58,14 @@ const LIMITS: Limits = Limits {
     shutdown_timeout: Duration::from_secs(1),
 };
 
+/// Longest body of what administrators ask.
+const MAX_BODY: usize = 64 * 1024;
+/// How long it may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is said where there is no token.
+const NO_TOKEN: &str = "This wants an admin token, and the configuration names none: put one in a file, \
+                        name it in admin.token_file, and restart.";
+
 /// An admin listener that does not answer yet.
 #[must_use]
 #[derive(Debug)]
@@ -70,7 +83,12 @@ pub(crate) struct Pages {
     pub(crate) metrics: Exposition,
     /// Why the role is not ready, if it is not.
     pub(crate) unready: Box<dyn Fn() -> Option<&'static str> + Send + Sync>,
+    /// What administrators ask, where a role has more for them.
+    pub(crate) api: Option<Api>,
 }
+
+/// Answers an administrator who has shown the token; what he sent is bounded, and JSON if it is anything.
+pub(crate) type Api = Box<dyn Fn(Parts, Bytes) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 impl fmt::Debug for Pages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,10 +172,14 @@ impl Admin {
         let service = service_fn(move |request: Request<Incoming>| {
             let asked = Arc::clone(&asked);
             async move {
-                let (parts, _) = request.into_parts();
+                let (parts, body) = request.into_parts();
+                if let (Some(api), true) = (&asked.0.api, is_of_api(&parts)) {
+                    let answered = administer(api, asked.1.as_ref(), parts, body).await;
+                    return Ok::<_, Infallible>(answered);
+                }
                 let answering = spawn_blocking(move || answer(&asked.0, asked.1.as_ref(), &parts));
                 let answered = answering.await;
-                Ok::<_, Infallible>(answered.unwrap_or_else(|_| refusal(Code::Internal)))
+                Ok(answered.unwrap_or_else(|_| refusal(Code::Internal)))
             }
         });
         tokio::select! {
@@ -238,18 +260,62 @@ pub(crate) fn serve_beside(
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// Why this request is not looked into, if it is not.
+fn turned_away(token: Option<&TokenDigest>, parts: &Parts) -> Option<Answer> {
+    match token {
+        Some(token) => {
+            let may_ask = bearer(parts).is_some_and(|given| token.is_of(given));
+            (!may_ask).then(|| refusal(Code::InvalidApiKey))
+        }
+        None => (!names_this_machine(parts)).then(|| refusal(Code::NotFound)),
+    }
+}
+
+fn is_of_api(parts: &Parts) -> bool {
+    let path = parts.uri.path();
+    path.starts_with("/admin/") || path == "/openapi.json"
+}
+
+/// Answers what only an administrator may ask, and nobody where no token says who that is.
+async fn administer(
+    api: &Api,
+    token: Option<&TokenDigest>,
+    parts: Parts,
+    body: impl Body<Error: std::error::Error + Send + Sync + 'static>,
+) -> Answer {
+    if let Some(refused) = turned_away(token, &parts) {
+        return refused;
+    }
+    if token.is_none() {
+        let code = "admin_token_required";
+        return told(StatusCode::FORBIDDEN, code, NO_TOKEN);
+    }
+    let reading = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect());
+    let body = match reading.await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return refusal(Code::RequestTooLarge),
+        Ok(Err(_)) => return refusal(Code::InvalidRequest),
+        Err(_) => return refusal(Code::RequestTimeout),
+    };
+    if !body.is_empty() && !is_json(&parts) {
+        return refusal(Code::UnsupportedMediaType);
+    }
+    api(parts, body).await
+}
+
+fn is_json(parts: &Parts) -> bool {
+    let value = parts.headers.get(CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next());
+    let is_coded = parts.headers.contains_key(CONTENT_ENCODING);
+    !is_coded && essence.is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json"))
+}
 
 fn answer(pages: &Pages, token: Option<&TokenDigest>, parts: &Parts) -> Answer {
-    let may_ask = match token {
-        Some(token) => bearer(parts).is_some_and(|given| token.is_of(given)),
-        None => names_this_machine(parts),
-    };
-    if !may_ask {
-        return match token {
-            Some(_) => refusal(Code::InvalidApiKey),
-            None => refusal(Code::NotFound),
-        };
+    if let Some(refused) = turned_away(token, parts) {
+        return refused;
     }
     let path = parts.uri.path();
     if !matches!(path, "/metrics" | "/health" | "/readyz") {
@@ -291,7 +357,7 @@ fn json(body: &'static [u8]) -> Answer {
     of_type("application/json", body)
 }
 
-fn of_type(media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn of_type(media_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -304,16 +370,11 @@ fn refusal(code: Code) -> Answer {
         Code::InvalidApiKey => "The admin token is missing or wrong. Send it as a bearer token.",
         Code::NotFound => "Here are /metrics, /health and /readyz.",
         Code::MethodNotAllowed => "This path takes GET and HEAD.",
+        Code::RequestTooLarge => "The body is longer than 64 KiB.",
+        Code::InvalidRequest | Code::RequestTimeout | Code::UnsupportedMediaType => code.message(),
         _ => "The page cannot be made.",
     };
-    let object = ErrorObject {
-        message: Cow::Borrowed(message),
-        kind: code.kind(),
-        param: None,
-        code: Some(code.code()),
-    };
-    let mut response = of_type("application/json", object.to_json());
-    *response.status_mut() = code.status();
+    let mut response = error(code.status(), code.kind(), code.code(), message);
     let headers = response.headers_mut();
     match code {
         Code::InvalidApiKey => {
@@ -324,6 +385,29 @@ fn refusal(code: Code) -> Answer {
         }
         _ => {}
     }
+    response
+}
+
+/// An answer that says what is wrong, by a code of the admin API's own.
+pub(crate) fn told(status: StatusCode, code: &'static str, message: &str) -> Answer {
+    let kind = match status {
+        StatusCode::FORBIDDEN => "permission_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        status if status.is_server_error() => "server_error",
+        _ => "invalid_request_error",
+    };
+    error(status, kind, code, message)
+}
+
+fn error(status: StatusCode, kind: &'static str, code: &'static str, message: &str) -> Answer {
+    let object = ErrorObject {
+        message: Cow::Borrowed(message),
+        kind,
+        param: None,
+        code: Some(code),
+    };
+    let mut response = of_type("application/json", object.to_json());
+    *response.status_mut() = status;
     response
 }
 
@@ -364,6 +448,7 @@ mod tests {
         let pages = Pages {
             metrics: Exposition::new("test", Nothing),
             unready: Box::new(|| Some("draining")),
+            api: None,
         };
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in fields {
@@ -396,14 +481,58 @@ mod tests {
         }
     }
 
-    #[test]
-    fn with_a_token_every_path_wants_it() {
+    fn token() -> TokenDigest {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "0123456789abcdef").unwrap();
         let value: AdminConfig<1> = toml::from_str("token_file = \"token\"").unwrap();
         let path = dir.path().join("x.toml");
         let config = Loaded { value, path };
-        let token = config.value.token(&config).unwrap().unwrap();
+        config.value.token(&config).unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_administrators_ask_wants_a_token_and_a_small_body_of_json() {
+        let api: Api = Box::new(|_, body| Box::pin(async move { of_type("text/plain", body) }));
+        let (token, right) = (token(), ("authorization", "Bearer 0123456789abcdef"));
+        let typed = ("content-type", "application/json; charset=utf-8");
+        let large = vec![b' '; MAX_BODY + 1];
+        let cases: [(bool, Fields<'_>, &[u8], u16, &str); 8] = [
+            (true, &[right], b"", 200, ""),
+            (true, &[right, typed], b"{}", 200, ""),
+            (true, &[right], b"{}", 415, "unsupported_media_type"),
+            (
+                true,
+                &[right, typed, ("content-encoding", "gzip")],
+                b"{}",
+                415,
+                "unsupported",
+            ),
+            (true, &[right, typed], &large, 413, "64 KiB"),
+            (true, &[], b"", 401, "invalid_api_key"),
+            (false, &[right], b"", 403, "admin.token_file"),
+            (false, &[("host", "rebound.example")], b"", 404, "not_found"),
+        ];
+        for (has_token, fields, body, status, said) in cases {
+            let mut request = Request::post("/admin/keys");
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let (parts, body) = request
+                .body(Full::new(Bytes::copy_from_slice(body)))
+                .unwrap()
+                .into_parts();
+            let token = has_token.then_some(&token);
+            let answer = administer(&api, token, parts, body).await;
+            assert_eq!(answer.status().as_u16(), status, "{fields:?}");
+            let text = answer.into_body().collect().await.unwrap().to_bytes();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            assert!(text.contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn with_a_token_every_path_wants_it() {
+        let token = token();
         let right = ("authorization", "Bearer 0123456789abcdef");
         let cases: [(&str, Fields<'_>, u16); 8] = [
             ("/metrics", &[right], 200),

@@ -7,6 +7,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::telemetry::{self, LogFormat};
 
+mod audit;
 mod bundle;
 mod check_config;
 mod demo;
@@ -77,6 +78,9 @@ enum Command {
     /// Verify what nodes sign of their replies, offline.
     #[command(subcommand)]
     Receipt(receipt::Command),
+    /// List and verify the audit log.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Say what this machine can attest, what is missing and what to do.
     Doctor(doctor::Args),
     /// Collateral and reference values from vendors: fetched, checked, signed into a bundle.
@@ -119,6 +123,7 @@ fn run(command: Command) -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Usage(args) => usage::run(&args),
         Command::Receipt(command) => receipt::run(&command),
+        Command::Audit(command) => audit::run(command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bundle(command) => bundle::run(command),
         Command::CheckConfig(args) => check_config::run(&args),

@@ -1,9 +1,6 @@
 //! `sealgate usage`: what keys used, out of the store.
 
-use std::{process::ExitCode, time::SystemTime};
-
-use attestation::time::to_rfc3339;
-use serde_json::{Map, Value, json};
+use std::process::ExitCode;
 
 use super::{
     keys::{File, When, parse_when},
@@ -13,7 +10,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::ConfigError,
-    store::{By, Query, StoreError, Sum, in_currency},
+    store::{By, Query, StoreError, Sum, report},
 };
 
 #[derive(Debug, clap::Args)]
@@ -82,108 +79,19 @@ fn report(args: &Args) -> Result<(), UsageError> {
         Ok::<_, UsageError>(store.usage(&query).await?)
     })?;
     if args.json {
-        terminal::say(in_json(&query, &sums));
+        terminal::say(report::usage(&query, &sums));
     } else if args.csv {
-        csv(&query, &sums);
+        report::usage_csv(&query, &sums)
+            .iter()
+            .for_each(terminal::say);
     } else {
         table(&query, &sums);
     }
     Ok(())
 }
 
-/// What is told of each sum, besides what it is of.
-const COLUMNS: [&str; 9] = [
-    "requests",
-    "uncounted",
-    "prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "cost",
-    "bytes_in",
-    "bytes_out",
-];
-
-fn values(sum: &Sum) -> [Value; 9] {
-    [
-        sum.requests.into(),
-        sum.uncounted.into(),
-        sum.tokens.prompt.into(),
-        sum.tokens.cached.into(),
-        sum.tokens.completion.into(),
-        sum.tokens.reasoning.into(),
-        sum.cost
-            .map_or(Value::Null, |cost| in_currency(cost).into()),
-        sum.bytes_in.into(),
-        sum.bytes_out.into(),
-    ]
-}
-
-fn in_json(query: &Query, sums: &[Sum]) -> Value {
-    let rows: Vec<Value> = sums
-        .iter()
-        .map(|sum| {
-            let names = query.by.iter().map(|by| by.as_str()).chain(COLUMNS);
-            let of = sum.of.iter().map(|of| json!(of));
-            let row = names.map(str::to_owned).zip(of.chain(values(sum)));
-            Value::Object(Map::from_iter(row))
-        })
-        .collect();
-    let time = |time: Option<SystemTime>| time.map(to_rfc3339);
-    json!({
-        "by": query.by.iter().map(|by| by.as_str()).collect::<Vec<_>>(),
-        "since": time(query.since),
-        "until": time(query.until),
-        "usage": rows,
-    })
-}
-
-fn cells(sum: &Sum) -> Vec<String> {
-    let of = sum.of.iter().map(|of| of.clone().unwrap_or_default());
-    let values = values(sum).into_iter().map(|value| match value {
-        Value::String(text) => text,
-        Value::Null => String::new(),
-        value => value.to_string(),
-    });
-    of.chain(values).collect()
-}
-
-fn csv(query: &Query, sums: &[Sum]) {
-    let head: Vec<_> = query
-        .by
-        .iter()
-        .map(|by| by.as_str())
-        .chain(COLUMNS)
-        .collect();
-    terminal::say(head.join(","));
-    for sum in sums {
-        let cells: Vec<_> = cells(sum).iter().map(|cell| quoted(cell)).collect();
-        terminal::say(cells.join(","));
-    }
-}
-
-/// One field (RFC 4180), and nothing that a spreadsheet would take for a formula.
-fn quoted(cell: &str) -> String {
-    let is_formula = cell.starts_with(['=', '+', '-', '@']);
-    let cell = if is_formula {
-        format!("'{cell}")
-    } else {
-        cell.to_owned()
-    };
-    if cell.contains(['"', ',', '\n', '\r']) {
-        return format!("\"{}\"", cell.replace('"', "\"\""));
-    }
-    cell
-}
-
 fn table(query: &Query, sums: &[Sum]) {
-    let head: Vec<_> = query
-        .by
-        .iter()
-        .map(|by| by.as_str())
-        .chain(COLUMNS)
-        .collect();
-    let head: Vec<_> = head
+    let head: Vec<_> = report::columns(query)
         .iter()
         .map(|name| name.to_uppercase().replace('_', " "))
         .collect();
@@ -197,6 +105,6 @@ fn table(query: &Query, sums: &[Sum]) {
     };
     let rows = sums
         .iter()
-        .map(|sum| cells(sum).into_iter().map(dash).collect());
+        .map(|sum| report::cells(sum).into_iter().map(dash).collect());
     terminal::table(&head, rows.collect());
 }

@@ -52,6 +52,27 @@ pub struct StoreConfig {
     pub sync_ms: NonZeroU64,
     /// Seconds that keys known to this gateway go on while the database cannot be reached.
     pub stale_s: NonZeroU32,
+    /// How the audit log is told elsewhere.
+    pub audit: AuditConfig,
+}
+
+/// How the audit log is told elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// File that its head is written to, to be kept where nobody who can write into the store can write.
+    pub head_file: Option<PathBuf>,
+    /// Seconds between two times that it is written.
+    pub head_every_s: NonZeroU32,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            head_file: None,
+            head_every_s: NonZeroU32::MIN.saturating_add(59),
+        }
+    }
 }
 
 impl Default for StoreConfig {
@@ -68,6 +89,7 @@ impl Default for StoreConfig {
             poll_ms: NonZeroU64::MIN.saturating_add(999),
             sync_ms: NonZeroU64::MIN.saturating_add(999),
             stale_s: NonZeroU32::MIN.saturating_add(86_399),
+            audit: AuditConfig::default(),
         }
     }
 }
@@ -277,6 +299,10 @@ pub fn resolved(config: &Loaded<GatewayConfig>, store: &StoreConfig) -> StoreCon
         ca_file: store.ca_file.as_deref().map(at),
         secret_file: store.secret_file.as_deref().map(at),
         journal: at(&store.journal),
+        audit: AuditConfig {
+            head_file: store.audit.head_file.as_deref().map(at),
+            ..store.audit.clone()
+        },
         ..store.clone()
     }
 }

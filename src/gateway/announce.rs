@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use serde_json::json;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, timeout},
@@ -33,6 +34,7 @@ use super::{
 use crate::{
     config::gateway::{AnnounceConfig, NodeUrl},
     sealer::Proxy,
+    store::What,
 };
 
 mod ranges;
@@ -248,9 +250,12 @@ async fn look_into(order: Order, attester: Arc<Attester>, shared: Arc<Shared>) {
         }
     };
     let member = Member {
-        nodes: &shared.nodes,
+        shared: &shared,
         node: &node,
     };
+    let detail = json!({ "node_id": &*verified.id });
+    let url = node.url.to_string();
+    shared.audit.say(What::NodeAnnounced, &url, detail);
     // They may have changed while it was appraised.
     node.set_terms(desk.terms());
     tracing::info!(
@@ -309,12 +314,15 @@ async fn forgotten(node: &Node, after: Duration) {
 
 /// A node among the others, for as long as its task runs, however that ends.
 struct Member<'a> {
-    nodes: &'a Nodes,
+    shared: &'a Shared,
     node: &'a Arc<Node>,
 }
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
-        self.nodes.leave(self.node);
+        let Self { shared, node } = self;
+        shared.nodes.leave(node);
+        let url = node.url.to_string();
+        shared.audit.say(What::NodeLeft, &url, json!({}));
     }
 }

@@ -11,6 +11,7 @@ use attestation::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header::ACCEPT};
 use http_body_util::Full;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     archive::{Archive, ArchiveError, Entry},
+    audit::Audit,
     metrics::NodeCounts,
     node::{Node, Verified},
     rules::Rules,
@@ -29,6 +31,7 @@ use super::{
 use crate::{
     clock::Clock,
     sealer::{self, Channel, NodeBody, Route, SendError, Spoken, TlsError},
+    store::What,
 };
 
 /// Longest answer that is read (docs/wire.md, "What a node says of itself").
@@ -134,6 +137,7 @@ pub(super) struct Attester {
     pub(super) settings: Settings,
     rules: watch::Receiver<Arc<Rules>>,
     archive: Option<Archive>,
+    audit: Audit,
     /// Ends all trust.
     cut: CancellationToken,
     pub(super) at_once: Arc<Semaphore>,
@@ -204,10 +208,16 @@ impl Attester {
             settings,
             rules,
             archive,
+            audit: Audit::default(),
             cut,
             at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             fetches: Semaphore::new(MAX_FETCHES),
         }
+    }
+
+    /// The same, telling the audit log of every verdict.
+    pub(super) fn telling(self, audit: Audit) -> Self {
+        Self { audit, ..self }
     }
 
     /// The rules in force, and those that come after.
@@ -289,11 +299,28 @@ impl Attester {
             Err(AttestError::Gateway) => Some(("engine", None)),
             Err(_) => Some(("answer", None)),
         };
+        let node_id = outcome.as_ref().ok().map(|it| it.node_id().to_owned());
+        let what = match refused {
+            Some(_) => What::AppraisalRefused,
+            None => What::AppraisalAccepted,
+        };
+        self.audit.say(
+            what,
+            &node.url.to_string(),
+            json!({
+                "node_id": node_id,
+                "evidence": evidence.digest,
+                "policy": rules.policy_digest,
+                "bundle": rules.bundle_digest,
+                "check": refused.map(|(check, _)| check),
+                "device": refused.and_then(|(_, device)| device),
+            }),
+        );
         if let Some(archive) = &self.archive {
             let entry = Entry {
                 at: to_rfc3339(at),
                 node: node.url.to_string(),
-                node_id: outcome.as_ref().ok().map(|it| it.node_id().to_owned()),
+                node_id,
                 evidence: evidence.bytes.clone(),
                 digest: evidence.digest.clone(),
                 nonce: evidence.nonce,

@@ -271,16 +271,22 @@ impl Book {
         }
     }
 
+    /// Asks what changed now, so that what this gateway changed itself is in force. Where it has no
+    /// answer, it is asked again soon.
+    pub(super) async fn refresh(&self) {
+        let turn = self.turn.lock().await;
+        let _ = self.ask().await;
+        drop(turn);
+    }
+
     /// Follows the database; never ends.
     pub(super) async fn follow(&self, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let turn = self.turn.lock().await;
             // It says itself that it failed, and is tried again.
-            let _ = self.ask().await;
-            drop(turn);
+            self.refresh().await;
         }
     }
 

@@ -11,9 +11,9 @@
 //!
 //! Beside it `probe` watches each node's health, and `keep` has each `node` appraised by `attest`,
 //! under the `rules` in force; `archive` keeps what was judged, `receipts` checks and keeps what
-//! nodes sign of replies, `metrics` counts for the operator,
-//! `trust` ends what a node's requests hold when it is no longer verified, and `self_test` tries the
-//! verifier itself.
+//! nodes sign of replies, `audit` tells the store of what was judged and of what changes, `metrics` counts for the
+//! operator, `trust` ends what a node's requests hold when it is no longer verified, and `self_test` tries the
+//! verifier itself. `admin_api` is what an administrator asks.
 //!
 //! A gateway in a TEE has evidence of its own: `own` is what it says of itself, `sealed` lets requests
 //! in that are sealed to it and has them asked as plain ones are, `sealed_reply` seals the answers, `paced`
@@ -28,11 +28,13 @@
 //! Nothing is sealed to a node that was not verified, and nothing is given on that did not open.
 //! The gateway carries bodies and replies; it rewrites neither.
 
+mod admin_api;
 mod admit;
 mod announce;
 mod archive;
 mod ask;
 mod attest;
+mod audit;
 mod authenticate;
 mod body;
 mod book;
@@ -88,14 +90,17 @@ use std::{
 
 use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
+use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::self_test::SelfTestError;
 use self::{
+    admin_api::AdminApi,
     announce::Desk,
     archive::Archive,
     attest::{Attester, Settings},
+    audit::Audit,
     authenticate::Callers,
     book::Book,
     farewell::Farewell,
@@ -120,7 +125,7 @@ use crate::{
     listener::{self, ConnectionCounts, Listener, Sockets, serve_counted},
     net::Acceptor,
     reload::Reload,
-    store::{Journal, JournalError, Ledger, ReceiptWriter, Store, StoreError, Writer},
+    store::{Journal, JournalError, Ledger, ReceiptWriter, Store, StoreError, What, Writer},
     telemetry::metrics::Exposition,
     tls,
 };
@@ -223,6 +228,7 @@ struct Keeping {
     store: Store,
     writer: Writer,
     receipts: ReceiptWriter,
+    auditor: audit::Writer,
 }
 
 impl Gateway {
@@ -263,6 +269,7 @@ impl Gateway {
         let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
         let shared = Arc::new(shared.attesting(&config, ends_at)?);
         reloader.count_in(Arc::clone(&shared.metrics.reloads));
+        reloader.tell(shared.audit.clone());
         let (archive, archive_ended) = open_archive(&config)?.unzip();
         let watched = archive.as_ref().map(Archive::watch);
         let value = &config.value;
@@ -289,6 +296,8 @@ impl Gateway {
         let address = listener.local_addr().map_err(listen)?;
         config::gateway::check_address(&config, address)?;
         let admin = Admin::open(sockets.admin, &config, config.value.admin.as_ref(), clock).await?;
+        let attester = Attester::new(settings, reloader.rules(), archive, shared.cut.clone());
+        shared.say_started(&config, address);
         Ok(Self {
             address,
             listener,
@@ -303,7 +312,7 @@ impl Gateway {
             tls,
             prepared: reconfigure::Prepared::new(&config, address, seen),
             beside: Beside {
-                attester: Attester::new(settings, reloader.rules(), archive, shared.cut.clone()),
+                attester: attester.telling(shared.audit.clone()),
                 reloader,
                 reload: Reload::default(),
                 reload_every: Duration::from_secs(value.reload_s.get().into()),
@@ -372,6 +381,11 @@ impl Gateway {
         let connections = Arc::<ConnectionCounts>::default();
         let reconfigurer = prepared.keep(&shared);
         let current = reconfigurer.current();
+        let stored = beside.keeping.as_ref().map(|keeping| {
+            let store = keeping.store.for_administrators();
+            (store, shared.book())
+        });
+        let api = Arc::new(AdminApi::new(stored, shared.clock));
         let admin = admin.map(|admin| {
             let asked = Arc::clone(&shared);
             let scrape = Scrape {
@@ -383,6 +397,10 @@ impl Gateway {
             let pages = Pages {
                 metrics: Exposition::new("sealgate_gateway", scrape),
                 unready: Box::new(move || asked.unready()),
+                api: Some(Box::new(move |parts, body| {
+                    let api = Arc::clone(&api);
+                    Box::pin(async move { api.answer(&parts, &body).await })
+                })),
             };
             (admin, pages)
         });
@@ -398,10 +416,11 @@ impl Gateway {
             tasks.spawn(until(stop.clone(), keeping));
         }
         let ledger_stop = CancellationToken::new();
+        let (audit, clock) = (shared.audit.clone(), shared.clock);
         let kept = beside.keeping.take().map(|keeping| {
             let follow = keeping.follow(&shared, stop.clone());
             tasks.spawn(follow);
-            keeping.write(ledger_stop.clone())
+            keeping.write(ledger_stop.clone(), clock)
         });
         let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
@@ -429,6 +448,7 @@ impl Gateway {
         if let Some(ended) = archive_ended {
             let _ = timeout(ARCHIVE_GRACE, ended).await;
         }
+        audit.say(What::GatewayStopped, "", json!({}));
         // All requests have ended, and what they used is in the queue.
         ledger_stop.cancel();
         if let Some(kept) = kept {
@@ -448,6 +468,9 @@ async fn open_store(
     };
     let store_config = resolved(config, &store_config);
     let store = Store::open(&store_config).await?;
+    let store = store.acting(&audit::actor(config.value.listen));
+    let (audit, auditor) = Audit::new(store.clone(), shared.clock);
+    shared.audit = audit;
     if config.value.keys_in_store() {
         let book = Book::open(store.clone(), &store_config, shared.clock).await?;
         book.arrange(&shared.labels, config.value.limits.in_flight_per_key.get());
@@ -475,6 +498,7 @@ async fn open_store(
         store,
         writer,
         receipts,
+        auditor,
     };
     Ok((shared, Some(keeping)))
 }
@@ -487,10 +511,7 @@ impl Keeping {
         let usage_days = days(self.config.usage_days.get());
         let receipt_days = days(self.config.receipt_days.get());
         let (poll, sync) = (self.config.poll(), self.config.sync());
-        let book = match &*shared.callers {
-            Callers::Stored(book) => Some(Arc::clone(book)),
-            Callers::Anybody(_) | Callers::Keys(_) => None,
-        };
+        let book = shared.book();
         let following = async move {
             match book {
                 Some(book) => {
@@ -522,16 +543,19 @@ impl Keeping {
                 let _ = store.prune_spend(clock.now()).await;
             }
         };
+        let heads = audit::keep_head(self.store.clone(), self.config.audit.clone(), clock);
         until(stop, async move {
-            tokio::join!(following, pruning);
+            tokio::join!(following, pruning, heads);
         })
     }
 
     /// Writes until `stop`, and a last time then.
-    fn write(self, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+    fn write(self, stop: CancellationToken, clock: Clock) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
             let receipts = self.receipts.run(stop.clone());
-            tokio::join!(self.writer.run(stop), receipts);
+            let auditing = self.auditor.run(stop.clone());
+            tokio::join!(self.writer.run(stop), receipts, auditing);
+            audit::write_head(&self.store, &self.config.audit, clock).await;
             self.store.close().await;
         })
     }

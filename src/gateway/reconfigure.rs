@@ -8,6 +8,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::watch,
@@ -17,6 +18,7 @@ use tokio::{
 
 use super::{
     Keepers,
+    audit::digest_of,
     authenticate::Callers,
     cors::Cors,
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
@@ -32,6 +34,7 @@ use crate::{
     },
     reload::{self, Asked, Keep, Seen},
     sealer::Proxy,
+    store::What,
 };
 
 /// Between two looks whether a node that goes has requests, or another in its place.
@@ -48,8 +51,11 @@ pub(super) struct Reconfigurer {
     /// What only a start changes, as it was at the start.
     fixed: Vec<(&'static str, String)>,
     files: Vec<PathBuf>,
-    /// Those that the configuration names that was refused last.
+    /// Those that the configuration names that was read last, and the SHA-256 of its text.
     tried: Vec<PathBuf>,
+    digest: Option<String>,
+    /// The SHA-256 of the text that is in force.
+    in_force: Option<String>,
     seen: Seen,
     current: watch::Sender<Arc<Shared>>,
     nodes: Vec<Named>,
@@ -93,6 +99,9 @@ impl Next {
     }
 }
 
+/// The files that a configuration names, the SHA-256 of its text, and what it is.
+type Looked = (Vec<PathBuf>, Option<String>, Result<Next, ConfigError>);
+
 /// What lies in the files of a configuration now.
 pub(super) fn seen(config: &Loaded<GatewayConfig>) -> Seen {
     Seen::now(&files(config))
@@ -113,6 +122,7 @@ pub(super) struct Prepared {
     address: SocketAddr,
     fixed: Vec<(&'static str, String)>,
     files: Vec<PathBuf>,
+    digest: Option<String>,
     seen: Seen,
     said: Vec<(NodeUrl, Said)>,
 }
@@ -127,6 +137,7 @@ impl Prepared {
             address,
             fixed: fixed(&config.value, address),
             files: files(config),
+            digest: digest_of(&config.path),
             seen,
             said: said.collect(),
         }
@@ -145,6 +156,8 @@ impl Prepared {
             fixed: self.fixed,
             files: self.files,
             tried: Vec::new(),
+            digest: None,
+            in_force: self.digest,
             seen: self.seen,
             current: watch::Sender::new(Arc::clone(shared)),
         }
@@ -168,14 +181,15 @@ impl Reconfigurer {
     }
 
     /// Reads the configuration, and says which files it named, if it is one.
-    fn read(&self) -> impl FnOnce() -> (Vec<PathBuf>, Result<Next, ConfigError>) + Send + 'static {
+    fn read(&self) -> impl FnOnce() -> Looked + Send + 'static {
         let (path, nodes) = (self.path.clone(), self.nodes.clone());
         let before = Arc::clone(&self.current.borrow());
         let auth = fixed_value(&self.fixed, "auth");
         move || {
+            let digest = digest_of(&path);
             let config: Loaded<GatewayConfig> = match config::load(&path) {
                 Ok(config) => config,
-                Err(error) => return (Vec::new(), Err(error)),
+                Err(error) => return (Vec::new(), digest, Err(error)),
             };
             let next = || {
                 config::gateway::check(&config)?;
@@ -188,7 +202,7 @@ impl Reconfigurer {
                 }
                 next(&config, &before, &nodes)
             };
-            (files(&config), next())
+            (files(&config), digest, next())
         }
     }
 
@@ -217,6 +231,7 @@ impl Reconfigurer {
                 "changed, and in force after a restart alone"
             );
         }
+        self.tell(&next, &gone, &differs);
         // Nobody who agreed to the configuration of before is to meet what this one brings.
         next.shared.supersede();
         next.set_terms();
@@ -246,6 +261,31 @@ impl Reconfigurer {
                 node.gone.cancel();
             });
         }
+    }
+
+    /// Tells the audit log of a configuration that is another one, and of its nodes.
+    fn tell(&mut self, next: &Next, gone: &[Named], after_a_restart: &[&str]) {
+        let audit = &next.shared.audit;
+        for node in &next.new {
+            audit.say(What::NodeAdded, &node.url.to_string(), json!({}));
+        }
+        for Named { node, .. } in gone {
+            audit.say(What::NodeRemoved, &node.url.to_string(), json!({}));
+        }
+        let is_another = self.in_force != self.digest;
+        if is_another || !next.new.is_empty() || !gone.is_empty() {
+            let detail = json!({
+                "sha256": self.digest,
+                "nodes": next.nodes.len(),
+                "after_a_restart": after_a_restart,
+            });
+            audit.say(
+                What::ConfigInForce,
+                &self.path.display().to_string(),
+                detail,
+            );
+        }
+        self.in_force.clone_from(&self.digest);
     }
 }
 
@@ -296,8 +336,8 @@ impl Keep for Reconfiguring {
 
     async fn take(&mut self) -> Result<(), String> {
         let read = spawn_blocking(self.reconfigurer.read()).await;
-        let (tried, next) = read.map_err(|_| PANICKED.to_owned())?;
-        self.reconfigurer.tried = tried;
+        let (tried, digest, next) = read.map_err(|_| PANICKED.to_owned())?;
+        (self.reconfigurer.tried, self.reconfigurer.digest) = (tried, digest);
         let next = next.map_err(|error| error.to_string())?;
         self.reconfigurer.take(next, &self.keepers);
         let reloads = &self.keepers.shared.metrics.reloads;
@@ -310,8 +350,11 @@ impl Keep for Reconfiguring {
             error,
             "configuration not taken: the one before stays in force"
         );
-        let reloads = &self.keepers.shared.metrics.reloads;
-        reloads.refused(Reloaded::Config);
+        let Keepers { shared, .. } = &self.keepers;
+        let detail = json!({ "sha256": self.reconfigurer.digest });
+        let file = self.reconfigurer.path.display().to_string();
+        shared.audit.say(What::ConfigRefused, &file, detail);
+        shared.metrics.reloads.refused(Reloaded::Config);
     }
 }
 

@@ -80,6 +80,8 @@ struct Attempt {
     /// Files that were asked for beside the policy's own, in that order.
     named: Vec<String>,
     seen: Seen,
+    /// SHA-256 of the policy's text in hex, if it could be read.
+    text_digest: Option<String>,
 }
 
 impl Sources {
@@ -97,6 +99,7 @@ impl Sources {
     /// Reads both, in place of the rules `before`.
     fn attempt(&self, before: Option<&Rules>) -> Attempt {
         let text = config::read_text(&self.policy);
+        let text_digest = text.as_ref().ok().map(Sha256::digest).map(hex::encode);
         let mut seen = Sha256::new();
         see(&mut seen, text.as_ref().ok().map(String::as_bytes));
         self.see_bundle(&mut seen);
@@ -147,6 +150,7 @@ impl Sources {
             complaint,
             named: names,
             seen: Seen(seen.finalize().into()),
+            text_digest,
         }
     }
 

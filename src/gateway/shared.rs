@@ -1,7 +1,8 @@
 //! What all requests share, made from a configuration.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -9,8 +10,10 @@ use super::{
     MAX_QUESTIONS, StartError,
     admit::Admission,
     announce::Desk,
+    audit::{Audit, digest_of},
     authenticate::Callers,
     body::Patience,
+    book::Book,
     cors::Cors,
     farewell::Phase,
     files::{
@@ -35,7 +38,7 @@ use crate::{
     openai::sse::Obfuscation,
     pace::LeastRate,
     seal::Padding,
-    store::Ledger,
+    store::{Ledger, What},
 };
 
 /// What all requests share that begin under one configuration: each takes it once, so none sees two.
@@ -47,6 +50,8 @@ pub(super) struct Shared {
     pub(super) callers: Arc<Callers>,
     /// Where usage is written down, if it is.
     pub(super) ledger: Option<Arc<Ledger>>,
+    /// Where it is told what changes, and what is judged.
+    pub(super) audit: Audit,
     pub(super) admission: Admission,
     pub(super) nodes: Arc<Nodes>,
     /// Regions and tags of the configured ones.
@@ -120,6 +125,30 @@ impl Shared {
         Ok(self)
     }
 
+    /// The keys of the store, where keys are there.
+    pub(super) fn book(&self) -> Option<Arc<Book>> {
+        match &*self.callers {
+            Callers::Stored(book) => Some(Arc::clone(book)),
+            Callers::Anybody(_) | Callers::Keys(_) => None,
+        }
+    }
+
+    /// Tells the audit log of the start, and of all that is in force from then on.
+    pub(super) fn say_started(&self, config: &Loaded<GatewayConfig>, address: SocketAddr) {
+        let rules = Arc::clone(&self.rules.borrow());
+        let nodes = config.value.nodes.iter().map(|node| node.url.to_string());
+        let detail = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "address": address,
+            "config": digest_of(&config.path),
+            "policy": rules.policy_digest,
+            "bundle": rules.bundle_digest,
+            "nodes": nodes.collect::<Vec<_>>(),
+        });
+        let file = config.path.display().to_string();
+        self.audit.say(What::GatewayStarted, &file, detail);
+    }
+
     pub(super) fn read(
         config: &Loaded<GatewayConfig>,
         clock: Clock,
@@ -143,6 +172,7 @@ impl Shared {
             metrics: Arc::new(Metrics::new(clock)),
             callers: Arc::new(read_callers(config, &labels, None)?),
             ledger: None,
+            audit: Audit::default(),
             admission: Admission::new(limits.in_flight.get(), as_usize(limits.bodies_bytes.get())),
             nodes: Arc::new(Nodes::new(nodes, value.models.clone())),
             labels: Arc::new(labels),

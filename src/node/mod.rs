@@ -297,6 +297,7 @@ impl Node {
             let pages = Pages {
                 metrics: Exposition::new("sealgate_node", metrics::Scrape(Arc::clone(&state))),
                 unready: Box::new(move || routes::unready(&asked)),
+                api: None,
             };
             (admin, pages)
         });

@@ -6,12 +6,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use attestation::time::to_rfc3339;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use rand::RngExt as _;
+use serde_json::json;
 use sqlx::Row as _;
 use zeroize::Zeroizing;
 
-use super::{KeyHash, Store, StoreError, on};
+use super::{
+    KeyHash, Store, StoreError,
+    audit::{Event, What, append},
+    on,
+};
 use crate::config::terms::KeyTerms;
 
 /// What a key begins with, so that people and secret scanners recognise one.
@@ -141,6 +147,12 @@ impl Store {
         let id = format!("key_{}", hex::encode(rand::rng().random::<[u8; 8]>()));
         let hash = self.hash(secret.as_str().as_bytes()).to_hex();
         let terms = serde_json::to_string(&key.terms).map_err(|_| unreadable())?;
+        let said = Event::new(now, What::KeyCreated, &key.name).with(json!({
+            "id": id,
+            "owner": key.owner,
+            "expires_at": key.expires_at.map(to_rfc3339),
+            "terms": key.terms,
+        }));
         let (now, expires_at) = (millis(now), key.expires_at.map(millis));
         let taken = |error: sqlx::Error| match &error {
             sqlx::Error::Database(e) if e.is_unique_violation() => {
@@ -163,6 +175,7 @@ impl Store {
                 .bind(&hash).bind(&id).bind(now)
                 .execute(&mut *tx)
                 .await?;
+            append!(self, tx, said);
             tx.commit().await?;
         });
         Ok(id)
@@ -182,6 +195,7 @@ impl Store {
     ) -> Result<(), KeyError> {
         let hash = self.hash(secret.as_str().as_bytes()).to_hex();
         let ends_at = now.checked_add(overlap).map_or(i64::MAX, millis);
+        let said = Event::new(now, What::KeyRotated, name);
         let now = millis(now);
         on!(self, pool => {
             let mut tx = pool.begin().await?;
@@ -209,6 +223,7 @@ impl Store {
                 .bind(&hash).bind(&id).bind(now)
                 .execute(&mut *tx)
                 .await?;
+            append!(self, tx, said.with(json!({ "id": id, "overlap_s": overlap.as_secs() })));
             tx.commit().await?;
         });
         Ok(())
@@ -219,20 +234,20 @@ impl Store {
     /// # Errors
     /// [`KeyError::Unknown`].
     pub(crate) async fn revoke_key(&self, name: &str, now: SystemTime) -> Result<(), KeyError> {
+        let said = Event::new(now, What::KeyRevoked, name);
         let now = millis(now);
         on!(self, pool => {
             let mut tx = pool.begin().await?;
             let n: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *tx).await?;
-            let done = sqlx::query(
+            let id: Option<String> = sqlx::query_scalar(
                 "UPDATE api_key SET revoked_at = $1, change_n = $2 \
-                 WHERE name = $3 AND revoked_at IS NULL",
+                 WHERE name = $3 AND revoked_at IS NULL RETURNING id",
             )
             .bind(now).bind(n).bind(name)
-            .execute(&mut *tx)
+            .fetch_optional(&mut *tx)
             .await?;
-            if done.rows_affected() == 0 {
-                return Err(KeyError::Unknown(name.to_owned()));
-            }
+            let id = id.ok_or_else(|| KeyError::Unknown(name.to_owned()))?;
+            append!(self, tx, said.with(json!({ "id": id })));
             tx.commit().await?;
         });
         Ok(())

@@ -1,12 +1,13 @@
 //! The store: keys and usage in SQLite or PostgreSQL. Nothing else in this program speaks SQL.
 //!
-//! `schema` brings a database to the present version, `keys` and `usage` are what is in it, `hash` is what is
-//! kept of a key, `receipts` what nodes signed. `journal` is a file that holds what is not in the database yet, and `ledger` brings it
+//! `schema` brings a database to the present version, `keys`, `usage` and `audit` are what is in it, `hash` is
+//! what is kept of a key, `receipts` what nodes signed, `spend` and `shares` what limits go by, `report` is how others are told of
+//! it. `journal` is a file that holds what is not in the database yet, and `ledger` brings it
 //! there, beside the requests.
 //!
 //! Both databases get the same statements. No content of a request is ever here: there is no column for it.
 
-use std::{io, path::PathBuf, str::FromStr as _, time::Duration};
+use std::{io, path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, PgPool, SqlitePool,
@@ -21,11 +22,13 @@ use crate::config::{
     store::{StoreConfig, StoreUrl},
 };
 
+mod audit;
 mod hash;
 mod journal;
 mod keys;
 mod ledger;
 mod receipts;
+pub(crate) mod report;
 mod schema;
 mod shares;
 mod spend;
@@ -34,6 +37,7 @@ pub(crate) mod tests;
 mod usage;
 
 pub(crate) use self::{
+    audit::{Audited, Entry as AuditEntry, Event, Head, Kept, What},
     hash::KeyHash,
     journal::{Journal, JournalError},
     keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
@@ -81,6 +85,8 @@ use on;
 pub(crate) struct Store {
     database: Database,
     hasher: Hasher,
+    /// Who changes things through this one, for the audit log.
+    actor: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
@@ -124,12 +130,29 @@ impl Store {
             StoreUrl::Sqlite(_) => Database::Sqlite(sqlite(config).await?),
             StoreUrl::Postgres(url) => Database::Postgres(postgres(config, url).await?),
         };
-        let store = Self { database, hasher };
+        let store = Self {
+            database,
+            hasher,
+            actor: "unknown".into(),
+        };
         schema::migrate(&store).await?;
         if !store.knows_secret().await? {
             return Err(StoreError::OtherSecret(secret_file));
         }
         Ok(store)
+    }
+
+    /// The same for `actor`, who is named in the audit log.
+    pub(crate) fn acting(&self, actor: &str) -> Self {
+        Self {
+            actor: audit::actor(actor),
+            ..self.clone()
+        }
+    }
+
+    /// The same for administrators who ask this gateway.
+    pub(crate) fn for_administrators(&self) -> Self {
+        self.acting(&format!("admin-api of {}", self.actor))
     }
 
     /// Whether the database's keys are hashed with this secret; the first one to come is theirs.

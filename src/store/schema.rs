@@ -1,17 +1,17 @@
 //! Brings a database to the present version. Versions are only ever added.
 
 use sqlx::{
-    SqlSafeStr as _,
+    AssertSqlSafe, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
 };
 
-use super::{Store, StoreError, on};
+use super::{Database, Store, StoreError, on};
 
 /// Tries to migrate a file that another process migrates at the same time: SQLite has no lock for that,
 /// and the second one to come finds the work done.
 const TRIES: usize = 5;
 
-const VERSIONS: [(i64, &str, &str); 3] = [
+const VERSIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "keys and usage",
@@ -22,8 +22,24 @@ const VERSIONS: [(i64, &str, &str); 3] = [
         "spend and shares",
         include_str!("migrations/0002_spend_and_shares.sql"),
     ),
+    (3, "audit", include_str!("migrations/0003_audit.sql")),
     (4, "receipts", include_str!("migrations/0004_receipts.sql")),
 ];
+
+/// What a version has besides, where SQLite and PostgreSQL have no text in common for it.
+const BESIDES: [(i64, &str, &str); 1] = [(
+    3,
+    include_str!("migrations/0003_audit.sqlite.sql"),
+    include_str!("migrations/0003_audit.postgres.sql"),
+)];
+
+fn beside(version: i64, database: &Database) -> &'static str {
+    let found = BESIDES.iter().find(|(of, ..)| *of == version);
+    found.map_or("", |(_, sqlite, postgres)| match database {
+        Database::Sqlite(_) => sqlite,
+        Database::Postgres(_) => postgres,
+    })
+}
 
 /// Applies what is missing, each version in a transaction of its own.
 ///
@@ -31,7 +47,8 @@ const VERSIONS: [(i64, &str, &str); 3] = [
 /// [`StoreError::Schema`] if the database is not one of this program, or of a newer version.
 pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
     let versions = VERSIONS.into_iter().map(|(version, name, sql)| {
-        let sql = sql.into_sql_str();
+        let sql = [sql, beside(version, &store.database)].concat();
+        let sql = AssertSqlSafe(sql).into_sql_str();
         Migration::new(version, name.into(), MigrationType::Simple, sql, false)
     });
     let migrator = Migrator::with_migrations(versions.collect());

@@ -18,14 +18,14 @@ use crate::{
 const POSTGRES: &str = "SEALGATE_TEST_POSTGRES";
 
 /// A database of a test's own.
-struct Place {
-    name: &'static str,
+pub(super) struct Place {
+    pub(super) name: &'static str,
     config: StoreConfig,
     dir: TempDir,
 }
 
 impl Place {
-    async fn open(&self) -> Store {
+    pub(super) async fn open(&self) -> Store {
         Store::open(&self.config).await.unwrap()
     }
 }
@@ -68,7 +68,7 @@ async fn postgres() -> Option<Place> {
     })
 }
 
-async fn places() -> Vec<Place> {
+pub(super) async fn places() -> Vec<Place> {
     [Some(sqlite()), postgres().await]
         .into_iter()
         .flatten()
@@ -104,11 +104,11 @@ pub(crate) fn row(id: &str) -> UsageRow {
     }
 }
 
-fn at(seconds: u64) -> SystemTime {
+pub(super) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn new_key(name: &str) -> NewKey {
+pub(super) fn new_key(name: &str) -> NewKey {
     NewKey {
         name: name.to_owned(),
         owner: Some("someone".to_owned()),
@@ -489,7 +489,7 @@ async fn a_gateway_s_share_is_what_it_wrote_last() {
     }
 }
 
-async fn execute(store: &Store, statement: &'static str) {
+pub(super) async fn execute(store: &Store, statement: &'static str) {
     on!(store, pool => { sqlx::query(statement).execute(pool).await.unwrap(); });
 }
 

@@ -9,9 +9,11 @@
 )]
 
 mod admin;
+mod admin_api;
 mod appraisals;
 mod attacks;
 mod attested_gateway;
+mod audit;
 mod cancellation;
 mod cli;
 mod client;

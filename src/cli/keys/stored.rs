@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use attestation::time::to_rfc3339;
-use serde_json::json;
 
 use super::{KeysError, Made, Shown};
 use crate::{
     cli::{store::with_store, terminal},
     clock::Clock,
     config::{Loaded, gateway::GatewayConfig},
-    store::{Key, KeyError, KeySecret, NewKey},
+    store::{
+        Key, KeyError, KeySecret, NewKey,
+        report::{self, ACTIVE, state},
+    },
 };
 
 pub(super) fn create(
@@ -80,8 +82,7 @@ pub(super) fn list(config: &Loaded<GatewayConfig>, all: bool, json: bool) -> Res
         let mut keys = store.keys().await?;
         keys.retain(|key| all || state(key, now) == ACTIVE);
         if json {
-            let keys: Vec<_> = keys.iter().map(|key| in_json(key, now)).collect();
-            terminal::say(json!({ "keys": keys }));
+            terminal::say(report::keys(&keys, now));
         } else {
             let rows = keys.iter().map(|key| in_words(key, now)).collect();
             terminal::table(
@@ -90,34 +91,6 @@ pub(super) fn list(config: &Loaded<GatewayConfig>, all: bool, json: bool) -> Res
             );
         }
         Ok(())
-    })
-}
-
-const ACTIVE: &str = "active";
-
-fn state(key: &Key, now: std::time::SystemTime) -> &'static str {
-    match (key.revoked_at, key.expires_at) {
-        (Some(_), _) => "revoked",
-        (None, Some(at)) if at <= now => "expired",
-        (None, _) => ACTIVE,
-    }
-}
-
-fn in_json(key: &Key, now: std::time::SystemTime) -> serde_json::Value {
-    let secrets = key
-        .secrets
-        .iter()
-        .filter(|(_, ends)| ends.is_none_or(|at| at > now));
-    json!({
-        "id": key.id,
-        "name": key.name,
-        "owner": key.owner,
-        "state": state(key, now),
-        "created_at": to_rfc3339(key.created_at),
-        "expires_at": key.expires_at.map(to_rfc3339),
-        "revoked_at": key.revoked_at.map(to_rfc3339),
-        "secrets": secrets.count(),
-        "terms": key.terms,
     })
 }
 

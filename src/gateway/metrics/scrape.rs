@@ -222,6 +222,21 @@ const USAGE_FAILED: Family<0> = Family::counter(
     [],
     "Batches of usage that the store did not take when they were tried; they are tried again.",
 );
+const AUDIT_QUEUE: Family<0> = Family::gauge(
+    "audit_queue",
+    [],
+    "Entries of the audit log that wait for the store.",
+);
+const AUDITED: Family<1> = Family::counter(
+    "audit_entries",
+    ["outcome"],
+    "Entries of the audit log that were written, and those that found no room.",
+);
+const AUDIT_FAILED: Family<0> = Family::counter(
+    "audit_write_failures",
+    [],
+    "Batches of entries that the store did not take when they were tried; they are tried again.",
+);
 const ARCHIVE_LIMIT: Family<0> = Family::gauge(
     "archive_queue_limit",
     [],
@@ -239,7 +254,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 50] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 53] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -287,6 +302,9 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 50] = [
     JOURNAL_LIMIT.row(),
     USAGE.row(),
     USAGE_FAILED.row(),
+    AUDIT_QUEUE.row(),
+    AUDITED.row(),
+    AUDIT_FAILED.row(),
     RECEIPTS.row(),
     RECEIPTS_CHECKING.row(),
     RECEIPTS_CHECKING_LIMIT.row(),
@@ -315,6 +333,7 @@ impl Source for Scrape {
         reloads(shared, page)?;
         self.archive(page)?;
         store(shared, page)?;
+        audit(shared, page)?;
         receipts(shared, page)
     }
 }
@@ -386,6 +405,19 @@ fn store(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
         &USAGE_FAILED,
         ledger.as_ref().map_or(0, LedgerWatch::failed),
     )
+}
+
+fn audit(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
+    let counts = shared.audit.counts();
+    page.number(&AUDIT_QUEUE, as_u64(shared.audit.waiting()))?;
+    page.family(&AUDITED, |series| {
+        let Some([written, _, lost]) = counts else {
+            return Ok(());
+        };
+        series.number(["written"], written)?;
+        series.number(["lost"], lost)
+    })?;
+    page.number(&AUDIT_FAILED, counts.map_or(0, |[_, failed, _]| failed))
 }
 
 fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::json;
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -16,9 +17,11 @@ use super::{Attempt, Rules, Seen, Sources};
 use crate::{
     gateway::{
         StartError,
+        audit::Audit,
         metrics::{Reloaded, Reloads},
     },
     reload::{self, Asked, Outcome},
+    store::What,
 };
 
 /// How long a look at the files may take before it is complained of, again and again.
@@ -37,6 +40,7 @@ pub(in crate::gateway) struct Reloader {
     /// What differs from that, since the last look.
     changed: Option<Seen>,
     counts: Option<Arc<Reloads>>,
+    audit: Audit,
 }
 
 impl Reloader {
@@ -54,12 +58,18 @@ impl Reloader {
             failed: false,
             changed: None,
             counts: None,
+            audit: Audit::default(),
         })
     }
 
     /// Has what comes of files counted.
     pub(in crate::gateway) fn count_in(&mut self, counts: Arc<Reloads>) {
         self.counts = Some(counts);
+    }
+
+    /// Has the audit log told of what comes of files.
+    pub(in crate::gateway) fn tell(&mut self, audit: Audit) {
+        self.audit = audit;
     }
 
     pub(in crate::gateway) fn rules(&self) -> watch::Receiver<Arc<Rules>> {
@@ -142,6 +152,13 @@ impl Reloader {
         self.changed = None;
         (self.named, self.seen) = (attempt.named, attempt.seen);
         let before = Arc::clone(&self.in_force.borrow());
+        if let (Ok(rules), Some(_), Some(folder)) =
+            (&attempt.rules, &attempt.complaint, &self.sources.bundle)
+        {
+            let detail = json!({ "in_force": rules.bundle_digest });
+            let folder = folder.display().to_string();
+            self.audit.say(What::BundleRefused, &folder, detail);
+        }
         if let (Ok(rules), Some(error)) = (&attempt.rules, &attempt.complaint) {
             let stays = rules.bundle_digest.as_deref();
             tracing::error!(
@@ -171,6 +188,14 @@ impl Reloader {
                     bundle_before = before.bundle_digest,
                     "policy in force: every node is judged by it now",
                 );
+                let detail = json!({
+                    "policy": rules.policy_digest,
+                    "bundle": rules.bundle_digest,
+                    "policy_before": before.policy_digest,
+                    "bundle_before": before.bundle_digest,
+                });
+                let file = self.sources.policy.display().to_string();
+                self.audit.say(What::PolicyInForce, &file, detail);
                 self.in_force.send_replace(Arc::new(rules));
                 reload::note("policy", Outcome::Taken);
             }
@@ -180,6 +205,12 @@ impl Reloader {
                     policy = before.policy_digest,
                     "policy not taken: the one before stays in force",
                 );
+                let detail = json!({
+                    "sha256": attempt.text_digest,
+                    "in_force": before.policy_digest,
+                });
+                let file = self.sources.policy.display().to_string();
+                self.audit.say(What::PolicyRefused, &file, detail);
                 reload::note("policy", Outcome::Refused);
             }
         }
