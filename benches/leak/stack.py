@@ -100,7 +100,7 @@ class Stack:
         """A gateway that reaches the node at `node_address`, and appraises it only as it starts."""
         scheme = "https" if self.node_tls else "http"
         text = configured((self.made / "gateway.toml").read_text(encoding="utf-8"), [
-            LISTEN, (r'(?m)^url = ".*"$', f'url = "{scheme}://{node_address}"')])
+            LISTEN, (r'(?m)^url = "http.*"$', f'url = "{scheme}://{node_address}"')])
         tls = f'\n[tls]\ncertificate_file = "{self.certificate}"\nkey_file = "{self.folder}/gateway.key"\n'
         streams = "\n[streams]\nobfuscation = true\n" if obfuscation else ""
         path = self.made / f"{name}.toml"

@@ -16,7 +16,7 @@ use super::{
     labels::Wish,
     node::{BAR, Chosen, Node, Reattested, Verified},
     nodes::Served,
-    receipts::Receipting,
+    receipts::{ReceiptFault, Receipting},
     record::Record,
     select::choose,
 };
@@ -188,6 +188,8 @@ impl NodeFailure {
     pub(super) fn shows(&self) -> Option<Shown> {
         let error = match self {
             Self::Exchange(error) => error,
+            // That there is no place for it here is not the node's doing.
+            Self::Receipt(ReceiptFault::NotKept) => return None,
             Self::Receipt(_) => return Some(Shown::Failure),
             Self::NotVerified | Self::Cut | Self::NoLongerVerified => return None,
         };

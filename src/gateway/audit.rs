@@ -79,8 +79,9 @@ pub(super) fn actor(listen: SocketAddr) -> String {
     }
 }
 
-/// SHA-256 of a text file, if it can be read.
+/// SHA-256 of a file, if it can be read again: what came through a pipe cannot.
 pub(super) fn digest_of(path: &Path) -> Option<String> {
+    config::open_regular(path).ok()?;
     let text = config::read_text(path).ok()?;
     Some(hex::encode(Sha256::digest(text)))
 }

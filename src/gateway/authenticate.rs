@@ -153,7 +153,9 @@ impl Callers {
             let wish = wish.map_err(|unknown| KeysError::Label(name.clone(), unknown))?;
             let known = before.and_then(|before| before.places_of(&sha256));
             let places = known.map_or_else(|| Room::new(places), |known| known.bounded(places));
-            let caller = Caller::new((&name, &name), None, (terms, wish), (places, None));
+            // A name can be another key's later.
+            let id = format!("file_{}", hex::encode(sha256.get(..8).unwrap_or_default()));
+            let caller = Caller::new((&id, &name), None, (terms, wish), (places, None));
             if keys.insert(sha256, caller).is_some() || !names.insert(name.clone()) {
                 return Err(KeysError::Duplicate(name));
             }

@@ -50,8 +50,10 @@ pub(super) struct Book {
     pages: RwLock<Pages>,
     /// One question at a time.
     turn: tokio::sync::Mutex<()>,
-    /// Questions that were begun, so that who waits knows whether one was for him.
+    /// Questions that were begun, and the last one that came to an end: so who waits knows whether one was
+    /// for him. Who asks may leave before there is an answer.
     begun: AtomicU64,
+    ended: AtomicU64,
     state: Mutex<State>,
     looks: Counter,
     failed: Counter,
@@ -135,6 +137,7 @@ impl Book {
             }),
             turn: tokio::sync::Mutex::default(),
             begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             state: Mutex::new(State {
                 n: -1,
                 answered: now,
@@ -145,8 +148,10 @@ impl Book {
             looks: Counter::default(),
             failed: Counter::default(),
         };
-        book.take(changes);
-        book.learn(&book.spent().await?);
+        let budgeted = changes.keys.iter().filter(|key| has_budget(key));
+        let budgeted = budgeted.map(|key| key.id.clone()).collect();
+        let spent = book.store.spent(&budgeted, clock.now()).await?;
+        book.take(changes, &spent);
         Ok(Arc::new(book))
     }
 
@@ -197,7 +202,7 @@ impl Book {
     async fn look(&self) -> Result<(), Error> {
         let begun = self.begun.load(Ordering::Acquire);
         let turn = self.turn.lock().await;
-        if self.begun.load(Ordering::Acquire) > begun {
+        if self.ended.load(Ordering::Acquire) > begun {
             let is_reached = self.state().is_reached;
             return is_reached.then_some(()).ok_or(Error::StoreUnavailable);
         }
@@ -214,34 +219,37 @@ impl Book {
 
     /// Asks what changed; whoever calls has the turn.
     async fn ask(&self) -> Result<(), Unreached> {
-        self.begun.fetch_add(1, Ordering::AcqRel);
+        let number = self.begun.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         self.looks.inc();
         let n = self.state().n;
         let asking = async {
-            self.take(self.store.changes(n).await?);
-            self.learn(&self.spent().await?);
+            let changes = self.store.changes(n).await?;
+            // A key is not used before it is known what it has spent.
+            let mut budgeted = self.pages().budgeted();
+            budgeted.extend(
+                changes
+                    .keys
+                    .iter()
+                    .filter(|it| has_budget(it))
+                    .map(|it| it.id.clone()),
+            );
+            let spent = self.store.spent(&budgeted, self.clock.now()).await?;
+            self.take(changes, &spent);
             Ok::<_, StoreError>(())
         };
-        match timeout(LOOK_TIMEOUT, asking).await {
+        let asked = match timeout(LOOK_TIMEOUT, asking).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.unreached(&error.to_string())),
             Err(_) => Err(self.unreached("it takes too long")),
-        }
+        };
+        self.ended.store(number, Ordering::Release);
+        asked
     }
 
     /// What keys that have budgets have spent.
     async fn spent(&self) -> Result<Vec<Spend>, StoreError> {
         let keys = self.pages().budgeted();
         self.store.spent(&keys, self.clock.now()).await
-    }
-
-    fn learn(&self, spent: &[Spend]) {
-        let pages = self.pages();
-        for spend in spent {
-            if let Some(known) = pages.keys.get(&spend.key_id) {
-                known.held.meter.learn([spend]);
-            }
-        }
     }
 
     fn pages(&self) -> RwLockReadGuard<'_, Pages> {
@@ -257,11 +265,12 @@ impl Book {
         Unreached
     }
 
-    fn take(&self, changes: Changes) {
+    fn take(&self, changes: Changes, spent: &[Spend]) {
         let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
         for key in changes.keys {
             pages.put(&self.store, key);
         }
+        pages.learn(spent);
         drop(pages);
         let mut state = self.state();
         state.n = changes.n;
@@ -328,6 +337,14 @@ impl Pages {
     }
 
     /// Those whose budgets have to be known.
+    fn learn(&self, spent: &[Spend]) {
+        for spend in spent {
+            if let Some(known) = self.keys.get(&spend.key_id) {
+                known.held.meter.learn([spend]);
+            }
+        }
+    }
+
     fn budgeted(&self) -> BTreeSet<String> {
         let known = self.keys.values().filter(|known| known.has_budgets());
         known.map(|known| known.key.id.clone()).collect()
@@ -367,6 +384,12 @@ impl Pages {
         }
         self.keys.insert(key.id.clone(), Known { key, held });
     }
+}
+
+fn has_budget(key: &Key) -> bool {
+    key.terms
+        .as_ref()
+        .is_some_and(|terms| !terms.budgets.is_empty())
 }
 
 impl State {

@@ -177,6 +177,7 @@ impl Meter {
         &self,
         shares: impl IntoIterator<Item = &'a Share>,
         spent: impl IntoIterator<Item = &'a Spend>,
+        now: SystemTime,
     ) {
         let mut others = Others::default();
         for share in shares {
@@ -186,8 +187,8 @@ impl Meter {
                 before,
             };
             others.in_flight = others.in_flight.saturating_add(share.in_flight);
-            others.requests = others.requests.and(minutes(share.requests));
-            others.tokens = others.tokens.and(minutes(share.tokens));
+            others.requests = others.requests.and(minutes(share.requests), now);
+            others.tokens = others.tokens.and(minutes(share.tokens), now);
             others.held = others.held.and(Amount {
                 tokens: share.held_tokens,
                 cost: share.held_cost,
@@ -279,11 +280,11 @@ impl Metered {
             return Err(Error::RateLimited { retry_after_s: 1 });
         }
         if let Some(most) = self.limits.requests_per_minute {
-            let requests = state.requests.and(state.others.requests);
+            let requests = state.requests.and(state.others.requests, now);
             requests.room(now, 1, most.get().into()).map_err(limited)?;
         }
         if let Some(most) = self.limits.tokens_per_minute {
-            let tokens = state.tokens.and(state.others.tokens);
+            let tokens = state.tokens.and(state.others.tokens, now);
             // One that is larger than the limit goes where nothing else does.
             let count = more.tokens.min(most.get());
             tokens.room(now, count, most.get()).map_err(limited)?;

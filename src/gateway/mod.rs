@@ -19,6 +19,7 @@
 //! in that are sealed to it and has them asked as plain ones are, `sealed_reply` seals the answers, `paced`
 //! at ticks.
 //!
+//! `keeping` opens the store and works for it beside the requests, `book` is its keys in memory,
 //! `limits` holds keys to what they may use, `claims` nodes to what they can have used, and `record` ends
 //! in the row of both.
 //!
@@ -50,6 +51,7 @@ mod fleet;
 mod health;
 mod infer;
 mod keep;
+mod keeping;
 mod labels;
 mod limits;
 mod load;
@@ -79,14 +81,7 @@ pub(crate) mod tests;
 mod trust;
 mod whole;
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use attestation::{PolicyError, VerifiedNode};
 use hyper::service::service_fn;
@@ -100,12 +95,10 @@ use self::{
     announce::Desk,
     archive::Archive,
     attest::{Attester, Settings},
-    audit::Audit,
-    authenticate::Callers,
-    book::Book,
     farewell::Farewell,
-    files::{archive_dir, keep_tls, open_archive, sources},
+    files::{keep_tls, open_archive, sources},
     keep::Keeper,
+    keeping::Keeping,
     metrics::Scrape,
     node::Node,
     reconfigure::Reconfigurer,
@@ -120,12 +113,11 @@ use crate::{
         self, ConfigError, Loaded,
         bundle::BundleFolderError,
         gateway::{GatewayConfig, millis},
-        store::{StoreConfig, resolved},
     },
     listener::{self, ConnectionCounts, Listener, Sockets, serve_counted},
     net::Acceptor,
     reload::Reload,
-    store::{Journal, JournalError, Ledger, ReceiptWriter, Store, StoreError, What, Writer},
+    store::{JournalError, StoreError, What},
     telemetry::metrics::Exposition,
     tls,
 };
@@ -138,8 +130,6 @@ const CUT_GRACE: Duration = Duration::from_secs(2);
 const MAX_QUESTIONS: usize = 8;
 /// Time for the last usage to be written; what is not stays in the journal.
 const LEDGER_GRACE: Duration = Duration::from_secs(15);
-/// Between two looks for usage that is kept no longer.
-const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// Time for the last verdicts to be written.
 const ARCHIVE_GRACE: Duration = Duration::from_secs(2);
 
@@ -221,16 +211,6 @@ struct Beside {
     keeping: Option<Keeping>,
 }
 
-/// What is to be done for the store.
-#[derive(Debug)]
-struct Keeping {
-    config: StoreConfig,
-    store: Store,
-    writer: Writer,
-    receipts: ReceiptWriter,
-    auditor: audit::Writer,
-}
-
 impl Gateway {
     /// Tests the verifier, reads every file that the configuration names, and listens.
     ///
@@ -264,7 +244,7 @@ impl Gateway {
         let tls = keep_tls(&config, clock)?;
         let seen = reconfigure::seen(&config);
         let shared = Shared::read(&config, clock, reloader.rules())?;
-        let (shared, keeping) = open_store(&config, shared).await?;
+        let (shared, keeping) = keeping::open(&config, shared).await?;
         // The hardware is asked here and now: a gateway that is to attest and cannot does not start.
         let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
         let shared = Arc::new(shared.attesting(&config, ends_at)?);
@@ -455,109 +435,6 @@ impl Gateway {
             let _ = timeout(LEDGER_GRACE, kept).await;
         }
         administered.await;
-    }
-}
-
-/// Opens the store, if there is one, with the journal beside it.
-async fn open_store(
-    config: &Loaded<GatewayConfig>,
-    mut shared: Shared,
-) -> Result<(Shared, Option<Keeping>), StartError> {
-    let Some(store_config) = config.value.store() else {
-        return Ok((shared, None));
-    };
-    let store_config = resolved(config, &store_config);
-    let store = Store::open(&store_config).await?;
-    let store = store.acting(&audit::actor(config.value.listen));
-    let (audit, auditor) = Audit::new(store.clone(), shared.clock);
-    shared.audit = audit;
-    if config.value.keys_in_store() {
-        let book = Book::open(store.clone(), &store_config, shared.clock).await?;
-        book.arrange(&shared.labels, config.value.limits.in_flight_per_key.get());
-        shared.callers = Arc::new(Callers::Stored(book));
-    }
-    let in_flight = config.value.limits.in_flight.get();
-    let places = in_flight.saturating_add(store_config.waiting.get());
-    let (journal, found) = Journal::open(&store_config.journal, places)?;
-    if !found.rows.is_empty() || found.damaged > 0 {
-        let (rows, unfinished, damaged) = (found.rows.len(), found.unfinished, found.damaged);
-        tracing::warn!(
-            rows,
-            unfinished,
-            damaged,
-            "journal: found what was not in the store yet"
-        );
-    }
-    let (ledger, writer) = Ledger::new(store.clone(), shared.clock, (journal, found));
-    shared.ledger = Some(Arc::new(ledger));
-    let (receipts, queue) = ReceiptWriter::new(store.clone());
-    let sink = receipts::Stored::new(store.clone(), queue);
-    shared.receipts = Arc::new(receipts::Desk::keeping(archive_dir(config), sink));
-    let keeping = Keeping {
-        config: store_config,
-        store,
-        writer,
-        receipts,
-        auditor,
-    };
-    Ok((shared, Some(keeping)))
-}
-
-impl Keeping {
-    /// Follows the keys, and lets old usage go.
-    fn follow(&self, shared: &Shared, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
-        let (store, clock) = (self.store.clone(), shared.clock);
-        let days = |days: u32| Duration::from_secs(u64::from(days).saturating_mul(86_400));
-        let usage_days = days(self.config.usage_days.get());
-        let receipt_days = days(self.config.receipt_days.get());
-        let (poll, sync) = (self.config.poll(), self.config.sync());
-        let book = shared.book();
-        let following = async move {
-            match book {
-                Some(book) => {
-                    let sharing = async {
-                        match sync {
-                            Some(every) => book.share(every).await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    tokio::join!(book.follow(poll), sharing);
-                }
-                None => std::future::pending().await,
-            }
-        };
-        let pruning = async move {
-            let mut ticks = interval(PRUNE_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let before = |kept| {
-                    clock
-                        .now()
-                        .checked_sub(kept)
-                        .unwrap_or(SystemTime::UNIX_EPOCH)
-                };
-                while let Ok(1..) = store.prune_usage(before(usage_days)).await {}
-                while let Ok(1..) = store.prune_receipts(before(receipt_days)).await {}
-                // Tried again in an hour.
-                let _ = store.prune_spend(clock.now()).await;
-            }
-        };
-        let heads = audit::keep_head(self.store.clone(), self.config.audit.clone(), clock);
-        until(stop, async move {
-            tokio::join!(following, pruning, heads);
-        })
-    }
-
-    /// Writes until `stop`, and a last time then.
-    fn write(self, stop: CancellationToken, clock: Clock) -> tokio::task::JoinHandle<()> {
-        tokio::spawn(async move {
-            let receipts = self.receipts.run(stop.clone());
-            let auditing = self.auditor.run(stop.clone());
-            tokio::join!(self.writer.run(stop), receipts, auditing);
-            audit::write_head(&self.store, &self.config.audit, clock).await;
-            self.store.close().await;
-        })
     }
 }
 

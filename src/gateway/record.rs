@@ -32,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) id: RequestId,
+    /// What its row is unique by: nobody outside chooses it.
+    row_id: RequestId,
     path: &'static str,
     at: At,
     started: Instant,
@@ -48,7 +50,7 @@ pub(super) struct Record {
     pub(super) node: Option<Arc<str>>,
     pub(super) stream: bool,
     /// Whether it came sealed to the gateway itself.
-    pub(super) sealed_to_gateway: bool,
+    sealed_to_gateway: bool,
     /// What it was sealed with last, here or by the caller.
     pub(super) suite: Option<&'static str>,
     /// How it was padded last; of what is carried, nobody here knows.
@@ -108,6 +110,7 @@ impl Record {
     pub(super) fn new(id: RequestId, path: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self {
             id,
+            row_id: id,
             path,
             at: At::of(path),
             started: Instant::now(),
@@ -139,6 +142,13 @@ impl Record {
             code: None,
             outcome: Outcome::Cancelled,
         }
+    }
+
+    /// It came sealed to the gateway itself. Who seals chooses the id, and can take one twice: what it
+    /// used counts under another.
+    pub(super) fn came_sealed(&mut self) {
+        self.sealed_to_gateway = true;
+        self.row_id = RequestId::generate();
     }
 
     /// Who asks.
@@ -272,7 +282,7 @@ impl Record {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let charged = self.uncounted();
         UsageRow {
-            request_id: self.id.to_string(),
+            request_id: self.row_id.to_string(),
             key_id: text(&self.key_id).unwrap_or_default(),
             model: text(&self.model),
             node: text(&self.node),

@@ -176,7 +176,7 @@ impl Shared {
             }
         };
         let mut record = Record::new(id, let_in.endpoint.path(), &self.metrics);
-        record.sealed_to_gateway = true;
+        record.came_sealed();
         let begun = self.begin_sealed(&let_in, content, &mut record).await;
         self.answer_sealed(seal, begun, record, room).await
     }

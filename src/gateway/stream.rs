@@ -185,6 +185,8 @@ impl EventStream {
             self.fail(Bytes::new(), failure);
         } else {
             self.record.failed(&failure.into());
+            // Its last chunk says that it was cut: it does not end as complete.
+            self.source = Source::Failed;
         }
     }
 

@@ -316,8 +316,9 @@ impl Store {
                 let hash: Option<String> = row.try_get(7)?;
                 let ends_at: Option<i64> = row.try_get(8)?;
                 if let (Some(hash), Some(key)) = (hash, keys.get_mut(index)) {
-                    let hash = KeyHash::from_hex(&hash).ok_or(StoreError::Unreadable("a hash"))?;
-                    key.secrets.push((hash, ends_at.map(time)));
+                    // One that cannot be read opens nothing, and must not hold up all others.
+                    let hash = KeyHash::from_hex(&hash);
+                    key.secrets.extend(hash.map(|hash| (hash, ends_at.map(time))));
                 }
             }
         });

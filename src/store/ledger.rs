@@ -4,7 +4,11 @@
 //! database. A batch that fails is tried again until it is there; a row is unique by its request's id, so
 //! that none counts twice.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
@@ -73,6 +77,8 @@ pub(crate) struct Writer {
     found: Vec<Ended>,
     ended: mpsc::Receiver<Ended>,
     counts: Arc<Counts>,
+    /// What rows hold that the database refuses: it counts on.
+    aside: Mutex<Vec<Box<dyn Settle>>>,
 }
 
 impl Ledger {
@@ -95,6 +101,7 @@ impl Ledger {
                 .collect(),
             ended: waiting,
             counts: Arc::clone(&counts),
+            aside: Mutex::default(),
         };
         let ledger = Self {
             journal,
@@ -170,6 +177,23 @@ impl Watch {
 }
 
 impl Writer {
+    /// Writes what was found in the journal, as far as the database takes it now: the rest is written with
+    /// what comes.
+    pub(crate) async fn write_found(&mut self) {
+        let mut done = 0_usize;
+        for found in self.found.chunks(MAX_ROWS) {
+            let rows: Vec<_> = found.iter().map(|(_, row, _)| row.clone()).collect();
+            match timeout(WRITE_TIMEOUT, self.add(&rows)).await {
+                Ok(Ok(_)) => done = done.saturating_add(found.len()),
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        for (place, ..) in self.found.drain(..done) {
+            self.counts.written.inc();
+            place.free();
+        }
+    }
+
     /// Writes until all who could send are gone, or until `stop`; then what waits is tried once more, and
     /// what stays is in the journal.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -214,8 +238,7 @@ impl Writer {
                 Ok(Err(error)) if is_of_a_row(&error) => {
                     let batch = rest.into_iter().zip(rows);
                     let batch = batch.map(|((place, holds), row)| (place, row, holds));
-                    self.one_by_one(batch).await;
-                    return true;
+                    return self.one_by_one(batch, stop).await;
                 }
                 Ok(Err(error)) => self.failed(&error.to_string(), wait),
                 Err(_) => self.failed("it takes too long", wait),
@@ -258,26 +281,56 @@ impl Writer {
     }
 
     /// One row that the database will never take must not hold up all others.
-    async fn one_by_one(&self, batch: impl Iterator<Item = Ended>) {
+    async fn one_by_one(
+        &self,
+        batch: impl Iterator<Item = Ended>,
+        stop: &CancellationToken,
+    ) -> bool {
         for (place, row, holds) in batch {
-            let written = timeout(WRITE_TIMEOUT, self.add(std::slice::from_ref(&row)));
-            match written.await {
-                Ok(Ok(spent)) => self.settle((place, holds), &row, &spent),
-                Ok(Err(error)) => {
-                    // Its place stays taken: nothing that somebody used is forgotten.
+            match self.write_one(&row, stop).await {
+                One::Written(spent) => self.settle((place, holds), &row, &spent),
+                // Its place stays taken and counts: nothing that somebody used is forgotten.
+                One::Refused(error) => {
                     self.counts.set_aside.inc();
                     tracing::error!(request_id = row.request_id, %error, "usage set aside");
+                    let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+                    aside.extend(holds);
                 }
-                Err(_) => {
-                    self.counts.set_aside.inc();
-                    tracing::error!(
-                        request_id = row.request_id,
-                        "usage set aside until a restart"
-                    );
-                }
+                One::GivenUp => return false,
             }
         }
+        true
     }
+
+    async fn write_one(&self, row: &UsageRow, stop: &CancellationToken) -> One {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let was_stopped = stop.is_cancelled();
+            let written = timeout(WRITE_TIMEOUT, self.add(std::slice::from_ref(row)));
+            match written.await {
+                Ok(Ok(spent)) => return One::Written(spent),
+                Ok(Err(error)) if is_of_a_row(&error) => return One::Refused(error),
+                Ok(Err(error)) => self.failed(&error.to_string(), wait),
+                Err(_) => self.failed("it takes too long", wait),
+            }
+            if was_stopped {
+                return One::GivenUp;
+            }
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+            wait = wait.saturating_mul(2).min(LAST_WAIT);
+        }
+    }
+}
+
+/// What came of one row.
+enum One {
+    Written(Vec<Spend>),
+    Refused(StoreError),
+    /// Because of a stop: the journal has it.
+    GivenUp,
 }
 
 /// Whether it is a row that the database refuses, and not the database that cannot.

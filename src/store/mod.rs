@@ -19,6 +19,7 @@ use sqlx::{
 use self::hash::Hasher;
 use crate::config::{
     self, ConfigError,
+    gateway::is_loopback_host,
     store::{StoreConfig, StoreUrl},
 };
 
@@ -54,6 +55,8 @@ const POSTGRES_CONNECTIONS: u32 = 4;
 const SQLITE_CONNECTIONS: u32 = 3;
 /// How long a connection is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long PostgreSQL works on one statement.
+const STATEMENT_TIMEOUT: &str = "15s";
 /// How long another process may hold the SQLite file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -209,12 +212,24 @@ async fn sqlite(config: &StoreConfig) -> Result<SqlitePool, StoreError> {
 }
 
 async fn postgres(config: &StoreConfig, url: &str) -> Result<PgPool, StoreError> {
+    let pool = PoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .connect_with(postgres_options(config, url)?);
+    Ok(pool.await?)
+}
+
+fn postgres_options(config: &StoreConfig, url: &str) -> Result<PgConnectOptions, StoreError> {
     let mut options = PgConnectOptions::from_str(url).map_err(StoreError::Url)?;
     options = options
         .application_name("sealgate")
+        // What nobody waits for any more is not worked on.
+        .options([("statement_timeout", STATEMENT_TIMEOUT)])
         .disable_statement_logging();
+    // By what it comes to: the query of a URL, and libpq's variables, can name another host.
+    let is_local = options.get_socket().is_some() || is_loopback_host(options.get_host());
     if !config.url.says_tls() {
-        options = options.ssl_mode(match config.url.is_local() {
+        options = options.ssl_mode(match is_local {
             true => PgSslMode::Prefer,
             false => PgSslMode::VerifyFull,
         });
@@ -230,9 +245,5 @@ async fn postgres(config: &StoreConfig, url: &str) -> Result<PgPool, StoreError>
         })?;
         options = options.password(password.trim_end_matches(['\r', '\n']));
     }
-    let pool = PoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(CONNECT_TIMEOUT)
-        .connect_with(options);
-    Ok(pool.await?)
+    Ok(options)
 }

@@ -37,9 +37,10 @@ pub(super) type Added = BTreeMap<(String, &'static str, i64), (i64, i64)>;
 
 /// What the rows with these ids add to what their keys have spent. In order, so that no two gateways wait
 /// for each other.
-pub(super) fn added(rows: &[UsageRow], new: &HashSet<String>) -> Added {
+pub(super) fn added(rows: &[UsageRow], mut new: HashSet<String>) -> Added {
     let mut added = Added::new();
-    for row in rows.iter().filter(|row| new.contains(&row.request_id)) {
+    // Of two rows with one id, one was inserted.
+    for row in rows.iter().filter(|row| new.remove(&row.request_id)) {
         let (tokens, cost) = row.charge();
         for period in Period::ALL {
             let starts_at = millis(period.start(time(row.started_at)));

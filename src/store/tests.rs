@@ -489,6 +489,33 @@ async fn a_gateway_s_share_is_what_it_wrote_last() {
     }
 }
 
+#[test]
+fn only_another_machine_must_show_a_certificate() {
+    let cases = [
+        ("postgres://u@localhost/d", true),
+        ("postgres://u@127.0.0.1:5432/d", true),
+        ("postgres://u@[::1]:5432/d", true),
+        ("postgres://u@%2Frun%2Fpg/d", true),
+        ("postgres://u@localhost/d?host=/run", true),
+        ("postgres://u@db.example/d", false),
+        ("postgres://u@localhost.example:5432/d", false),
+        ("postgres://u@localhost/d?host=db.example", false),
+        ("postgres://u@localhost/d?hostaddr=10.0.0.5", false),
+    ];
+    for (url, is_local) in cases {
+        let config = StoreConfig {
+            url: url.parse().unwrap(),
+            ..StoreConfig::default()
+        };
+        let mode = postgres_options(&config, url).unwrap().get_ssl_mode();
+        assert_eq!(
+            matches!(mode, PgSslMode::Prefer),
+            is_local,
+            "{url}: {mode:?}"
+        );
+    }
+}
+
 pub(super) async fn execute(store: &Store, statement: &'static str) {
     on!(store, pool => { sqlx::query(statement).execute(pool).await.unwrap(); });
 }

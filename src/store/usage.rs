@@ -23,7 +23,7 @@ pub(super) const MAX_ROWS: usize = 256;
 /// Most rows that go at once when their time is over.
 const PRUNED: i64 = 10_000;
 /// Largest number of a row.
-const MOST: i64 = 1_000_000_000_000_000;
+const MOST: i64 = 10_000_000_000_000;
 /// Parts of a unit of the currency that costs are counted in.
 const NANO: u64 = 1_000_000_000;
 /// Milliseconds of a day.
@@ -211,7 +211,7 @@ impl Store {
                 });
                 statement.push(" ON CONFLICT (request_id) DO NOTHING RETURNING request_id");
                 let new = statement.build_query_scalar().persistent(false).fetch_all(&mut *tx).await?;
-                let added = spend::added(rows, &HashSet::from_iter(new));
+                let added = spend::added(rows, HashSet::from_iter(new));
                 if !added.is_empty() {
                     let mut statement: QueryBuilder<Db> =
                         QueryBuilder::new("INSERT INTO spend (key_id, period, starts_at, tokens, cost) ");

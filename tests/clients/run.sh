@@ -64,7 +64,7 @@ printf '\n[[engine]]\nurl = "%s"\n' "$IMAGES_URL" >>"$SET_UP/node.toml"
 sed -i 's/^listen = .*/listen = "127.0.0.1:0"/' "$SET_UP"/{node,gateway}.toml
 start node "$SEALGATE" node --config "$SET_UP/node.toml"
 NODE_URL=$(said node 's/^sealgate node listening on //p')
-sed -i "s#^url = .*#url = \"$NODE_URL\"#" "$SET_UP/gateway.toml"
+sed -i "s#^url = \"http.*#url = \"$NODE_URL\"#" "$SET_UP/gateway.toml"
 start gateway "$SEALGATE" gateway --config "$SET_UP/gateway.toml"
 GATEWAY_URL=$(said gateway 's/^sealgate gateway listening on //p')
 BASE_URL=$GATEWAY_URL/v1

@@ -244,6 +244,26 @@ async fn another_configuration_is_agreed_to_anew() {
 }
 
 #[tokio::test]
+async fn who_takes_one_id_twice_is_counted_twice() {
+    let setup = Setup::with("", OWN).await;
+    let config = setup.dir.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("keys_file = \"keys.toml\"\n", "");
+    let stored = setup.dir.path().join("stored.toml");
+    std::fs::write(&stored, format!("{text}[store]\n")).unwrap();
+    let mut setup = setup;
+    setup.gateway = Process::start("gateway", &stored).await;
+    let key = crate::store::created(&stored, "team").await;
+    let (digest, _) = statement(&setup.gateway.url).await;
+    // All of them have one id.
+    for _ in 0..2 {
+        let inner = with_key(Inner::new(&digest, &asked()), bearer_of(&key));
+        assert_eq!(post(&setup, &inner).await.status, 200);
+    }
+    crate::store::until_counted(&stored, 2).await;
+}
+
+#[tokio::test]
 async fn one_key_or_one_address_cannot_fill_the_replay_table() {
     let own = format!("{OWN}replay_entries = 8\n");
     let setup = Setup::with("", &own).await;

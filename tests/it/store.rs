@@ -103,20 +103,24 @@ impl Stored {
 
     /// The sums of all usage, once there are so many requests.
     async fn usage(&self, requests: u64) -> Value {
-        let looking = async {
-            loop {
-                let usage =
-                    command(&self.config, &["usage"], &["--by", "key,model", "--json"]).await;
-                let usage: Value = serde_json::from_str(&usage).unwrap();
-                let rows = usage["usage"].as_array().unwrap();
-                let all = rows.iter().map(|row| row["requests"].as_u64().unwrap());
-                if all.sum::<u64>() >= requests {
-                    return usage["usage"].clone();
-                }
-            }
-        };
-        soon("usage is written", looking).await
+        until_counted(&self.config, requests).await
     }
+}
+
+/// The sums of a store's usage, once there are so many requests.
+pub(crate) async fn until_counted(config: &Path, requests: u64) -> Value {
+    let looking = async {
+        loop {
+            let usage = command(config, &["usage"], &["--by", "key,model", "--json"]).await;
+            let usage: Value = serde_json::from_str(&usage).unwrap();
+            let rows = usage["usage"].as_array().unwrap();
+            let all = rows.iter().map(|row| row["requests"].as_u64().unwrap());
+            if all.sum::<u64>() >= requests {
+                return usage["usage"].clone();
+            }
+        }
+    };
+    soon("usage is written", looking).await
 }
 
 /// What a command prints that works on a configuration.
@@ -129,7 +133,7 @@ pub(crate) async fn command(config: &Path, name: &[&str], rest: &[&str]) -> Stri
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn created(config: &Path, name: &str) -> String {
+pub(crate) async fn created(config: &Path, name: &str) -> String {
     shown(&command(config, &["keys", "create"], &["--name", name, "--json"]).await)
 }
 

@@ -251,7 +251,7 @@ def main():
             port0 = (r'(?m)^listen = ".*"$', 'listen = "127.0.0.1:0"')
             configure(made / "node.toml", [port0], ADMIN)
             roles["node"] = Role(binary, "node", made / "node.toml", folder / "node.log")
-            url = (r'(?m)^url = ".*"$', f'url = "http://{roles["node"].address}"')
+            url = (r'(?m)^url = "http.*"$', f'url = "http://{roles["node"].address}"')
             configure(made / "gateway.toml", [port0, url], ADMIN)
             roles["gateway"] = Role(binary, "gateway", made / "gateway.toml", folder / "gateway.log")
             bad = judge(roles, *drive(roles, seconds, pause), seconds)

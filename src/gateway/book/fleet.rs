@@ -78,7 +78,7 @@ impl Book {
             if failed == STALE {
                 let pages = self.pages();
                 let all = pages.keys.values();
-                all.for_each(|known| known.held.meter.hear(&[], &[]));
+                all.for_each(|known| known.held.meter.hear(&[], &[], self.clock.now()));
             }
         }
     }
@@ -107,7 +107,7 @@ impl Book {
         for (id, known) in &pages.keys {
             let shares = fresh.get(id).map(Vec::as_slice).unwrap_or_default();
             let spent = spent.iter().filter(|spend| spend.key_id == *id);
-            known.held.meter.hear(shares, spent);
+            known.held.meter.hear(shares, spent, self.clock.now());
         }
         Ok(())
     }

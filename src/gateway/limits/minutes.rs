@@ -28,11 +28,12 @@ pub(super) fn minute(time: SystemTime) -> (u64, u64) {
 }
 
 impl Minutes {
-    /// The same counts as they stand in the minute `n`. One that is over does not come back, where a clock
-    /// is set back.
+    /// The same counts as they stand in the minute `n`. What a clock that was set back, or another gateway's
+    /// that is ahead, counted later counts as of now.
     pub(super) fn at(self, n: u64) -> Self {
         match n.checked_sub(self.n) {
-            None | Some(0) => self,
+            None => Self { n, ..self },
+            Some(0) => self,
             Some(1) => Self {
                 n,
                 now: 0,
@@ -45,9 +46,9 @@ impl Minutes {
         }
     }
 
-    /// Both together, as of the later minute.
-    pub(super) fn and(self, other: Self) -> Self {
-        let n = self.n.max(other.n);
+    /// Both together, as of the minute that is now.
+    pub(super) fn and(self, other: Self, time: SystemTime) -> Self {
+        let n = minute(time).0;
         let (one, two) = (self.at(n), other.at(n));
         Self {
             n,
@@ -193,7 +194,8 @@ mod tests {
         assert_eq!(minutes.left(at(120_000), 10), 8);
         // A clock that is set back.
         minutes.add(at(0), 1);
-        assert_eq!(minutes.left(at(120_000), 10), 7);
+        assert_eq!(minutes.left(at(0), 10), 7);
+        assert_eq!(minutes.left(at(120_000), 10), 10);
     }
 
     #[test]
@@ -201,8 +203,12 @@ mod tests {
         let (mut one, mut two) = (Minutes::default(), Minutes::default());
         one.add(at(0), 3);
         two.add(at(60_000), 4);
-        let both = one.and(two);
+        let both = one.and(two, at(60_000));
         assert_eq!((both.now, both.before), (4, 3));
-        assert_eq!(both, two.and(one));
+        assert_eq!(both, two.and(one, at(60_000)));
+        // One whose clock is ahead, by however much, makes nothing of this one's go away.
+        two.add(at(600_000), 1);
+        let both = one.and(two, at(0));
+        assert_eq!((both.now, both.before), (4, 0));
     }
 }

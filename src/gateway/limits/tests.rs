@@ -141,7 +141,7 @@ async fn what_other_gateways_told_counts_as_their_own() {
     let held = [(); 2].map(|()| other.take(clock, tokens(30)).unwrap());
     let share = other.meter.share(clock.now()).unwrap();
     assert_eq!((share.in_flight, share.held_tokens), (2, 60));
-    key.meter.hear(&[share], &[]);
+    key.meter.hear(&[share], &[], clock.now());
     assert!(matches!(
         key.take(clock, tokens(41)),
         Err(Error::BudgetExceeded)
@@ -155,12 +155,13 @@ async fn what_other_gateways_told_counts_as_their_own() {
             ..share
         }],
         &[],
+        clock.now(),
     );
     assert!(wait(&key.take(clock, tokens(0))) > 1, "ten in a minute");
     // It has ended there, and counts in what was spent.
     drop(held);
     key.meter
-        .hear(&[], &[spend(Period::Ever, clock.now(), 60, 0)]);
+        .hear(&[], &[spend(Period::Ever, clock.now(), 60, 0)], clock.now());
     drop(own);
     drop(key.take(clock, tokens(40)).unwrap());
     assert!(matches!(

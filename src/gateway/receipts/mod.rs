@@ -96,7 +96,7 @@ pub(super) struct Desk {
     outcomes: Tally<1>,
     /// The archive's folder, if there is an archive.
     archive: Option<PathBuf>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -113,7 +113,7 @@ impl Desk {
             tasks: TaskTracker::new(),
             outcomes: Tally::default(),
             archive,
-            reads: Semaphore::new(MAX_READS),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
         }
     }
 

@@ -33,9 +33,14 @@ pub(super) async fn bundle(desk: &Desk, kept: &Arc<KeptReceipt>) -> Result<Vec<u
     let Some(archive) = desk.archive.clone() else {
         return Err(Error::EvidenceNotArchived("there is no archive"));
     };
-    let _turn = desk.reads.try_acquire().map_err(|_| Error::Overloaded)?;
+    let turn = Arc::clone(&desk.reads).try_acquire_owned();
+    let turn = turn.map_err(|_| Error::Overloaded)?;
     let kept = Arc::clone(kept);
-    let reading = spawn_blocking(move || Reading::of(&archive).file(&kept));
+    let reading = spawn_blocking(move || {
+        // Held as long as it is read, also where nobody waits for it any more.
+        let _turn = turn;
+        Reading::of(&archive).file(&kept)
+    });
     let read = reading.await.unwrap_or(Err(NotThere("reading panicked")));
     read.map_err(|NotThere(why)| Error::EvidenceNotArchived(why))
 }

@@ -72,6 +72,7 @@ fn row(receipt: &KeptReceipt) -> ReceiptRow {
     }
 }
 
+/// What 64 hex digits are.
 fn nonce(text: &str) -> Option<Nonce> {
     let mut nonce = [0; 32];
     hex::decode_to_slice(text, &mut nonce).ok()?;
@@ -80,6 +81,11 @@ fn nonce(text: &str) -> Option<Nonce> {
 
 /// Nothing if somebody wrote what this program does not.
 fn kept(request_id: RequestId, row: ReceiptRow) -> Option<KeptReceipt> {
+    // They name files of the archive, and nothing else.
+    nonce(&row.evidence).and(nonce(&row.policy))?;
+    if row.bundle.as_ref().is_some_and(|it| nonce(it).is_none()) {
+        return None;
+    }
     Some(KeptReceipt {
         request_id,
         key: row.key_id.into(),

@@ -146,10 +146,8 @@ impl Paced {
 
 fn whole(admission: &Admission) -> Response<ReplyBody> {
     let mut record = record();
-    record.claimed(Some(Usage {
-        total_tokens: 7,
-        ..Usage::default()
-    }));
+    record.came = 100;
+    record.claimed(Some(Usage::new(0, 7)));
     let parts = ["{", "\"answer\":1}"].map(Bytes::from).to_vec();
     let reply = WholeReply::new(parts, record, held(admission));
     Response::builder()

@@ -1,0 +1,158 @@
+//! What is done for the store beside the requests: keys followed, limits shared with other gateways, what is
+//! kept no longer removed, and usage, receipts and the audit log written.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    StartError,
+    audit::{self, Audit},
+    authenticate::Callers,
+    book::Book,
+    files::archive_dir,
+    receipts,
+    shared::Shared,
+    until,
+};
+use crate::{
+    clock::Clock,
+    config::{
+        Loaded,
+        gateway::GatewayConfig,
+        store::{StoreConfig, resolved},
+    },
+    store::{Journal, Ledger, ReceiptWriter, Store, Writer},
+};
+
+/// Between two looks for usage that is kept no longer.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// What is to be done for the store.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    config: StoreConfig,
+    pub(super) store: Store,
+    writer: Writer,
+    receipts: ReceiptWriter,
+    auditor: audit::Writer,
+}
+
+/// Opens the store, if there is one, with the journal beside it.
+///
+/// # Errors
+/// [`StartError`] names what cannot be used.
+pub(super) async fn open(
+    config: &Loaded<GatewayConfig>,
+    mut shared: Shared,
+) -> Result<(Shared, Option<Keeping>), StartError> {
+    let Some(store_config) = config.value.store() else {
+        return Ok((shared, None));
+    };
+    let store_config = resolved(config, &store_config);
+    let store = Store::open(&store_config).await?;
+    let store = store.acting(&audit::actor(config.value.listen));
+    let (audit, auditor) = Audit::new(store.clone(), shared.clock);
+    shared.audit = audit;
+    let in_flight = config.value.limits.in_flight.get();
+    let places = in_flight.saturating_add(store_config.waiting.get());
+    let (journal, found) = Journal::open(&store_config.journal, places)?;
+    if !found.rows.is_empty() || found.damaged > 0 {
+        let (rows, unfinished, damaged) = (found.rows.len(), found.unfinished, found.damaged);
+        tracing::warn!(
+            rows,
+            unfinished,
+            damaged,
+            "journal: found what was not in the store yet"
+        );
+    }
+    let (ledger, mut writer) = Ledger::new(store.clone(), shared.clock, (journal, found));
+    // Before it is asked what keys have spent.
+    writer.write_found().await;
+    if config.value.keys_in_store() {
+        let book = Book::open(store.clone(), &store_config, shared.clock).await?;
+        book.arrange(&shared.labels, config.value.limits.in_flight_per_key.get());
+        shared.callers = Arc::new(Callers::Stored(book));
+    }
+    shared.ledger = Some(Arc::new(ledger));
+    let (receipts, queue) = ReceiptWriter::new(store.clone());
+    let sink = receipts::Stored::new(store.clone(), queue);
+    shared.receipts = Arc::new(receipts::Desk::keeping(archive_dir(config), sink));
+    let keeping = Keeping {
+        config: store_config,
+        store,
+        writer,
+        receipts,
+        auditor,
+    };
+    Ok((shared, Some(keeping)))
+}
+
+impl Keeping {
+    /// Follows the keys, and lets old usage go.
+    pub(super) fn follow(
+        &self,
+        shared: &Shared,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        let (store, clock) = (self.store.clone(), shared.clock);
+        let days = |days: u32| Duration::from_secs(u64::from(days).saturating_mul(86_400));
+        let usage_days = days(self.config.usage_days.get());
+        let receipt_days = days(self.config.receipt_days.get());
+        let (poll, sync) = (self.config.poll(), self.config.sync());
+        let book = shared.book();
+        let following = async move {
+            match book {
+                Some(book) => {
+                    let sharing = async {
+                        match sync {
+                            Some(every) => book.share(every).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::join!(book.follow(poll), sharing);
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let pruning = async move {
+            let mut ticks = interval(PRUNE_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let before = |kept| {
+                    clock
+                        .now()
+                        .checked_sub(kept)
+                        .unwrap_or(SystemTime::UNIX_EPOCH)
+                };
+                while let Ok(1..) = store.prune_usage(before(usage_days)).await {}
+                while let Ok(1..) = store.prune_receipts(before(receipt_days)).await {}
+                // Tried again in an hour.
+                let _ = store.prune_spend(clock.now()).await;
+            }
+        };
+        let heads = audit::keep_head(self.store.clone(), self.config.audit.clone(), clock);
+        until(stop, async move {
+            tokio::join!(following, pruning, heads);
+        })
+    }
+
+    /// Writes until `stop`, and a last time then.
+    pub(super) fn write(self, stop: CancellationToken, clock: Clock) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let receipts = self.receipts.run(stop.clone());
+            let auditing = self.auditor.run(stop.clone());
+            tokio::join!(self.writer.run(stop), receipts, auditing);
+            audit::write_head(&self.store, &self.config.audit, clock).await;
+            self.store.close().await;
+        })
+    }
+}
