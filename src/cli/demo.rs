@@ -269,7 +269,7 @@ async fn store_key(config: &Loaded<GatewayConfig>, key: &KeySecret) -> Result<()
     let Some(store) = config.value.store() else {
         return Ok(());
     };
-    let store = Store::open(&resolved(config, &store)).await?;
+    let store = Store::open(&resolved(config, &store)).await?.acting("demo");
     let new = NewKey {
         name: KEY_NAME.to_owned(),
         owner: None,

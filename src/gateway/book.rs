@@ -280,6 +280,16 @@ impl Book {
         }
     }
 
+    /// Has the key of a name, which was revoked, open nothing any more.
+    pub(super) fn forget(&self, name: &str) {
+        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        let of_name = pages.keys.values().find(|known| known.key.name == name);
+        let hashes = of_name.map(|known| known.key.secrets.clone());
+        for (hash, _) in hashes.into_iter().flatten() {
+            pages.by_hash.remove(&hash);
+        }
+    }
+
     /// Asks what changed now, so that what this gateway changed itself is in force. Where it has no
     /// answer, it is asked again soon.
     pub(super) async fn refresh(&self) {
@@ -480,6 +490,20 @@ mod tests {
             Err(Error::Unauthenticated)
         ));
         assert_eq!(held.book.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_revoked_here_opens_nothing_though_the_store_is_gone() {
+        let held = held(60).await;
+        let (gone, stays) = (
+            held.make("gone", KeyTerms::default(), None).await,
+            held.make("stays", KeyTerms::default(), None).await,
+        );
+        held.find(&gone).await.unwrap();
+        held.store.close().await;
+        held.book.forget("gone");
+        assert!(held.find(&gone).await.is_err());
+        assert_eq!(held.find(&stays).await.unwrap(), "stays");
     }
 
     #[tokio::test]

@@ -124,6 +124,8 @@ impl AdminApi {
     pub(super) async fn revoke(&self, stored: &Stored, name: &str) -> Result<Answer, Problem> {
         let book = stored.book()?;
         stored.store.revoke_key(name, self.clock.now()).await?;
+        // Whatever becomes of the question: it opens nothing here any more.
+        book.forget(name);
         book.refresh().await;
         let done = json!({ "name": name, "state": "revoked" });
         Ok(answer(StatusCode::OK, &done))
