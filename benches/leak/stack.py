@@ -100,7 +100,9 @@ class Stack:
         """A gateway that reaches the node at `node_address`, and appraises it only as it starts."""
         scheme = "https" if self.node_tls else "http"
         text = configured((self.made / "gateway.toml").read_text(encoding="utf-8"), [
-            LISTEN, (r'(?m)^url = "http.*"$', f'url = "{scheme}://{node_address}"')])
+            LISTEN, (r'(?m)^url = "http.*"$', f'url = "{scheme}://{node_address}"'),
+            # Each gateway has a journal of its own.
+            (r'url = "sqlite:sealgate.db"', f'url = "sqlite:sealgate.db"\njournal = "{name}.journal"')])
         tls = f'\n[tls]\ncertificate_file = "{self.certificate}"\nkey_file = "{self.folder}/gateway.key"\n'
         streams = "\n[streams]\nobfuscation = true\n" if obfuscation else ""
         path = self.made / f"{name}.toml"
