@@ -20,6 +20,7 @@ use super::{
     cors::{self, CorsConfig},
     prices::{self, Prices},
     store::{self, StoreConfig},
+    terms::Tees,
     tls::{self, TlsConfig},
 };
 use crate::seal::Padding;
@@ -518,6 +519,12 @@ pub struct KeyConfig {
     /// Whether its requests may only be sealed with X-Wing.
     #[serde(default)]
     pub require_pq: bool,
+    /// The kinds of TEE that its requests may go to, by verified evidence; left out, all.
+    #[serde(default)]
+    pub tees: Option<Tees>,
+    /// Whether its requests may only go to nodes in whose verified evidence is an NVIDIA GPU.
+    #[serde(default)]
+    pub require_gpu: bool,
     /// How its requests and their replies are padded, unless a request says so itself; left out, as the
     /// gateway's are.
     #[serde(default)]

@@ -35,6 +35,12 @@ pub struct KeyTerms {
     /// Whether its requests may only be sealed with X-Wing.
     #[serde(skip_serializing_if = "is_false")]
     pub require_pq: bool,
+    /// The kinds of TEE that its requests may go to, by verified evidence; left out, all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tees: Option<Tees>,
+    /// Whether its requests may only go to nodes in whose verified evidence is an NVIDIA GPU.
+    #[serde(skip_serializing_if = "is_false")]
+    pub require_gpu: bool,
     /// How its requests and their replies are padded, unless a request says so itself; left out, as the
     /// gateway's are.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +54,74 @@ pub struct KeyTerms {
     /// How much in all; each of them holds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Budget>,
+}
+
+/// A kind of TEE, as evidence names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tee {
+    /// AMD SEV-SNP.
+    SevSnp,
+    /// Intel TDX.
+    Tdx,
+    /// AWS Nitro Enclaves.
+    Nitro,
+}
+
+/// A text that names no [`Tee`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a TEE is sev-snp, tdx or nitro")]
+pub struct UnknownTee;
+
+impl Tee {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::SevSnp, Self::Tdx, Self::Nitro];
+
+    /// Its name in evidence.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SevSnp => "sev-snp",
+            Self::Tdx => "tdx",
+            Self::Nitro => "nitro",
+        }
+    }
+}
+
+impl FromStr for Tee {
+    type Err = UnknownTee;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|it| it.as_str() == text).ok_or(UnknownTee)
+    }
+}
+
+/// Kinds of TEE, at least one: of a list that is empty nobody could tell whether it means all or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeSet<Tee>", into = "BTreeSet<Tee>")]
+pub struct Tees(BTreeSet<Tee>);
+
+impl Tees {
+    /// Each of them once.
+    pub fn iter(&self) -> impl Iterator<Item = Tee> {
+        self.0.iter().copied()
+    }
+}
+
+impl TryFrom<BTreeSet<Tee>> for Tees {
+    type Error = &'static str;
+
+    fn try_from(tees: BTreeSet<Tee>) -> Result<Self, Self::Error> {
+        let wrong = "tees names at least one of sev-snp, tdx and nitro; left out, all will do";
+        (!tees.is_empty()).then_some(Self(tees)).ok_or(wrong)
+    }
+}
+
+impl From<Tees> for BTreeSet<Tee> {
+    fn from(tees: Tees) -> Self {
+        tees.0
+    }
 }
 
 /// How much a key's requests may be at a time; left out, as much as the gateway takes.
@@ -213,6 +287,8 @@ impl From<&KeyConfig> for KeyTerms {
             regions: key.regions.clone(),
             tags: key.tags.clone(),
             require_pq: key.require_pq,
+            tees: key.tees.clone(),
+            require_gpu: key.require_gpu,
             padding: key.padding,
             receipts: None,
             // Keys in a file have none: there is no store to keep what was spent.
@@ -253,7 +329,13 @@ mod tests {
         let terms: KeyTerms = serde_json::from_str(text).unwrap();
         assert_eq!(terms.budgets[1].most, Most::Money("12.5".parse().unwrap()));
         assert_eq!(serde_json::to_string(&terms).unwrap(), text);
+        let demanded = r#"{"tees":["sev-snp","tdx"],"require_gpu":true}"#;
+        let terms: KeyTerms = serde_json::from_str(demanded).unwrap();
+        assert_eq!(serde_json::to_string(&terms).unwrap(), demanded);
         for wrong in [
+            r#"{"tees":[]}"#,
+            r#"{"tees":["sev_snp"]}"#,
+            r#"{"tees":["azure-snp"]}"#,
             r#"{"limits":{"requests_per_minute":0}}"#,
             r#"{"limits":{"requests_per_hour":1}}"#,
             r#"{"budgets":[{"period":"day"}]}"#,

@@ -56,8 +56,8 @@ impl Shared {
     /// Asks nodes that serve the model and fit the wish until one answers for good.
     ///
     /// # Errors
-    /// The last node's failure, [`Error::NoAttestedNode`] or [`Error::NoPostQuantumNode`] if none
-    /// fits, or [`Error::NoNodeAvailable`] if none may be asked.
+    /// The last node's failure, [`Error::NoAttestedNode`], [`Error::NoPostQuantumNode`] or
+    /// [`Error::NoFittingHardware`] if none fits, or [`Error::NoNodeAvailable`] if none may be asked.
     pub(super) async fn ask(
         &self,
         job: &Job<'_>,
@@ -150,7 +150,8 @@ impl Shared {
             let policy = &it.rules.policy_digest;
             job.policy.is_none_or(|agreed| agreed == policy)
         };
-        let verified = verified.filter(|it| !self.halted.is_cancelled() && agreed(it));
+        let fits = |it: &Arc<Verified>| agreed(it) && job.hardware.is_of(&it.node);
+        let verified = verified.filter(|it| !self.halted.is_cancelled() && fits(it));
         let Some(verified) = verified else {
             return Err((None, NodeFailure::NotVerified));
         };
@@ -175,9 +176,11 @@ impl Shared {
 
 /// Why no verified node of a model takes what is wished for.
 fn none_fits(served: &Served, wish: Wish) -> Error {
-    let fits_but_for_its_key = !served.nodes.within(wish.of_any_key()).is_empty();
-    if wish.requires_pq() && fits_but_for_its_key {
+    let is_there = |wish: Wish| !served.nodes.within(wish).is_empty();
+    if wish.requires_pq() && is_there(wish.of_any_key()) {
         Error::NoPostQuantumNode
+    } else if is_there(wish.on_any_hardware().of_any_key()) {
+        Error::NoFittingHardware
     } else {
         Error::NoAttestedNode
     }

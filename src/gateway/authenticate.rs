@@ -15,6 +15,7 @@ use super::{
     admit::Room,
     book::Book,
     error::Error,
+    hardware::Hardware,
     labels::{Labels, UnknownLabel, Wish},
     limits::Metered,
 };
@@ -71,7 +72,9 @@ impl Caller {
             name: name.into(),
             pseudonym,
             models: terms.models,
-            wish: wish.with_pq(terms.require_pq),
+            wish: wish
+                .with_pq(terms.require_pq)
+                .on(Hardware::of(terms.tees.as_ref(), terms.require_gpu)),
             padding: terms.padding,
             receipts: terms.receipts,
             places,
@@ -229,6 +232,8 @@ mod tests {
             regions: None,
             tags: Vec::new(),
             require_pq: false,
+            tees: None,
+            require_gpu: false,
             padding: None,
         }
     }

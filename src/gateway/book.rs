@@ -8,31 +8,27 @@
 //! nobody knows, and not that his key is wrong.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::{
-    admit::Room,
-    authenticate::Caller,
-    error::Error,
-    labels::{Labels, Wish},
-    limits::{Meter, Metered},
-};
+use self::pages::{Known, Pages, has_budget};
+use super::{authenticate::Caller, error::Error, labels::Labels};
 use crate::{
     clock::Clock,
     config::store::StoreConfig,
-    store::{Changes, Key, KeyHash, Spend, Store, StoreError},
+    store::{Changes, KeyHash, Spend, Store, StoreError},
     telemetry::metrics::Counter,
 };
 
 mod fleet;
+mod pages;
 
 /// Questions because of unknown keys: so many at once, and one more each second.
 const MOST_LOOKS: u32 = 8;
@@ -57,48 +53,6 @@ pub(super) struct Book {
     state: Mutex<State>,
     looks: Counter,
     failed: Counter,
-}
-
-/// What is known of the keys.
-#[derive(Debug)]
-struct Pages {
-    by_hash: HashMap<KeyHash, Entry>,
-    keys: HashMap<String, Known>,
-    labels: Arc<Labels>,
-    places: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    caller: Arc<Caller>,
-    /// From then on it opens nothing.
-    until: Option<SystemTime>,
-}
-
-/// A key, with what its requests hold.
-#[derive(Debug)]
-struct Known {
-    key: Key,
-    held: Held,
-}
-
-/// What its requests hold and did, whatever becomes of its row.
-#[derive(Debug)]
-struct Held {
-    room: Room,
-    meter: Arc<Meter>,
-}
-
-impl Known {
-    fn has_budgets(&self) -> bool {
-        let terms = self.key.terms.as_ref();
-        terms.is_some_and(|terms| !terms.budgets.is_empty())
-    }
-
-    fn is_metered(&self) -> bool {
-        let terms = self.key.terms.as_ref();
-        self.has_budgets() || terms.is_some_and(|terms| !terms.limits.is_none())
-    }
 }
 
 #[derive(Debug)]
@@ -270,7 +224,7 @@ impl Book {
         for key in changes.keys {
             pages.put(&self.store, key);
         }
-        pages.learn(spent);
+        pages.learn(spent, self.clock.now());
         drop(pages);
         let mut state = self.state();
         state.n = changes.n;
@@ -333,75 +287,6 @@ impl Book {
 /// The database gave no answer, which was said.
 struct Unreached;
 
-impl Pages {
-    /// A key as it is now, in place of what it was.
-    fn put(&mut self, store: &Store, key: Key) {
-        let before = self.keys.remove(&key.id);
-        if let Some(before) = &before {
-            for (hash, _) in &before.key.secrets {
-                self.by_hash.remove(hash);
-            }
-        }
-        // What its requests hold counts on, also for those that were let in before.
-        self.add(store, key, before.map(|before| before.held));
-    }
-
-    /// Those whose budgets have to be known.
-    fn learn(&self, spent: &[Spend]) {
-        for spend in spent {
-            if let Some(known) = self.keys.get(&spend.key_id) {
-                known.held.meter.learn([spend]);
-            }
-        }
-    }
-
-    fn budgeted(&self) -> BTreeSet<String> {
-        let known = self.keys.values().filter(|known| known.has_budgets());
-        known.map(|known| known.key.id.clone()).collect()
-    }
-
-    fn add(&mut self, store: &Store, key: Key, held: Option<Held>) {
-        if key.revoked_at.is_some() {
-            return;
-        }
-        let Some(terms) = key.terms.clone() else {
-            tracing::error!(
-                key = key.name,
-                "its terms are of a newer version: it is not taken"
-            );
-            return;
-        };
-        let wish = self.labels.wish(terms.regions.as_deref(), &terms.tags);
-        let wish = wish.unwrap_or_else(|error| {
-            tracing::warn!(key = key.name, %error, "no node takes its requests");
-            Wish::NONE
-        });
-        let held = held.unwrap_or_else(|| Held {
-            room: Room::new(self.places),
-            meter: Arc::default(),
-        });
-        let metered = Metered::new(&held.meter, &terms);
-        let rooms = (held.room.bounded(self.places), metered);
-        let pseudonym = Some(store.pseudonym(&key.id));
-        let caller = Caller::new((&key.id, &key.name), pseudonym, (terms, wish), rooms);
-        for (hash, ends_at) in &key.secrets {
-            let ends = [*ends_at, key.expires_at].into_iter().flatten();
-            let entry = Entry {
-                caller: Arc::clone(&caller),
-                until: ends.min(),
-            };
-            self.by_hash.insert(*hash, entry);
-        }
-        self.keys.insert(key.id.clone(), Known { key, held });
-    }
-}
-
-fn has_budget(key: &Key) -> bool {
-    key.terms
-        .as_ref()
-        .is_some_and(|terms| !terms.budgets.is_empty())
-}
-
 impl State {
     /// Whether one more question may be asked because of an unknown key.
     fn may_look(&mut self) -> bool {
@@ -418,176 +303,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        config::{store::StoreUrl, terms::KeyTerms},
-        store::{KeySecret, NewKey},
-    };
-
-    struct Held {
-        store: Store,
-        book: Arc<Book>,
-        _dir: tempfile::TempDir,
-    }
-
-    async fn held(stale_s: u32) -> Held {
-        let dir = tempfile::tempdir().unwrap();
-        let config = StoreConfig {
-            url: StoreUrl::Sqlite(dir.path().join("db")),
-            stale_s: stale_s.try_into().unwrap(),
-            ..StoreConfig::default()
-        };
-        let store = Store::open(&config).await.unwrap();
-        let book = Book::open(store.clone(), &config, Clock::system());
-        let book = book.await.unwrap();
-        book.arrange(&Arc::default(), 3);
-        Held {
-            store,
-            book,
-            _dir: dir,
-        }
-    }
-
-    impl Held {
-        async fn make(
-            &self,
-            name: &str,
-            terms: KeyTerms,
-            expires_at: Option<SystemTime>,
-        ) -> KeySecret {
-            let secret = KeySecret::generate();
-            let key = NewKey {
-                name: name.to_owned(),
-                owner: None,
-                terms,
-                expires_at,
-            };
-            let now = Clock::system().now();
-            self.store.create_key(&key, &secret, now).await.unwrap();
-            secret
-        }
-
-        async fn find(&self, key: &KeySecret) -> Result<String, Error> {
-            let caller = self.book.find(key.as_str().as_bytes()).await?;
-            Ok(caller.name.to_string())
-        }
-    }
-
-    #[tokio::test]
-    async fn a_new_key_is_known_at_once_and_a_revoked_one_after_the_next_look() {
-        let held = held(60).await;
-        let secret = held.make("a", KeyTerms::default(), None).await;
-        assert_eq!(held.find(&secret).await.unwrap(), "a");
-        held.store
-            .revoke_key("a", Clock::system().now())
-            .await
-            .unwrap();
-        assert_eq!(held.find(&secret).await.unwrap(), "a", "nobody has looked");
-        held.book.ask().await.ok().unwrap();
-        assert!(matches!(
-            held.find(&secret).await,
-            Err(Error::Unauthenticated)
-        ));
-        assert_eq!(held.book.len(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_key_that_was_revoked_here_opens_nothing_though_the_store_is_gone() {
-        let held = held(60).await;
-        let (gone, stays) = (
-            held.make("gone", KeyTerms::default(), None).await,
-            held.make("stays", KeyTerms::default(), None).await,
-        );
-        held.find(&gone).await.unwrap();
-        held.store.close().await;
-        held.book.forget("gone");
-        assert!(held.find(&gone).await.is_err());
-        assert_eq!(held.find(&stays).await.unwrap(), "stays");
-    }
-
-    #[tokio::test]
-    async fn a_key_that_has_expired_opens_nothing() {
-        let held = held(60).await;
-        let now = Clock::system().now();
-        let over = held.make("over", KeyTerms::default(), Some(now)).await;
-        let later = Some(now + Duration::from_secs(600));
-        let counts = held.make("counts", KeyTerms::default(), later).await;
-        assert!(matches!(
-            held.find(&over).await,
-            Err(Error::Unauthenticated)
-        ));
-        assert_eq!(held.find(&counts).await.unwrap(), "counts");
-    }
-
-    #[tokio::test]
-    async fn many_wrong_keys_are_few_questions() {
-        let held = held(60).await;
-        let (before, _) = held.book.questions();
-        for n in 0..1_000 {
-            let found = held.book.find(format!("wrong {n}").as_bytes()).await;
-            assert!(matches!(found, Err(Error::Unauthenticated)), "{n}");
-        }
-        let (after, _) = held.book.questions();
-        // Some more come with the time that it takes.
-        assert!(after - before <= 100, "{}", after - before);
-        // A key that is made now is known with the next look all the same.
-        let secret = held.make("a", KeyTerms::default(), None).await;
-        held.book.ask().await.ok().unwrap();
-        assert_eq!(held.find(&secret).await.unwrap(), "a");
-    }
-
-    #[tokio::test]
-    async fn without_the_store_known_keys_go_on_for_their_time_and_nobody_else_is_called_wrong() {
-        let held = held(60).await;
-        let secret = held.make("a", KeyTerms::default(), None).await;
-        held.find(&secret).await.unwrap();
-        held.store.close().await;
-        assert_eq!(held.find(&secret).await.unwrap(), "a");
-        for n in 0..20 {
-            let found = held.book.find(format!("wrong {n}").as_bytes()).await;
-            assert!(matches!(found, Err(Error::StoreUnavailable)), "{n}");
-        }
-        assert!(!held.book.is_reached());
-        held.book.state().answered -= Duration::from_secs(61);
-        assert!(matches!(
-            held.find(&secret).await,
-            Err(Error::StoreUnavailable)
-        ));
-    }
-
-    #[tokio::test]
-    async fn what_a_keys_requests_hold_counts_on_when_it_changes() {
-        let held = held(60).await;
-        let secret = held.make("a", KeyTerms::default(), None).await;
-        let caller = held.book.find(secret.as_str().as_bytes()).await.unwrap();
-        let taken = caller.places.take(2).unwrap();
-        let now = Clock::system().now();
-        let other = KeySecret::generate();
-        let overlap = Duration::from_secs(60);
-        held.store
-            .rotate_key("a", &other, overlap, now)
-            .await
-            .unwrap();
-        held.book.ask().await.ok().unwrap();
-        held.book.arrange(&Arc::default(), 2);
-        for secret in [secret, other] {
-            let caller = held.book.find(secret.as_str().as_bytes()).await.unwrap();
-            assert_eq!(caller.places.taken(), 2);
-            assert!(caller.places.take(1).is_none());
-        }
-        drop(taken);
-    }
-
-    #[tokio::test]
-    async fn a_key_for_nodes_that_there_are_none_of_gets_none() {
-        let held = held(60).await;
-        let terms = KeyTerms {
-            tags: vec![crate::config::gateway::Label::new("nowhere").unwrap()],
-            ..KeyTerms::default()
-        };
-        let secret = held.make("a", terms, None).await;
-        let caller = held.book.find(secret.as_str().as_bytes()).await.unwrap();
-        assert!(!caller.wish.takes(u64::MAX));
-    }
-}
+mod tests;

@@ -17,7 +17,10 @@ use crate::config::cors::Origin;
 
 /// What a page may read beside what every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, retry-after, x-should-retry, sealgate-node, sealgate-attestation, sealgate-receipt",
+    "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, \
+     x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
+     x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, sealgate-node, sealgate-attestation, \
+     sealgate-receipt",
 );
 /// How long a browser may remember what it asked, in seconds: browsers have shorter limits.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");

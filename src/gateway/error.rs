@@ -25,6 +25,11 @@ const DIALECT_NOT_POST_QUANTUM: &str = "This API key requires a post-quantum sea
 const SEAL_NOT_POST_QUANTUM: &str = "A post-quantum seal is required here, and this request is not sealed \
     with the suite `x-wing`.";
 
+const NO_FITTING_HARDWARE: &str = "This API key demands hardware (`tees`, `require_gpu`) that the verified \
+    evidence of no attested node for this model shows. Nothing was sent.";
+const HARDWARE_NOT_ALLOWED: &str = "This API key demands hardware (`tees`, `require_gpu`), and this is not sealed \
+    to a key of a node whose verified evidence shows it. Ask for the node's keys again.";
+
 const NO_PRICE: &str = "This API key has a budget of money, and this model has no price here.";
 const NOT_COUNTED: &str = "The tokens of this API key are limited, and those of a request that is sealed past \
     the gateway cannot be counted here.";
@@ -70,6 +75,10 @@ pub(super) enum Error {
     NoAttestedNode,
     #[error("no verified node for the model has a post-quantum key, which the key requires")]
     NoPostQuantumNode,
+    #[error("no verified node for the model is on the hardware that the key demands")]
+    NoFittingHardware,
+    #[error("it is sealed to no key of a node on the hardware that the key demands")]
+    HardwareNotAllowed,
     #[error("no verified node for the model may be asked now")]
     NoNodeAvailable,
     #[error("no verified node has the id")]
@@ -173,12 +182,15 @@ impl Error {
             Self::Request(error) => error.as_code(),
             Self::ModelNotAllowed | Self::NoPrice => Code::ModelNotAllowed,
             Self::ModelNotFound => Code::ModelNotFound,
-            Self::NoAttestedNode | Self::NoPostQuantumNode => Code::NoAttestedNode,
+            Self::NoAttestedNode | Self::NoPostQuantumNode | Self::NoFittingHardware => {
+                Code::NoAttestedNode
+            }
             Self::NoNodeAvailable => Code::NoNodeAvailable,
             Self::NodeNotFound => Code::NodeNotFound,
-            Self::RelayNotAllowed | Self::SealNotPostQuantum | Self::NotCounted => {
-                Code::RelayNotAllowed
-            }
+            Self::RelayNotAllowed
+            | Self::SealNotPostQuantum
+            | Self::HardwareNotAllowed
+            | Self::NotCounted => Code::RelayNotAllowed,
             Self::DialectForbidden | Self::DialectNotPostQuantum => Code::DialectForbidden,
             Self::StoreUnavailable => Code::StoreUnavailable,
             Self::ReceiptNotFound => Code::ReceiptNotFound,
@@ -207,6 +219,8 @@ impl Error {
                     object.message = format!("{} It fails at: {class}.", object.message).into();
                 }
             }
+            Self::NoFittingHardware => object.message = NO_FITTING_HARDWARE.into(),
+            Self::HardwareNotAllowed => object.message = HARDWARE_NOT_ALLOWED.into(),
             Self::NoPostQuantumNode => object.message = NO_POST_QUANTUM_NODE.into(),
             Self::DialectNotPostQuantum => object.message = DIALECT_NOT_POST_QUANTUM.into(),
             Self::SealNotPostQuantum => object.message = SEAL_NOT_POST_QUANTUM.into(),
@@ -258,7 +272,10 @@ impl Error {
 
     fn retry_after_s(&self) -> u32 {
         match self {
-            Self::Draining | Self::NoAttestedNode | Self::NoPostQuantumNode => 5,
+            Self::Draining
+            | Self::NoAttestedNode
+            | Self::NoPostQuantumNode
+            | Self::NoFittingHardware => 5,
             Self::Node(failure) => failure.retry_after_s().unwrap_or(1),
             Self::RateLimited { retry_after_s } => *retry_after_s,
             _ => 1,

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::{
     Shared,
+    hardware::Hardware,
     node::{Node, Verified},
     nodes::Served,
     record::Record,
@@ -28,6 +29,8 @@ pub(super) struct Job<'a> {
     pub(super) content: &'a Bytes,
     /// Whether it may only be sealed to a post-quantum key.
     pub(super) requires_pq: bool,
+    /// What the evidence of the node has to show.
+    pub(super) hardware: Hardware,
     /// How lengths are hidden at least.
     pub(super) padding: Padding,
     /// The digest in hex of the policy that a node must have passed, where its sender agreed to one.

@@ -93,11 +93,12 @@ impl Shared {
             Ok((answer, permit, obfuscation)) => self.reply(answer, permit, obfuscation, record),
             Err(error) => {
                 record.refused(&error);
+                let rates = record.rates();
                 drop(record);
                 if error.lets_the_body_come() {
                     body::discard(&parts.headers, body).await;
                 }
-                error.into_response()
+                rates.on(error.into_response())
             }
         }
     }
@@ -179,6 +180,7 @@ impl Shared {
             caller: &asker.pseudonym,
             content: request.body(),
             requires_pq: asker.wish.requires_pq(),
+            hardware: asker.wish.hardware(),
             padding: asker.padding.unwrap_or(self.padding),
             policy: asker.policy.as_deref(),
             receipt: terms.scope(),
@@ -223,7 +225,7 @@ impl Shared {
             receipt,
             ..
         } = answer;
-        let is_kept = receipt.is_kept();
+        let (is_kept, rates) = (receipt.is_kept(), record.rates());
         let held = Held {
             permit,
             node,
@@ -272,6 +274,6 @@ impl Shared {
             response.headers_mut().insert(RECEIPT, yes);
         }
         verified.say(response.headers_mut(), self.clock.now());
-        response
+        rates.on(response)
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use http::{HeaderMap, HeaderName};
 
-use super::error::Error;
+use super::{error::Error, hardware::Hardware};
 use crate::{
     config::gateway::{Label, MAX_LABELS, NodeConfig},
     openai::RequestError,
@@ -37,6 +37,8 @@ pub(super) struct Wish {
     any: u64,
     /// A post-quantum key in its verified statement.
     pq: bool,
+    /// By its verified evidence.
+    hardware: Hardware,
 }
 
 /// A key's wish that no node of the configuration could fulfil.
@@ -50,6 +52,7 @@ impl Wish {
         all: 0,
         any: u64::MAX,
         pq: false,
+        hardware: Hardware::ANY,
     };
 
     /// No node will do.
@@ -57,6 +60,7 @@ impl Wish {
         all: 0,
         any: 0,
         pq: false,
+        hardware: Hardware::ANY,
     };
 
     /// The same, and a post-quantum key where one is required.
@@ -70,6 +74,27 @@ impl Wish {
     /// The same for a node of any key.
     pub(super) const fn of_any_key(self) -> Self {
         Self { pq: false, ..self }
+    }
+
+    /// The same, on hardware that does for both.
+    pub(super) const fn on(self, hardware: Hardware) -> Self {
+        Self {
+            hardware: self.hardware.and(hardware),
+            ..self
+        }
+    }
+
+    /// The same on any hardware.
+    pub(super) const fn on_any_hardware(self) -> Self {
+        Self {
+            hardware: Hardware::ANY,
+            ..self
+        }
+    }
+
+    /// What the evidence has to show.
+    pub(super) const fn hardware(self) -> Hardware {
+        self.hardware
     }
 
     /// Whether nothing may be sealed but to a post-quantum key.
@@ -88,6 +113,7 @@ impl Wish {
             all: self.all | other.all,
             any: self.any & other.any,
             pq: self.pq || other.pq,
+            hardware: self.hardware.and(other.hardware),
         }
     }
 }
@@ -334,6 +360,10 @@ pub(super) mod tests {
             .and(labels.wished(&headers).unwrap());
         assert!(careful.requires_pq() && !key.requires_pq());
         assert_eq!(careful.of_any_key(), labels.wished(&headers).unwrap());
+        let on_one = Hardware::of(None, true);
+        let kept = key.on(on_one).and(labels.wished(&headers).unwrap());
+        assert_eq!(kept.hardware(), on_one);
+        assert_eq!(kept.on_any_hardware().hardware(), Hardware::ANY);
         let unknown = labels.wish(None, &[label("mars")]);
         assert_eq!(unknown, Err(UnknownLabel("mars".to_owned())));
     }

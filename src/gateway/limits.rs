@@ -11,7 +11,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use self::minutes::{Minutes, minute};
+use self::{
+    minutes::{Minutes, minute},
+    rates::{Rate, Rates},
+};
 use super::error::Error;
 use crate::{
     clock::Clock,
@@ -24,6 +27,7 @@ use crate::{
 };
 
 pub(super) mod minutes;
+pub(super) mod rates;
 
 /// Bytes of a body, or of a reply, that are taken for a token where nobody has counted.
 const BYTES_PER_TOKEN: usize = 4;
@@ -140,6 +144,7 @@ pub(super) struct Hold {
 #[derive(Debug)]
 struct Used {
     meter: Arc<Meter>,
+    clock: Clock,
     amount: Amount,
 }
 
@@ -149,8 +154,8 @@ impl Meter {
     }
 
     /// Takes in what the database says was spent.
-    pub(super) fn learn<'a>(&self, spent: impl IntoIterator<Item = &'a Spend>) {
-        self.state().learn(spent);
+    pub(super) fn learn<'a>(&self, spent: impl IntoIterator<Item = &'a Spend>, now: SystemTime) {
+        self.state().learn(spent, now);
     }
 
     /// What this gateway's part is, for the others; nothing where there is none.
@@ -195,14 +200,19 @@ impl Meter {
             });
         }
         let mut state = self.state();
-        state.learn(spent);
+        state.learn(spent, now);
         state.others = others;
     }
 }
 
 impl State {
-    fn learn<'a>(&mut self, spent: impl IntoIterator<Item = &'a Spend>) {
+    /// Of periods that are now. What is known of another goes, also of one that begins later: the clock
+    /// stood ahead when that was learnt.
+    fn learn<'a>(&mut self, spent: impl IntoIterator<Item = &'a Spend>, now: SystemTime) {
         for spend in spent {
+            if spend.starts_at != unix_millis(spend.period.start(now)) {
+                continue;
+            }
             let place = Period::ALL.iter().position(|it| *it == spend.period);
             let Some(known) = place.and_then(|place| self.spent.get_mut(place)) else {
                 continue;
@@ -211,12 +221,12 @@ impl State {
                 tokens: spend.tokens,
                 cost: spend.cost,
             };
-            if spend.starts_at > known.starts_at {
+            if spend.starts_at != known.starts_at {
                 *known = Spent {
                     starts_at: spend.starts_at,
                     amount: said,
                 };
-            } else if spend.starts_at == known.starts_at {
+            } else {
                 // It only grows: what says less was read before.
                 known.amount.tokens = known.amount.tokens.max(said.tokens);
                 known.amount.cost = known.amount.cost.max(said.cost);
@@ -262,6 +272,24 @@ impl Metered {
     pub(super) fn counts_money(&self) -> bool {
         let mut budgets = self.budgets.iter();
         budgets.any(|budget| matches!(budget.most, Most::Money(_)))
+    }
+
+    /// How its limits of a minute stand.
+    pub(super) fn rates(&self, clock: Clock) -> Rates {
+        let now = clock.now();
+        let state = self.meter.state();
+        let rate = |own: Minutes, others, limit| Rate::of(own.and(others, now), limit, now);
+        let KeyLimits {
+            requests_per_minute,
+            tokens_per_minute,
+            ..
+        } = self.limits;
+        Rates {
+            requests: requests_per_minute
+                .map(|most| rate(state.requests, state.others.requests, most.get().into())),
+            tokens: tokens_per_minute
+                .map(|most| rate(state.tokens, state.others.tokens, most.get())),
+        }
     }
 
     /// Lets a request in that may use so much.
@@ -322,6 +350,7 @@ impl Hold {
         self.end(used);
         Box::new(Used {
             meter: Arc::clone(&self.meter),
+            clock: self.clock,
             amount: used,
         })
     }
@@ -358,7 +387,7 @@ impl Settle for Used {
         let amount = std::mem::take(&mut self.amount);
         let mut state = self.meter.state();
         state.held = state.held.without(amount);
-        state.learn(spent);
+        state.learn(spent, self.clock.now());
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A request goes through the modules in this order: `routes` finds its path, `infer` leads it
 //! along `authenticate`, `admit` and `body`; `nodes` knows who serves the model, `select` chooses one
-//! by its `labels`, `load` and `health`, `ask` decides on another try, `exchange` has the request
+//! by its `labels`, `hardware`, `load` and `health`, `ask` decides on another try, `exchange` has the request
 //! sealed, sent and its reply opened by `sealer`; `whole` or `stream` give it on.
 //!
 //! What is sealed by somebody else takes another way: `fleet` gives out what is known of nodes and
@@ -48,6 +48,7 @@ mod exchange;
 mod farewell;
 mod files;
 mod fleet;
+mod hardware;
 mod health;
 mod infer;
 mod keep;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attest::Evidence,
+    hardware::Hardware,
     health::{Health, Shown, Standing},
     load::{Load, Share},
     metrics::NodeCounts,
@@ -161,6 +162,13 @@ impl Verified {
     pub(super) fn offers_pq(&self) -> bool {
         let mut keys = self.node.statement().keys().iter();
         keys.any(|key| key.suite.is_post_quantum())
+    }
+
+    /// Whether its evidence shows what that of `other` does, as far as keys can demand hardware.
+    fn is_on_the_same(&self, other: &Self) -> bool {
+        let gpu = Hardware::of(None, true);
+        let (one, two) = (&self.node, &other.node);
+        one.tee() == two.tee() && gpu.is_of(one) == gpu.is_of(two)
     }
 
     /// Says in a reply's head which node it is of, and what vouches for it.
@@ -336,6 +344,12 @@ impl Node {
         self.verified().is_some_and(|verified| verified.offers_pq())
     }
 
+    /// Whether it is verified on such hardware.
+    pub(super) fn is_on(&self, hardware: Hardware) -> bool {
+        let verified = self.verified();
+        verified.is_some_and(|verified| hardware.is_of(&verified.node))
+    }
+
     /// What the last appraisal that passed found, if the rules that are in force let it pass. While it
     /// awaits judgement by them it is waited for, at most for `patience`: nothing is sealed under rules
     /// of before.
@@ -426,8 +440,10 @@ impl Node {
                 self.load.begin_warm_up();
             }
             changed |= old.is_none_or(|old| {
-                // Whoever requires a post-quantum key is led by that, too.
-                old.node.models() != new.node.models() || old.offers_pq() != new.offers_pq()
+                // Whoever requires a post-quantum key, or some hardware, is led by that, too.
+                old.node.models() != new.node.models()
+                    || old.offers_pq() != new.offers_pq()
+                    || !old.is_on_the_same(&new)
             });
             let trust = new.trust.clone();
             state.id = Some(Arc::clone(&new.id));

@@ -15,7 +15,7 @@ use super::{
     authenticate::Caller,
     claims::Bounds,
     error::{Error, NodeFailure},
-    limits::{self, Amount, Hold, Metered},
+    limits::{self, Amount, Hold, Metered, rates::Rates},
     metrics::{At, End, Ended, Metrics, ModelCounts},
     node::Node,
     nodes::Served,
@@ -73,6 +73,8 @@ pub(super) struct Record {
     pub(super) seen: u64,
     /// What it holds of its key's limits, if there are some.
     hold: Option<Hold>,
+    /// How those stood then.
+    rates: Rates,
     first_byte: Option<Duration>,
     status: Option<StatusCode>,
     /// The error's code, once there is one.
@@ -137,6 +139,7 @@ impl Record {
             prompt: None,
             seen: 0,
             hold: None,
+            rates: Rates::default(),
             first_byte: None,
             status: None,
             code: None,
@@ -197,8 +200,15 @@ impl Record {
         clock: Clock,
         most: Amount,
     ) -> Result<(), Error> {
-        self.hold = Some(metered.take(clock, most)?);
+        let taken = metered.take(clock, most);
+        self.rates = metered.rates(clock);
+        self.hold = Some(taken?);
         Ok(())
+    }
+
+    /// How its key's limits stood when it was let in, or was not; nothing before that.
+    pub(super) fn rates(&self) -> Rates {
+        self.rates
     }
 
     /// The node's count of the tokens, as far as it is known and can be true.

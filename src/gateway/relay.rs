@@ -108,6 +108,7 @@ impl Shared {
         } = begun;
         let (head, body) = response.into_parts();
         record.replied(head.status);
+        let rates = record.rates();
         let relayed = Relayed::new(body, self.timeouts.idle, &verified.trust, record, held);
         let mut response = Response::new(ReplyBody::Relay(Box::new(relayed)));
         *response.status_mut() = head.status;
@@ -121,7 +122,7 @@ impl Shared {
         let buffering = HeaderName::from_static("x-accel-buffering");
         headers.insert(buffering, HeaderValue::from_static("no"));
         verified.say(headers, self.clock.now());
-        response
+        rates.on(response)
     }
 }
 

@@ -320,8 +320,9 @@ impl Shared {
 
 fn refused(mut record: Record, error: Error) -> Response<ReplyBody> {
     record.refused(&error);
+    let rates = record.rates();
     drop(record);
-    error.into_response()
+    rates.on(error.into_response())
 }
 
 /// # Errors

@@ -38,10 +38,16 @@ use crate::{
 const USAGE: &str = "sealgate-usage";
 const INCOMPLETE: &str = "sealgate-incomplete";
 /// The headers of a plain reply that go inside.
-const INSIDE: [&str; 5] = [
+const INSIDE: [&str; 11] = [
     "content-type",
     "retry-after",
     "x-should-retry",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
     "sealgate-node",
     "sealgate-attestation",
 ];

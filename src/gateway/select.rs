@@ -54,7 +54,9 @@ impl Candidates {
             return Arc::clone(known);
         }
         let has_key = |node: &Node| !wish.requires_pq() || node.offers_pq();
-        let takes = |node: &&Arc<Node>| wish.takes(node.labels) && has_key(node);
+        let takes = |node: &&Arc<Node>| {
+            wish.takes(node.labels) && has_key(node) && node.is_on(wish.hardware())
+        };
         let list: Arc<[_]> = self.all.iter().filter(takes).cloned().collect();
         if of_wish.len() >= MAX_WISHES {
             of_wish.clear();

@@ -42,7 +42,7 @@ fn key(key: &Key, now: SystemTime) -> Value {
 }
 
 /// What is told of each sum of usage, besides what it is of.
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 11] = [
     "requests",
     "uncounted",
     "prompt_tokens",
@@ -50,6 +50,8 @@ const COLUMNS: [&str; 9] = [
     "completion_tokens",
     "reasoning_tokens",
     "cost",
+    "charged_tokens",
+    "charged_cost",
     "bytes_in",
     "bytes_out",
 ];
@@ -60,7 +62,8 @@ pub(crate) fn columns(query: &Query) -> Vec<&'static str> {
     by.chain(COLUMNS).collect()
 }
 
-fn values(sum: &Sum) -> [Value; 9] {
+fn values(sum: &Sum) -> [Value; 11] {
+    let money = |cost: Option<i64>| cost.map_or(Value::Null, |cost| in_currency(cost).into());
     [
         sum.requests.into(),
         sum.uncounted.into(),
@@ -68,8 +71,9 @@ fn values(sum: &Sum) -> [Value; 9] {
         sum.tokens.cached.into(),
         sum.tokens.completion.into(),
         sum.tokens.reasoning.into(),
-        sum.cost
-            .map_or(Value::Null, |cost| in_currency(cost).into()),
+        money(sum.cost),
+        sum.charged_tokens.into(),
+        money(sum.charged_cost),
         sum.bytes_in.into(),
         sum.bytes_out.into(),
     ]

@@ -160,6 +160,9 @@ pub(crate) struct Sum {
     pub(crate) tokens: Tokens,
     /// Nothing where no request had a price.
     pub(crate) cost: Option<i64>,
+    /// What keys were charged: what was counted, and where nobody counted what was seen.
+    pub(crate) charged_tokens: u64,
+    pub(crate) charged_cost: Option<i64>,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
 }
@@ -281,8 +284,10 @@ impl Store {
                         reasoning: number(5)?,
                     },
                     cost: row.try_get(first.saturating_add(6))?,
-                    bytes_in: number(7)?,
-                    bytes_out: number(8)?,
+                    charged_tokens: number(7)?,
+                    charged_cost: row.try_get(first.saturating_add(8))?,
+                    bytes_in: number(9)?,
+                    bytes_out: number(10)?,
                 });
             }
         });
@@ -309,7 +314,9 @@ impl Store {
 const SUMS: &str = "CAST(COUNT(*) AS BIGINT), CAST(COUNT(u.completion_tokens) AS BIGINT), \
     CAST(SUM(u.prompt_tokens) AS BIGINT), CAST(SUM(u.cached_tokens) AS BIGINT), \
     CAST(SUM(u.completion_tokens) AS BIGINT), CAST(SUM(u.reasoning_tokens) AS BIGINT), \
-    CAST(SUM(u.cost) AS BIGINT), CAST(SUM(u.bytes_in) AS BIGINT), CAST(SUM(u.bytes_out) AS BIGINT) \
+    CAST(SUM(u.cost) AS BIGINT), \
+    CAST(SUM(COALESCE(u.prompt_tokens + u.completion_tokens, u.charged_tokens)) AS BIGINT), \
+    CAST(SUM(COALESCE(u.cost, u.charged_cost)) AS BIGINT), CAST(SUM(u.bytes_in) AS BIGINT), CAST(SUM(u.bytes_out) AS BIGINT) \
     FROM usage_row u LEFT JOIN api_key k ON k.id = u.key_id \
     WHERE u.started_at >= $1 AND u.started_at < $2 \
     AND ($3 IS NULL OR COALESCE(k.name, u.key_id) = $3)";

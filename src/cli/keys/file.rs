@@ -15,7 +15,7 @@ use crate::{
     config::{
         self, Loaded,
         gateway::{GatewayConfig, KeysFile, Label},
-        terms::KeyTerms,
+        terms::{KeyTerms, Tees},
     },
     store::KeySecret,
 };
@@ -55,13 +55,15 @@ fn entry(name: &str, key: &KeySecret, terms: &KeyTerms) -> Table {
     entry.insert("sha256", value(digest(key.as_str())));
     let labels = |labels: &[Label]| labels.iter().map(|it| it.as_str().to_owned()).collect();
     let models = terms.models.iter().flatten().cloned();
-    let lists: [(_, Vec<String>); 3] = [
+    let tees = terms.tees.iter().flat_map(Tees::iter);
+    let lists: [(_, Vec<String>); 4] = [
         ("models", models.collect()),
         (
             "regions",
             labels(terms.regions.as_deref().unwrap_or_default()),
         ),
         ("tags", labels(&terms.tags)),
+        ("tees", tees.map(|tee| tee.as_str().to_owned()).collect()),
     ];
     for (member, names) in lists {
         if !names.is_empty() {
@@ -70,6 +72,9 @@ fn entry(name: &str, key: &KeySecret, terms: &KeyTerms) -> Table {
     }
     if terms.require_pq {
         entry.insert("require_pq", value(true));
+    }
+    if terms.require_gpu {
+        entry.insert("require_gpu", value(true));
     }
     if let Some(padding) = terms.padding {
         entry.insert("padding", value(padding.as_str()));

@@ -19,7 +19,7 @@ use crate::{
         self, ConfigError, Loaded,
         gateway::{self, GatewayConfig, Label, ReceiptMode},
         prices::Money,
-        terms::{Budget, KeyLimits, KeyTerms, Most, Period},
+        terms::{Budget, KeyLimits, KeyTerms, Most, Period, Tee, Tees},
     },
     store::{KeyError, KeySecret, StoreError, is_name},
 };
@@ -54,6 +54,13 @@ pub(super) enum Command {
         /// Seal its requests with X-Wing alone, so only to nodes that have a key for it.
         #[arg(long)]
         require_pq: bool,
+        /// A kind of TEE that its requests may go to: sev-snp, tdx or nitro, and again for another; all
+        /// without one.
+        #[arg(long, value_name = "TEE")]
+        tee: Vec<Tee>,
+        /// Send its requests to nodes alone in whose evidence is an NVIDIA GPU.
+        #[arg(long)]
+        require_gpu: bool,
         /// How its requests and their replies are padded, unless a request says so itself: off, bucket
         /// or paced; as the gateway's without it.
         #[arg(long, value_name = "PADDING")]
@@ -268,6 +275,8 @@ pub(super) fn run(command: Command) -> ExitCode {
             region,
             tag,
             require_pq,
+            tee,
+            require_gpu,
             padding,
             receipts,
             amounts,
@@ -282,6 +291,8 @@ pub(super) fn run(command: Command) -> ExitCode {
                 regions: (!region.is_empty()).then_some(region),
                 tags: tag,
                 require_pq,
+                tees: Tees::try_from(BTreeSet::from_iter(tee)).ok(),
+                require_gpu,
                 padding,
                 receipts,
                 limits,

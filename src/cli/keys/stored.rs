@@ -8,7 +8,11 @@ use super::{KeysError, Made, Shown};
 use crate::{
     cli::{store::with_store, terminal},
     clock::Clock,
-    config::{Loaded, gateway::GatewayConfig},
+    config::{
+        Loaded,
+        gateway::GatewayConfig,
+        terms::{KeyTerms, Tee, Tees},
+    },
     store::{
         Key, KeyError, KeySecret, NewKey,
         report::{self, ACTIVE, state},
@@ -86,7 +90,9 @@ pub(super) fn list(config: &Loaded<GatewayConfig>, all: bool, json: bool) -> Res
         } else {
             let rows = keys.iter().map(|key| in_words(key, now)).collect();
             terminal::table(
-                &["NAME", "STATE", "OWNER", "MODELS", "CREATED", "EXPIRES"],
+                &[
+                    "NAME", "STATE", "OWNER", "MODELS", "HARDWARE", "CREATED", "EXPIRES",
+                ],
                 rows,
             );
         }
@@ -105,7 +111,20 @@ fn in_words(key: &Key, now: std::time::SystemTime) -> Vec<String> {
         state(key, now).to_owned(),
         or_none(key.owner.clone()),
         models.unwrap_or_else(|| "of a newer version".to_owned()),
+        or_none(key.terms.as_ref().and_then(hardware)),
         to_rfc3339(key.created_at),
         or_none(key.expires_at.map(to_rfc3339)),
     ]
+}
+
+/// What a key demands of nodes' hardware, if anything.
+fn hardware(terms: &KeyTerms) -> Option<String> {
+    let tees = terms.tees.iter().flat_map(Tees::iter).map(Tee::as_str);
+    let gpu = terms.require_gpu.then_some("+gpu");
+    let text = format!(
+        "{}{}",
+        tees.collect::<Vec<_>>().join(","),
+        gpu.unwrap_or_default()
+    );
+    (!text.is_empty()).then_some(text)
 }

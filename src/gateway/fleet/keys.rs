@@ -13,7 +13,7 @@ use crate::{
 
 impl Shared {
     /// Answers with a node's key configurations, of which a caller who requires it gets the
-    /// post-quantum ones alone.
+    /// post-quantum ones alone, and one who demands other hardware none.
     pub(super) async fn keys(&self, id: &str, parts: &Parts) -> Result<Response<ReplyBody>, Error> {
         let caller = self.callers.authenticate(&parts.headers).await?;
         let _permit = self.admission.admit(&caller)?;
@@ -23,6 +23,9 @@ impl Shared {
             .verified(&node)
             .await
             .map_err(|_| Error::NodeNotFound)?;
+        if !caller.wish.hardware().is_of(&verified.node) {
+            return Err(Error::NoFittingHardware);
+        }
         let now = self.clock.now();
         let mut keys = verified.node.sealing_keys(now);
         keys.retain(|key| !caller.wish.requires_pq() || key.suite.is_post_quantum());

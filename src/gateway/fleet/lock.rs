@@ -82,12 +82,19 @@ impl Shared {
     /// A node of those that serve a model: one that speaks the format.
     async fn lockable(&self, served: &Served, wish: Wish) -> Result<Lockable, Error> {
         let nodes = served.nodes.within(wish);
+        let hardware = wish.hardware();
+        if nodes.is_empty() && !served.nodes.within(wish.on_any_hardware()).is_empty() {
+            return Err(Error::NoFittingHardware);
+        }
         let mut tried = Vec::new();
         while tried.len() < MAX_TRIED
             && let Some(node) = choose(&nodes, &tried, served.on_nodes())
         {
             let now = self.clock.now();
-            if let Ok(verified) = self.verified(&node.node).await {
+            let verified = self.verified(&node.node).await;
+            if let Ok(verified) = verified
+                && hardware.is_of(&verified.node)
+            {
                 match verified.node.dialect_key(Dialect::Seed, now) {
                     Ok(given) => {
                         if let Some(key) = given.at(now).copied() {

@@ -21,6 +21,7 @@ use crate::{
         authenticate::Caller,
         body::{self, ReplyBody},
         error::{Error, NodeFailure},
+        hardware::Hardware,
         limits::Amount,
         node::{Chosen, Node, Verified},
         record::Record,
@@ -50,11 +51,12 @@ impl Shared {
             Ok(begun) => self.relay(begun, record),
             Err(error) => {
                 record.refused(&error);
+                let rates = record.rates();
                 drop(record);
                 if error.lets_the_body_come() {
                     body::discard(&parts.headers, body).await;
                 }
-                error.into_response()
+                rates.on(error.into_response())
             }
         }
     }
@@ -124,6 +126,10 @@ impl Shared {
         }
         let verified = self.verified(&lock.node.node).await?;
         check_key(&verified, &lock.key, self.clock.now())?;
+        // With that, what is sealed can be opened where the statement is of, and that is where this says.
+        if !caller.wish.hardware().is_of(&verified.node) {
+            return Err(Error::HardwareNotAllowed);
+        }
         record.suite = Some(Dialect::Seed.suite().as_str());
         let request = confidential(path, &lock.node.node, record.id, outside.stream, content);
         self.begin(request, lock.node, verified, permit, record)
@@ -158,9 +164,14 @@ impl Shared {
         if requires_pq && kem != Some(Kem::XWing) {
             return Err(Error::SealNotPostQuantum);
         }
+        let is_known = named.is_some_and(|named| has_key(&verified, named));
+        // A key that is not in the statement may be of another machine than the evidence.
+        let hardware = caller.wish.hardware();
+        if hardware != Hardware::ANY && !(is_known && hardware.is_of(&verified.node)) {
+            return Err(Error::HardwareNotAllowed);
+        }
         let request = post(OHTTP, REQUEST_MEDIA_TYPE).body(Full::new(content));
         let (known, digest) = (Arc::clone(&node.node), verified.node.statement_digest());
-        let is_known = named.is_some_and(|named| has_key(&verified, named));
         let begun = self.begin(request, node, verified, permit, record).await?;
         if begun.response.status().is_success() {
             record.suite = kem.map(Kem::as_str);

@@ -79,6 +79,18 @@ impl Minutes {
         then.now == 0 && then.before == 0
     }
 
+    /// How long it takes until nothing of it counts any more, if nothing else comes.
+    pub(super) fn over_in(self, time: SystemTime) -> Duration {
+        let (n, over) = minute(time);
+        let then = self.at(n);
+        let rest = match (then.now, then.before) {
+            (0, 0) => 0,
+            (0, _) => MINUTE.saturating_sub(over),
+            _ => (2 * MINUTE).saturating_sub(over),
+        };
+        Duration::from_millis(rest)
+    }
+
     /// How much of a bound is left now.
     pub(super) fn left(self, time: SystemTime, most: u64) -> u64 {
         let (n, over) = minute(time);

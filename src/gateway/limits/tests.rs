@@ -105,13 +105,68 @@ async fn a_budget_holds_what_is_reserved_used_and_spent() {
     assert_eq!(key.meter.state().held, Amount::default());
     drop(take(80).unwrap());
     // What was read before says less, and is not believed.
-    key.meter.learn(&[spend(Period::Day, now, 5, 0)]);
+    key.meter.learn(&[spend(Period::Day, now, 5, 0)], now);
     assert!(refused(81));
     // Another day has a budget of its own; all time has not.
-    key.meter.learn(&[spend(Period::Ever, now, 450, 0)]);
+    key.meter.learn(&[spend(Period::Ever, now, 450, 0)], now);
     advance(Duration::from_secs(86_400)).await;
     assert!(refused(51));
     drop(take(50).unwrap());
+}
+
+/// A clock that stood ahead is put right: what was learnt by it is of a period that has not come.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_says_of_now_takes_the_place_of_what_was_of_a_later_day() {
+    let clock = Clock::tokio();
+    let now = clock.now();
+    let ahead = now + Duration::from_secs(40 * 86_400);
+    for period in [Period::Day, Period::Month] {
+        let terms = format!(r#"{{"budgets":[{{"period":"{period}","tokens":100}}]}}"#);
+        let key = metered(&terms);
+        key.meter.learn(&[spend(period, ahead, 7, 0)], ahead);
+        key.meter.learn(&[spend(period, now, 60, 0)], now);
+        assert!(matches!(
+            key.take(clock, tokens(41)),
+            Err(Error::BudgetExceeded)
+        ));
+        drop(key.take(clock, tokens(40)).unwrap());
+        // Nor is it put back by what is not of now.
+        key.meter.learn(&[spend(period, ahead, 7, 0)], now);
+        assert!(key.take(clock, tokens(41)).is_err(), "{period}");
+        // What a request spent while the clock was ahead is learnt by the clock as it is.
+        let hold = key.take(clock, tokens(20)).unwrap();
+        hold.used(tokens(20))
+            .settled(&[spend(period, now, 80, 0), spend(period, ahead, 9, 0)]);
+        assert!(key.take(clock, tokens(21)).is_err(), "{period}");
+        drop(key.take(clock, tokens(20)).unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_told_what_is_left_of_its_limits() {
+    let terms = r#"{"limits":{"requests_per_minute":3,"tokens_per_minute":100}}"#;
+    let (key, clock) = (metered(terms), Clock::tokio());
+    let (_, over) = minute(clock.now());
+    advance(Duration::from_millis(60_000 - over)).await;
+    let said = || {
+        let response = key.rates(clock).on(http::Response::new(()));
+        let names = ["requests", "tokens"];
+        names.map(|kind| {
+            ["limit", "remaining", "reset"].map(|what| {
+                let name = format!("x-ratelimit-{what}-{kind}");
+                response.headers()[name].to_str().unwrap().to_owned()
+            })
+        })
+    };
+    assert_eq!(said(), [["3", "3", "0s"], ["100", "100", "0s"]]);
+    let hold = key.take(clock, tokens(80)).unwrap();
+    assert_eq!(said(), [["3", "2", "2m0s"], ["100", "20", "2m0s"]]);
+    drop(hold.used(tokens(10)));
+    let refused = key.take(clock, tokens(91));
+    assert_eq!(said(), [["3", "2", "2m0s"], ["100", "90", "2m0s"]]);
+    // When it says that there is room, there is.
+    advance(Duration::from_secs(wait(&refused).into())).await;
+    drop(key.take(clock, tokens(91)).unwrap());
 }
 
 #[tokio::test(start_paused = true)]

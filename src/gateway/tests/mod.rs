@@ -7,6 +7,7 @@ mod cors;
 mod credentials;
 pub(crate) mod fake;
 mod fleet;
+mod hardware;
 mod harness;
 mod health;
 mod metrics;
