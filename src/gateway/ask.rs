@@ -157,11 +157,15 @@ impl Shared {
         };
         record.node = Some(Arc::clone(&verified.id));
         let asked = Instant::now();
+        record.sends();
         let exchanged = tokio::select! {
             biased;
             () = verified.trust.ended() => Err(verified.trust.failure()),
             exchanged = self.exchange(job, served, node, &verified, record) => exchanged.map_err(Into::into),
         };
+        if exchanged.as_ref().is_err_and(NodeFailure::ran_nothing) {
+            record.was_not_run();
+        }
         match exchanged {
             Ok(reply) => {
                 if matches!(reply.0, Reply::Stream(_)) {
@@ -187,6 +191,22 @@ fn none_fits(served: &Served, wish: Wish) -> Error {
 }
 
 impl NodeFailure {
+    /// Whether the request did not leave, or the node said that it did nothing for it.
+    fn ran_nothing(&self) -> bool {
+        let refused = matches!(
+            self,
+            Self::Exchange(
+                ExchangeError::Seal(_)
+                    | ExchangeError::Request(_)
+                    | ExchangeError::Problem {
+                        problem: Problem::Malformed,
+                        ..
+                    }
+            )
+        );
+        refused || self.next() != Next::Fail
+    }
+
     /// What it shows of the node; nothing where that is of the request, or the node's own word.
     pub(super) fn shows(&self) -> Option<Shown> {
         let error = match self {

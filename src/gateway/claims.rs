@@ -39,11 +39,16 @@ impl Bounds {
         let body = u64::try_from(body).unwrap_or(u64::MAX);
         let slack = PROMPT_SLACK.saturating_mul(asked.inputs.max(1));
         Self {
-            prompt: asked.is_text.then(|| body.saturating_add(slack)),
+            prompt: asked.is_text().then(|| body.saturating_add(slack)),
             completion: asked.most_completion_tokens(),
             beside_bytes: (asked.candidates == asked.n)
                 .then(|| CHOICE_SLACK.saturating_mul(asked.made())),
         }
+    }
+
+    /// So many tokens of completion that were seen, as far as the request allows them.
+    pub(super) fn seen(&self, tokens: u64) -> u64 {
+        self.completion.map_or(tokens, |most| tokens.min(most))
     }
 
     /// A claim as far as it can be true, where `came` bytes of the reply came.

@@ -161,13 +161,13 @@ impl Shared {
             .await?;
         record.asks(&served);
         let price = self.price_of(&served);
-        record.wants(request.asked(), request.body().len(), price);
+        let assumed = self.limits.assumed_completion_tokens;
+        record.wants(request.asked(), request.body().len(), (price, assumed));
         if let Some(metered) = &asker.caller.metered {
             if metered.counts_money() && price.is_none() {
                 return Err(Error::NoPrice);
             }
             let (asked, body) = (request.asked(), request.body().len());
-            let assumed = self.limits.assumed_completion_tokens;
             let most = limits::at_most(asked, body, assumed, price.as_ref());
             record.hold(metered, self.clock, most)?;
         }
@@ -193,6 +193,10 @@ impl Shared {
             }
             () = self.cut.cancelled() => return Err(NodeFailure::Cut.into()),
         };
+        if let Reply::Whole(whole) = &answer.reply {
+            // First of all: whatever becomes of it, it was made.
+            record.came_whole(&whole.parts, whole.usage);
+        }
         self.await_receipt(&mut answer, terms, &job, served.on_nodes(), &asker.caller)
             .inspect_err(|failure| {
                 record.try_failed(&answer.node.node, failure);
@@ -234,9 +238,6 @@ impl Shared {
         let mut response = match reply {
             Reply::Whole(whole) => {
                 record.replied(whole.status);
-                record.came = whole.parts.iter().map(Bytes::len).sum();
-                record.seen = limits::tokens_of(record.came);
-                record.claimed(whole.usage);
                 let body = WholeReply::new(whole.parts, record, held);
                 let mut response = Response::new(ReplyBody::Whole(Box::new(body)));
                 *response.status_mut() = whole.status;

@@ -22,7 +22,7 @@ use crate::{
         prices::Price,
         terms::{Budget, KeyLimits, KeyTerms, Most, Period},
     },
-    openai::{Asked, Endpoint},
+    openai::Asked,
     store::{Settle, Share, Spend, unix_millis},
 };
 
@@ -31,8 +31,7 @@ pub(super) mod rates;
 
 /// Bytes of a body, or of a reply, that are taken for a token where nobody has counted.
 const BYTES_PER_TOKEN: usize = 4;
-/// Most tokens that a body is taken for that has more in it than text: the bytes of a picture are not its
-/// tokens.
+/// Most tokens that a body's parts are taken for that are no text: the bytes of a picture are not its tokens.
 const MOST_OF_OTHER_PARTS: u64 = 16_384;
 
 /// Tokens, and what they cost.
@@ -65,23 +64,19 @@ pub(super) fn tokens_of(bytes: usize) -> u64 {
 
 /// A prompt's tokens, by the bytes of the body that it came in.
 pub(super) fn prompt_of(asked: &Asked, body: usize) -> u64 {
-    let all = tokens_of(body);
-    match asked.is_text {
-        true => all,
-        false => all.min(MOST_OF_OTHER_PARTS),
-    }
+    let text = tokens_of(body.saturating_sub(asked.other_bytes));
+    text.saturating_add(tokens_of(asked.other_bytes).min(MOST_OF_OTHER_PARTS))
 }
 
-/// What a request may use: its prompt by its bytes, and what it allows to be made, or `assumed` for each
-/// text where it does not say.
+/// Tokens that a request allows to be made, or `assumed` for each text where it does not say.
+pub(super) fn completion_of(asked: &Asked, assumed: u32) -> u64 {
+    let assumed = || u64::from(assumed).saturating_mul(asked.made());
+    asked.most_completion_tokens().unwrap_or_else(assumed)
+}
+
+/// What a request may use: its prompt by its bytes, and what it allows to be made.
 pub(super) fn at_most(asked: &Asked, body: usize, assumed: u32, price: Option<&Price>) -> Amount {
-    let prompt = prompt_of(asked, body);
-    let each = match asked.endpoint {
-        Endpoint::Embeddings => 0,
-        _ => u64::from(assumed),
-    };
-    let assumed = || each.saturating_mul(asked.made());
-    let completion = asked.most_completion_tokens().unwrap_or_else(assumed);
+    let (prompt, completion) = (prompt_of(asked, body), completion_of(asked, assumed));
     Amount {
         tokens: prompt.saturating_add(completion),
         cost: price.map_or(0, |price| price.of(prompt, 0, completion)),

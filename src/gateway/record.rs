@@ -7,6 +7,7 @@ use std::{
 };
 
 use attestation::Padding;
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -24,7 +25,7 @@ use crate::{
     clock::Clock,
     config::prices::Price,
     ids::RequestId,
-    openai::{Asked, Code, Usage},
+    openai::{Asked, Code, Endpoint, Usage},
     store::{Open, Tokens, UsageRow, unix_millis},
 };
 
@@ -69,6 +70,10 @@ pub(super) struct Record {
     price: Option<Price>,
     /// The prompt's tokens by its bytes; nothing where it is sealed.
     prompt: Option<u64>,
+    /// What is charged as made where nothing of it can be seen: of a picture, bytes are no tokens.
+    unseen: Option<u64>,
+    /// Whether a node may have it, and be at work on it.
+    sent: bool,
     /// Texts or events of the reply that were seen, as tokens.
     pub(super) seen: u64,
     /// What it holds of its key's limits, if there are some.
@@ -137,6 +142,8 @@ impl Record {
             bounds: Bounds::default(),
             price: None,
             prompt: None,
+            unseen: None,
+            sent: false,
             seen: 0,
             hold: None,
             rates: Rates::default(),
@@ -183,11 +190,36 @@ impl Record {
         Ok(())
     }
 
-    /// What is asked in so many bytes, and what its tokens cost.
-    pub(super) fn wants(&mut self, asked: &Asked, body: usize, price: Option<Price>) {
+    /// What is asked in so many bytes, what its tokens cost, and how many are taken for a text whose request
+    /// does not say how long it may be.
+    pub(super) fn wants(
+        &mut self,
+        asked: &Asked,
+        body: usize,
+        (price, assumed): (Option<Price>, u32),
+    ) {
         self.bounds = Bounds::of(asked, body);
         self.price = price;
         self.prompt = Some(limits::prompt_of(asked, body));
+        let is_seen = asked.endpoint != Endpoint::Images;
+        self.unseen = (!is_seen).then(|| limits::completion_of(asked, assumed));
+    }
+
+    /// It leaves for a node now.
+    pub(super) fn sends(&mut self) {
+        self.sent = true;
+    }
+
+    /// The node did nothing for it, or never got it.
+    pub(super) fn was_not_run(&mut self) {
+        self.sent = false;
+    }
+
+    /// A whole reply came.
+    pub(super) fn came_whole(&mut self, parts: &[Bytes], usage: Option<Usage>) {
+        self.came = parts.iter().map(Bytes::len).sum();
+        self.seen = limits::tokens_of(self.came);
+        self.claimed(usage);
     }
 
     /// It holds so much of its key's limits from now on.
@@ -231,6 +263,11 @@ impl Record {
                 request_id = %self.id, node = self.node.as_deref(), kind, claimed, most,
                 "the node claims more tokens than there can be: cut"
             );
+        }
+        // An engine that counts at the end of a stream has not counted the prompt before it.
+        if held.prompt_tokens == 0 && self.prompt.is_some_and(|prompt| prompt > 0) {
+            self.seen = self.seen.max(held.completion_tokens);
+            return;
         }
         self.usage = Some(held);
     }
@@ -318,12 +355,13 @@ impl Record {
         if self.usage.is_some() || !self.may_have_run() {
             return None;
         }
-        self.prompt.map(|prompt| self.estimate(prompt, self.seen))
+        let made = self.unseen.unwrap_or_else(|| self.bounds.seen(self.seen));
+        self.prompt.map(|prompt| self.estimate(prompt, made))
     }
 
     /// Whether an engine may have worked for it, other than to refuse it.
     fn may_have_run(&self) -> bool {
-        self.tries > 0
+        self.sent
             && match (self.outcome, self.code) {
                 (Outcome::Complete, _) => self.status.is_some_and(|it| it.is_success()),
                 (Outcome::Cancelled, _) => true,
@@ -402,3 +440,6 @@ impl Drop for Record {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

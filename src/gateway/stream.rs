@@ -374,10 +374,12 @@ impl EventStream {
     }
 }
 
-/// Events, each of which is taken for a token where nobody counts them.
+/// Events with something in them, each of which is taken for a token where nobody counts them.
 fn count(events: &[u8]) -> u64 {
-    let ends = events.windows(2).filter(|pair| *pair == b"\n\n");
-    u64::try_from(ends.count()).unwrap_or(u64::MAX)
+    let lines = events.split(|byte| *byte == b'\n');
+    let data = lines.filter_map(|line| line.strip_prefix(b"data:"));
+    let objects = data.filter(|data| data.trim_ascii_start().starts_with(b"{"));
+    u64::try_from(objects.count()).unwrap_or(u64::MAX)
 }
 
 impl Drop for EventStream {
@@ -445,6 +447,20 @@ pub(super) mod tests {
     async fn next(stream: &mut EventStream) -> String {
         let bytes = poll_fn(|cx| stream.poll_next(cx)).await.unwrap().unwrap();
         String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn only_events_with_something_in_them_are_taken_for_tokens() {
+        let cases: [(&[u8], u64); 5] = [
+            (b"\n\n\n\n\n\n", 0),
+            (b": waiting\n\ndata:\n\n", 0),
+            (b"data: {}\n\ndata:{\"a\":1}\n\n", 2),
+            (b"data: {}\n\ndata: [DONE]\n\n", 1),
+            (b"event: a\r\ndata: {}\r\n\r\n", 1),
+        ];
+        for (events, expected) in cases {
+            assert_eq!(count(events), expected, "{}", events.escape_ascii());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -415,7 +415,8 @@ fn judge(
         status,
         retry_after_s,
         parts,
-        usage: usage(&trailers),
+        // An error used nothing, whatever its node says.
+        usage: usage(&trailers).filter(|_| status == StatusCode::OK),
         trailers,
     })
 }

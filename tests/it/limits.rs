@@ -206,6 +206,35 @@ async fn who_leaves_gives_back_what_he_held_and_is_charged_what_was_seen() {
 }
 
 #[tokio::test]
+async fn who_leaves_before_the_engine_counted_is_charged_his_prompt_too() {
+    const EVENTS: u64 = 70;
+    let limited = Limited::start().await;
+    let key = limited
+        .key("team", &["--budget-tokens", "ever=100000"])
+        .await;
+    let mut stream = body(100);
+    stream["stream"] = json!(true);
+    stream["prompt"] = json!("word ".repeat(200));
+    let feed = limited.engine.stream();
+    feed.text("x").await;
+    let mut events = EventStream::new(limited.ask(&key, &stream).await);
+    assert_eq!(events.text().await, "x");
+    // More than the node waits for until it says how many there were.
+    for _ in 1..EVENTS {
+        feed.text("x").await;
+        assert_eq!(events.text().await, "x");
+    }
+    drop(events);
+    feed.abandoned().await;
+    let counting = async { while limited.usage("team").await["requests"] != json!(1) {} };
+    soon("it is written", counting).await;
+    let usage = limited.usage("team").await;
+    let charged = prompt_of(&stream) + EVENTS;
+    assert_eq!(usage["charged_tokens"], json!(charged), "{usage}");
+    assert_eq!(usage["uncounted"], 1, "no count has a prompt of 0: {usage}");
+}
+
+#[tokio::test]
 async fn models_have_prices_that_change_while_the_gateway_serves_and_budgets_of_money_need_one() {
     let limited = Limited::start().await;
     let key = limited.key("team", &["--budget-money", "day=0.004"]).await;

@@ -227,11 +227,14 @@ async fn what_other_gateways_told_counts_as_their_own() {
 
 #[test]
 fn what_a_request_may_use_is_known_before_it_is_asked() {
-    use Endpoint::{ChatCompletions as Chat, Completions as Texts, Embeddings};
+    use crate::openai::Endpoint::{ChatCompletions as Chat, Completions as Texts, Embeddings};
     let picture = format!(
         r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"{}"}}}}]}}],"max_tokens":1}}"#,
         "u".repeat(100_000)
     );
+    let text = format!(r#"{{"type":"text","text":"{}"}},"#, "a".repeat(400_000));
+    let image = r#"{"type":"image_url""#;
+    let both = picture.replace(image, &format!("{text}{image}"));
     let cases = [
         (Texts, r#"{"model":"m","prompt":"hi"}"#, 7 + 16),
         (
@@ -249,7 +252,9 @@ fn what_a_request_may_use_is_known_before_it_is_asked() {
             r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"n":2}"#,
             16 + 2_000,
         ),
-        (Chat, &picture, MOST_OF_OTHER_PARTS + 1),
+        // What stands around the picture, and its limit of one.
+        (Chat, &picture, 18 + MOST_OF_OTHER_PARTS + 1),
+        (Chat, &both, 100_024 + MOST_OF_OTHER_PARTS + 1),
         (Embeddings, r#"{"model":"m","input":"hi"}"#, 7),
     ];
     for (endpoint, body, expected) in cases {

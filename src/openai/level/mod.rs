@@ -81,7 +81,7 @@ pub(in crate::openai) fn test_context() -> ReplyContext {
             encoding: None,
             n: 1,
             candidates: 1,
-            is_text: true,
+            other_bytes: 0,
             inputs: 1,
         },
         request_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),

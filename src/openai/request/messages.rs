@@ -52,22 +52,23 @@ struct ImageUrl<'a> {
     _url: Text<'a>,
 }
 
-/// Checks the messages, and says whether all of them are text.
-pub(super) fn check(value: &RawValue) -> Result<bool, RequestError> {
+/// Checks the messages, and gives the bytes of what is no text in them.
+pub(super) fn check(value: &RawValue) -> Result<usize, RequestError> {
     const EXPECTED: &str = "an array, not empty, of messages";
     check::no_duplicates("messages", value)?;
     let messages = check::array("messages", value, EXPECTED)?;
     if messages.is_empty() {
         return Err(RequestError::invalid("messages", EXPECTED));
     }
-    let mut is_text = true;
+    let mut other_bytes = 0_usize;
     for (index, value) in messages.into_iter().enumerate() {
-        is_text &= message(&format!("messages[{index}]"), value)?;
+        let more = message(&format!("messages[{index}]"), value)?;
+        other_bytes = other_bytes.saturating_add(more);
     }
-    Ok(is_text)
+    Ok(other_bytes)
 }
 
-fn message(at: &str, value: &RawValue) -> Result<bool, RequestError> {
+fn message(at: &str, value: &RawValue) -> Result<usize, RequestError> {
     let message: Message<'_> = check::object(at, value, "a message")?;
     let role: Option<Text<'_>> = message
         .role
@@ -87,31 +88,34 @@ fn message(at: &str, value: &RawValue) -> Result<bool, RequestError> {
     }
     let param = || format!("{at}.content");
     match message.content {
-        Some(content) if content.get().starts_with('"') => Ok(true),
+        Some(content) if content.get().starts_with('"') => Ok(0),
         // What an assistant said may have been calls alone; so may a function's result be nothing.
         None => match role.0.as_ref() {
-            "assistant" | "function" => Ok(true),
+            "assistant" | "function" => Ok(0),
             _ => Err(RequestError::invalid(param(), CONTENT)),
         },
         Some(content) => match parts(&param(), content, CONTENT)? {
             (0, _) => Err(RequestError::invalid(param(), CONTENT)),
-            (_, is_text) => Ok(is_text),
+            (_, other_bytes) => Ok(other_bytes),
         },
     }
 }
 
-/// Checks an array of objects that say their type, counts them, and says whether all are text.
+/// Checks an array of objects that say their type, counts them, and gives the bytes of those that are no text.
 fn parts(
     at: &str,
     value: &RawValue,
     expected: &'static str,
-) -> Result<(usize, bool), RequestError> {
+) -> Result<(usize, usize), RequestError> {
     let parts = check::array(at, value, expected)?;
-    let mut is_text = true;
+    let mut other_bytes = 0_usize;
     for (index, part) in parts.iter().enumerate() {
+        let bytes = part.get().len();
         let at = format!("{at}[{index}]");
         let part: Part<'_> = check::object(&at, part, "an object with a `type`")?;
-        is_text &= TEXTS.contains(&part.kind.0.as_ref());
+        if !TEXTS.contains(&part.kind.0.as_ref()) {
+            other_bytes = other_bytes.saturating_add(bytes);
+        }
         match part.kind.0.as_ref() {
             "text" if !part.text.is_some_and(|text| text.get().starts_with('"')) => {
                 return Err(RequestError::invalid(format!("{at}.text"), "a string"));
@@ -127,5 +131,5 @@ fn parts(
             _ => {}
         }
     }
-    Ok((parts.len(), is_text))
+    Ok((parts.len(), other_bytes))
 }

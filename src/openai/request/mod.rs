@@ -107,8 +107,8 @@ pub struct Asked {
     pub n: u32,
     /// How many are made for each input, to give the best of them; `n` at least.
     pub candidates: u32,
-    /// Whether all that the model works on is text, or tokens, that stands in the body.
-    pub is_text: bool,
+    /// Bytes of the body in parts that are no text: pictures, sounds, or links to them.
+    pub other_bytes: usize,
     /// How many prompts, conversations or texts to embed there are.
     pub inputs: u64,
     /// The length that embeddings are to have.
@@ -144,6 +144,12 @@ impl Asked {
         }
         let each = u64::from(self.max_tokens?);
         Some(each.saturating_mul(self.made()))
+    }
+
+    /// Whether all that the model works on is text, or tokens, that stands in the body.
+    #[must_use]
+    pub const fn is_text(&self) -> bool {
+        self.other_bytes == 0
     }
 
     /// How many texts are made.
@@ -214,8 +220,8 @@ struct Seen {
     top_logprobs: bool,
     n: Option<u32>,
     best_of: Option<u32>,
-    /// Whether a message has a part that is no text.
-    has_other_parts: bool,
+    /// Bytes of the messages' parts that are no text.
+    other_bytes: usize,
     dimensions: Option<u32>,
     encoding: Option<Encoding>,
 }
@@ -227,6 +233,12 @@ impl Seen {
         name: &str,
         value: &RawValue,
     ) -> Result<(), RequestError> {
+        if is_another_limit(endpoint, name) && value.get() != "null" {
+            return Err(RequestError::invalid(
+                json::path_of(name),
+                "left out: `max_tokens` and `n` say how much is made",
+            ));
+        }
         if name == "model" {
             self.model = Some(members::model(value)?);
         } else if name == input_of(endpoint) {
@@ -235,7 +247,7 @@ impl Seen {
                     prompt::count(input_of(endpoint), value)?
                 }
                 Endpoint::ChatCompletions => {
-                    self.has_other_parts = !messages::check(value)?;
+                    self.other_bytes = messages::check(value)?;
                     1
                 }
                 Endpoint::Images => members::string("prompt", value).map(|()| 1)?,
@@ -289,11 +301,24 @@ impl Seen {
             max_tokens: max_tokens.or(default),
             n: self.n.unwrap_or(1),
             candidates: self.n.unwrap_or(1).max(self.best_of.unwrap_or(1)),
-            is_text: !self.has_other_parts,
+            other_bytes: self.other_bytes,
             inputs,
             dimensions: self.dimensions,
             encoding: self.encoding,
         })
+    }
+}
+
+/// Names by which one engine or another takes how long a text may be, or how many are made, in place of the
+/// contract's. A request's limits, and what it holds of a budget, are by the contract's alone, so nothing may say
+/// otherwise past them: llama.cpp's `n_predict` and `n_cmpl`, and of a prompt a chat's name; `max_new_tokens`;
+/// vLLM's `best_of` of a chat.
+fn is_another_limit(endpoint: Endpoint, name: &str) -> bool {
+    match name {
+        "n_predict" | "n_cmpl" | "max_new_tokens" => true,
+        "max_completion_tokens" => endpoint != Endpoint::ChatCompletions,
+        "best_of" => endpoint != Endpoint::Completions,
+        _ => false,
     }
 }
 

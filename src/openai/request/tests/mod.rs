@@ -223,6 +223,37 @@ fn members_out_of_range_or_of_another_type_are_named() {
 }
 
 #[test]
+fn an_engines_own_names_for_limits_do_not_go_past_the_contracts() {
+    let names = |endpoint| -> &[&str] {
+        match endpoint {
+            Endpoint::Completions => &["max_completion_tokens"],
+            Endpoint::ChatCompletions => &["best_of"],
+            Endpoint::Embeddings | Endpoint::Images => &["max_completion_tokens", "best_of"],
+        }
+    };
+    let bodies = [
+        (Endpoint::Completions, r#"{"model":"m","prompt":"a"}"#),
+        (
+            Endpoint::ChatCompletions,
+            r#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#,
+        ),
+        (Endpoint::Embeddings, r#"{"model":"m","input":"a"}"#),
+        (Endpoint::Images, r#"{"model":"m","prompt":"a"}"#),
+    ];
+    for (endpoint, body) in bodies {
+        let all = ["n_predict", "n_cmpl", "max_new_tokens"].iter();
+        for name in all.chain(names(endpoint)) {
+            let with = |value: &str| body.replacen('{', &format!("{{\"{name}\":{value},"), 1);
+            let parsed = |body: String| Request::parse(endpoint, Bytes::from(body));
+            let error = parsed(with("50000")).unwrap_err();
+            assert_eq!(error.param(), Some(*name), "{endpoint:?}");
+            assert!(error.message().contains("max_tokens"), "{error}");
+            assert!(parsed(with("null")).is_ok(), "{endpoint:?} {name}");
+        }
+    }
+}
+
+#[test]
 fn stream_options_go_only_with_a_stream() {
     let on = |options: &str| with(&format!("\"stream_options\":{options},\"stream\":true"));
     for options in ["[]", "[true]", "true", "\"x\"", "5"] {
