@@ -13,6 +13,8 @@ use crate::harness::{
     soon,
 };
 
+mod fleet;
+
 /// A gateway with a store, and a node.
 struct Stored {
     gateway: Process,
