@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{
-        Loaded,
+        ConfigError, Loaded,
         gateway::GatewayConfig,
         store::{StoreConfig, resolved},
     },
@@ -101,6 +101,31 @@ pub(super) async fn open(
         teller,
     };
     Ok((shared, Some(keeping)))
+}
+
+/// Whether what may be in flight has places in the journal, whose length is that of the start.
+///
+/// # Errors
+/// [`ConfigError`]: else requests would be refused by a journal that is full long before the limit.
+pub(super) fn has_places(
+    config: &Loaded<GatewayConfig>,
+    before: &Shared,
+) -> Result<(), ConfigError> {
+    let Some(ledger) = &before.ledger else {
+        return Ok(());
+    };
+    let (more, store) = (config.value.limits.in_flight.get(), config.value.store());
+    let waiting = store.map_or(0, |store| store.waiting.get());
+    let places = ledger.watch().places();
+    if more <= before.admission.places() || more.saturating_add(waiting) <= places {
+        return Ok(());
+    }
+    let message = format!(
+        "the journal has {places} places, made at the start for requests in flight and {waiting} that wait for the \
+         store (store.waiting): more than {} in flight take a restart",
+        places.saturating_sub(waiting)
+    );
+    Err(config.invalid("limits.in_flight", message))
 }
 
 impl Keeping {

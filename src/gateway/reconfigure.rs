@@ -22,6 +22,7 @@ use super::{
     authenticate::Callers,
     cors::Cors,
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
+    keeping::has_places,
     metrics::Reloaded,
     node::{Node, Terms},
     own::NOT_STATED,
@@ -504,26 +505,4 @@ fn fixed(config: &GatewayConfig, address: SocketAddr) -> Vec<(&'static str, Stri
 fn fixed_value(fixed: &[(&'static str, String)], key: &str) -> String {
     let value = fixed.iter().find(|(name, _)| *name == key);
     value.map(|(_, value)| value.clone()).unwrap_or_default()
-}
-
-/// Whether what may be in flight has places in the journal, whose length is that of the start.
-///
-/// # Errors
-/// [`ConfigError`]: else requests would be refused by a journal that is full long before the limit.
-fn has_places(config: &Loaded<GatewayConfig>, before: &Shared) -> Result<(), ConfigError> {
-    let Some(ledger) = &before.ledger else {
-        return Ok(());
-    };
-    let (more, store) = (config.value.limits.in_flight.get(), config.value.store());
-    let waiting = store.map_or(0, |store| store.waiting.get());
-    let places = ledger.watch().places();
-    if more <= before.admission.places() || more.saturating_add(waiting) <= places {
-        return Ok(());
-    }
-    let message = format!(
-        "the journal has {places} places, made at the start for requests in flight and {waiting} that wait for the \
-         store (store.waiting): more than {} in flight take a restart",
-        places.saturating_sub(waiting)
-    );
-    Err(config.invalid("limits.in_flight", message))
 }

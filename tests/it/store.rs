@@ -338,3 +338,24 @@ async fn a_store_that_cannot_be_used_stops_the_start_and_says_why() {
         assert!(error.contains(named), "{store}: {error}");
     }
 }
+
+#[tokio::test]
+async fn more_in_flight_than_the_journal_has_places_for_takes_a_restart() {
+    let stored = Stored::start("url = \"sqlite:sealgate.db\"\n").await;
+    let text = std::fs::read_to_string(&stored.config).unwrap();
+    let reload = async |in_flight: u32, outcome: &str, times: usize| {
+        let changed = text.replace("in_flight = 16", &format!("in_flight = {in_flight}"));
+        std::fs::write(&stored.config, changed).unwrap();
+        stored.gateway.signal("HUP").await;
+        let said = format!("kind=\"config\" outcome=\"{outcome}\"");
+        stored.gateway.logged(&said, times).await;
+    };
+    reload(17, "refused", 1).await;
+    let why = "limits.in_flight: the journal has 32 places";
+    stored.gateway.logged(why, 1).await;
+    reload(8, "taken", 1).await;
+    // What was in force at the start has its places.
+    reload(16, "taken", 2).await;
+    let key = created(&stored.config, "team").await;
+    assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+}

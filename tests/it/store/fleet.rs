@@ -163,7 +163,7 @@ async fn a_budget_is_exact_once_requests_have_ended_whichever_gateway_had_them()
             fleet.until_refused(1, &key, 402)
         );
         let usage = until_counted(&fleet.config, first + second).await;
-        let charged = usage["usage"][0]["charged_tokens"].as_u64().unwrap();
+        let charged = usage[0]["charged_tokens"].as_u64().unwrap();
         assert_eq!(charged, (first + second) * USED, "{database}: {usage}");
         // What both let in while they did not know of each other is beyond it at most.
         assert!(charged < 2 * budget, "{database}: {usage}");
