@@ -359,3 +359,37 @@ async fn more_in_flight_than_the_journal_has_places_for_takes_a_restart() {
     let key = created(&stored.config, "team").await;
     assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_key_demands_a_tee_and_a_gpu_and_verified_evidence_decides() {
+    let stored = Stored::start("url = \"sqlite:sealgate.db\"\n").await;
+    // The node's evidence is of SEV-SNP, by a software root, and shows no GPU.
+    let cases: [(&str, &[&str], u16); 4] = [
+        ("snp", &["--tee", "tdx", "--tee", "sev-snp"], 200),
+        ("tdx", &["--tee", "tdx"], 503),
+        ("gpu", &["--require-gpu"], 503),
+        ("both", &["--tee", "sev-snp", "--require-gpu"], 503),
+    ];
+    for (name, demands, status) in cases {
+        let rest = [&["--name", name, "--json"], demands].concat();
+        let key = shown(&command(&stored.config, &["keys", "create"], &rest).await);
+        let reply = stored.complete(&key, json!({})).await;
+        assert_eq!(reply.status(), status, "{name}");
+        if status == 503 {
+            let (_, error) = error_of(reply).await;
+            assert_eq!(error["code"], "no_attested_node", "{name}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("`require_gpu`"), "{name}: {message}");
+        }
+    }
+    assert_eq!(stored.engine.received().len(), 1);
+    let list = command(&stored.config, &["keys", "list"], &[]).await;
+    for shown in ["sev-snp,tdx ", "sev-snp+gpu ", " +gpu "] {
+        assert!(list.contains(shown), "{shown}: {list}");
+    }
+    let mut wrong = sealgate();
+    wrong.args(["keys", "create", "--name", "a", "--tee", "sgx", "--config"]);
+    let output = wrong.arg(&stored.config).output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("sev-snp, tdx or nitro"), "{error}");
+}

@@ -120,6 +120,42 @@ async fn requests_at_once_count_at_both() {
     soon("the place is free at the other", asking).await;
 }
 
+/// Gateways whose shares are in the database, whether others count them still or not.
+async fn telling(database: &str) -> i64 {
+    let pool = sqlx::PgPool::connect(database.split('"').nth(1).unwrap()).await;
+    let count = "SELECT COUNT(DISTINCT gateway_id) FROM share";
+    sqlx::query_scalar(count)
+        .fetch_one(&pool.unwrap())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn who_stops_takes_back_what_he_told_and_who_was_killed_when_he_is_there_again() {
+    let all = databases().await;
+    let Some(database) = all.iter().find(|it| it.contains("postgres")) else {
+        return;
+    };
+    let mut fleet = Fleet::start(database).await;
+    let key = fleet.key(&["--requests-per-minute", "50"]).await;
+    for gateway in [0, 1] {
+        fleet.engine.reply(Reply::Json(200, completion("a")));
+        assert_eq!(fleet.ask(gateway, &key, &body(9)).await.status(), 200);
+    }
+    soon("both have told", async {
+        while telling(database).await < 2 {}
+    })
+    .await;
+    fleet.gateways[0].kill().await;
+    assert_eq!(telling(database).await, 2);
+    fleet.gateways[1].terminate().await;
+    fleet.gateways[1].ended().await;
+    assert_eq!(telling(database).await, 1, "it has gone in good order");
+    // Nothing is told by this one yet: its key was not used since.
+    fleet.gateways[0] = Process::start("gateway", &fleet.config).await;
+    assert_eq!(telling(database).await, 0);
+}
+
 #[tokio::test]
 async fn requests_of_a_minute_count_at_both() {
     let Some(fleet) = Fleet::sharing().await else {
