@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{super::*, hold_all, postgres};
+use super::{super::*, execute, hold_all, postgres};
 
 /// How long a test waits before it is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,17 +90,27 @@ async fn after_a_network_was_cut_the_store_answers_again_whatever_was_left_in_th
         drop(hold_all(store).await);
         store.keys().await.unwrap();
     }
-    way.cut();
-    for store in [store.clone(), store.for_looks()] {
-        // Whoever asks has no answer, and leaves in the middle.
-        let left = Duration::from_millis(100);
-        let asking = (0..8).map(|_| {
+    let asking = [store.clone(), store.for_looks()].map(|store| {
+        let all = on!(store, pool => pool.options().get_max_connections());
+        let ask = |_| {
             let store = store.clone();
-            tokio::spawn(async move { timeout(left, store.keys()).await.is_err() })
-        });
-        for asked in asking.collect::<Vec<_>>() {
-            assert!(asked.await.unwrap());
-        }
+            tokio::spawn(async move { execute(&store, "SELECT pg_sleep(10)").await })
+        };
+        (0..all).map(ask).collect::<Vec<_>>()
+    });
+    // Each connection is in the middle of a statement.
+    let server = PgPool::connect(base).await.unwrap();
+    let mut busy = 0_i64;
+    while busy < i64::from(POSTGRES_CONNECTIONS + POSTGRES_LOOKS) {
+        let count = "SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(10)'";
+        busy = sqlx::query_scalar(count).fetch_one(&server).await.unwrap();
+    }
+    way.cut();
+    // Nobody waits for an answer any more.
+    for asked in asking.into_iter().flatten() {
+        asked.abort();
+    }
+    for store in [store.clone(), store.for_looks()] {
         let again = async { while store.keys().await.is_err() {} };
         timeout(PATIENCE, again).await.unwrap();
     }
