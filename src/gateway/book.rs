@@ -27,7 +27,7 @@ use crate::{
     telemetry::metrics::Counter,
 };
 
-mod fleet;
+pub(super) mod fleet;
 mod pages;
 
 /// Questions because of unknown keys: so many at once, and one more each second.

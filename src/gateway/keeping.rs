@@ -16,7 +16,7 @@ use super::{
     StartError,
     audit::{self, Audit},
     authenticate::Callers,
-    book::Book,
+    book::{Book, fleet::Teller},
     files::archive_dir,
     receipts,
     shared::Shared,
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{
-        Loaded,
+        ConfigError, Loaded,
         gateway::GatewayConfig,
         store::{StoreConfig, resolved},
     },
@@ -43,6 +43,8 @@ pub(super) struct Keeping {
     writer: Writer,
     receipts: ReceiptWriter,
     auditor: audit::Writer,
+    /// Where limits are shared with other gateways.
+    teller: Option<Teller>,
 }
 
 /// Opens the store, if there is one, with the journal beside it.
@@ -76,8 +78,13 @@ pub(super) async fn open(
     let (ledger, mut writer) = Ledger::new(store.clone(), shared.clock, (journal, found));
     // Before it is asked what keys have spent.
     writer.write_found().await;
+    let mut teller = None;
     if config.value.keys_in_store() {
-        let book = Book::open(store.clone(), &store_config, shared.clock).await?;
+        if store_config.sync().is_some() {
+            // After what was found is written: what a process that was killed held is in what was spent.
+            teller = Some(Teller::begin(&store, &store_config.journal).await);
+        }
+        let book = Book::open(store.for_looks(), &store_config, shared.clock).await?;
         book.arrange(&shared.labels, config.value.limits.in_flight_per_key.get());
         shared.callers = Arc::new(Callers::Stored(book));
     }
@@ -91,8 +98,34 @@ pub(super) async fn open(
         writer,
         receipts,
         auditor,
+        teller,
     };
     Ok((shared, Some(keeping)))
+}
+
+/// Whether what may be in flight has places in the journal, whose length is that of the start.
+///
+/// # Errors
+/// [`ConfigError`]: else requests would be refused by a journal that is full long before the limit.
+pub(super) fn has_places(
+    config: &Loaded<GatewayConfig>,
+    before: &Shared,
+) -> Result<(), ConfigError> {
+    let Some(ledger) = &before.ledger else {
+        return Ok(());
+    };
+    let (more, store) = (config.value.limits.in_flight.get(), config.value.store());
+    let waiting = store.map_or(0, |store| store.waiting.get());
+    let places = ledger.watch().places();
+    if more <= before.admission.places() || more.saturating_add(waiting) <= places {
+        return Ok(());
+    }
+    let message = format!(
+        "the journal has {places} places, made at the start for requests in flight and {waiting} that wait for the \
+         store (store.waiting): more than {} in flight take a restart",
+        places.saturating_sub(waiting)
+    );
+    Err(config.invalid("limits.in_flight", message))
 }
 
 impl Keeping {
@@ -107,13 +140,13 @@ impl Keeping {
         let usage_days = days(self.config.usage_days.get());
         let receipt_days = days(self.config.receipt_days.get());
         let (poll, sync) = (self.config.poll(), self.config.sync());
-        let book = shared.book();
+        let (book, teller) = (shared.book(), self.teller.clone());
         let following = async move {
             match book {
                 Some(book) => {
                     let sharing = async {
-                        match sync {
-                            Some(every) => book.share(every).await,
+                        match sync.zip(teller) {
+                            Some((every, teller)) => book.share(every, &teller).await,
                             None => std::future::pending().await,
                         }
                     };
@@ -151,6 +184,9 @@ impl Keeping {
             let receipts = self.receipts.run(stop.clone());
             let auditing = self.auditor.run(stop.clone());
             tokio::join!(self.writer.run(stop), receipts, auditing);
+            if let Some(teller) = &self.teller {
+                teller.leave(&self.store).await;
+            }
             audit::write_head(&self.store, &self.config.audit, clock).await;
             self.store.close().await;
         })

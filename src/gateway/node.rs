@@ -344,10 +344,10 @@ impl Node {
         self.verified().is_some_and(|verified| verified.offers_pq())
     }
 
-    /// Whether it is verified on such hardware.
+    /// Whether it is verified on such hardware, where some is demanded.
     pub(super) fn is_on(&self, hardware: Hardware) -> bool {
-        let verified = self.verified();
-        verified.is_some_and(|verified| hardware.is_of(&verified.node))
+        let shows = |verified: Arc<Verified>| hardware.is_of(&verified.node);
+        hardware == Hardware::ANY || self.verified().is_some_and(shows)
     }
 
     /// What the last appraisal that passed found, if the rules that are in force let it pass. While it

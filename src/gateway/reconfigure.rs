@@ -22,6 +22,7 @@ use super::{
     authenticate::Callers,
     cors::Cors,
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
+    keeping::has_places,
     metrics::Reloaded,
     node::{Node, Terms},
     own::NOT_STATED,
@@ -391,6 +392,7 @@ fn next(
         nodes.push(Named { node, said });
     }
     let limits = &value.limits;
+    has_places(config, before)?;
     let mut shared = before.clone();
     shared.callers = Arc::new(read_callers(config, &labels, Some(&before.callers))?);
     let bodies = as_usize(limits.bodies_bytes.get());

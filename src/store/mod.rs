@@ -10,11 +10,12 @@
 use std::{io, path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, PgPool, SqlitePool,
+    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, SqlitePool,
     pool::PoolOptions,
     postgres::{PgConnectOptions, PgSslMode},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
+use tokio::time::timeout;
 
 use self::hash::Hasher;
 use crate::config::{
@@ -49,13 +50,17 @@ pub(crate) use self::{
     usage::{By, Query, Sum, Tokens, UsageRow, in_currency},
 };
 
-/// Connections to PostgreSQL from one gateway.
+/// Connections to PostgreSQL from one gateway, and those besides that what keys are known by has to itself.
 const POSTGRES_CONNECTIONS: u32 = 4;
+const POSTGRES_LOOKS: u32 = 2;
 /// Connections to a SQLite file: one that writes, and what reads beside it.
 const SQLITE_CONNECTIONS: u32 = 3;
 /// How long a connection is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long PostgreSQL works on one statement.
+/// How long a connection that is given back, or taken again, may take to show that it is alive.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long PostgreSQL works on one statement, waits for the next one of a transaction, and for a gateway that is
+/// not there any more, whose locks others wait for.
 const STATEMENT_TIMEOUT: &str = "15s";
 /// How long another process may hold the SQLite file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,6 +92,8 @@ use on;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     database: Database,
+    /// Of PostgreSQL: connections for what must not wait for all else.
+    looks: Option<PgPool>,
     hasher: Hasher,
     /// Who changes things through this one, for the audit log.
     actor: Arc<str>,
@@ -129,12 +136,18 @@ impl Store {
     pub(crate) async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let (secret_file, is_made) = config.secret().ok_or(StoreError::Unreadable("a secret"))?;
         let hasher = Hasher::read(&secret_file, is_made)?;
-        let database = match &config.url {
-            StoreUrl::Sqlite(_) => Database::Sqlite(sqlite(config).await?),
-            StoreUrl::Postgres(url) => Database::Postgres(postgres(config, url).await?),
+        let (database, looks) = match &config.url {
+            StoreUrl::Sqlite(_) => (Database::Sqlite(sqlite(config).await?), None),
+            StoreUrl::Postgres(url) => {
+                let options = postgres_options(config, url)?;
+                let pool = postgres(POSTGRES_CONNECTIONS).connect_with(options.clone());
+                let looks = postgres(POSTGRES_LOOKS).connect_lazy_with(options);
+                (Database::Postgres(pool.await?), Some(looks))
+            }
         };
         let store = Self {
             database,
+            looks,
             hasher,
             actor: "unknown".into(),
         };
@@ -149,6 +162,16 @@ impl Store {
     pub(crate) fn acting(&self, actor: &str) -> Self {
         Self {
             actor: audit::actor(actor),
+            ..self.clone()
+        }
+    }
+
+    /// The same over connections of their own, for what keys are known and held by: whatever else waits for the
+    /// database, that has not to wait for it.
+    pub(crate) fn for_looks(&self) -> Self {
+        let looks = self.looks.clone().map(Database::Postgres);
+        Self {
+            database: looks.unwrap_or_else(|| self.database.clone()),
             ..self.clone()
         }
     }
@@ -182,6 +205,9 @@ impl Store {
 
     /// Closes all connections, so that SQLite's log is folded into its file.
     pub(crate) async fn close(&self) {
+        if let Some(looks) = &self.looks {
+            looks.close().await;
+        }
         on!(self, pool => pool.close().await);
     }
 }
@@ -211,12 +237,25 @@ async fn sqlite(config: &StoreConfig) -> Result<SqlitePool, StoreError> {
     Ok(pool.await?)
 }
 
-async fn postgres(config: &StoreConfig, url: &str) -> Result<PgPool, StoreError> {
-    let pool = PoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
+/// So many connections. One that was left in the middle of a statement, or whose other end is gone without a word,
+/// would hold its place until TCP gives it up: each shows that it is alive before it is used again, or is closed.
+fn postgres(connections: u32) -> PoolOptions<Postgres> {
+    PoolOptions::new()
+        .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
-        .connect_with(postgres_options(config, url)?);
-    Ok(pool.await?)
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(is_alive(connection)))
+        .after_release(|connection, _| Box::pin(is_alive(connection)))
+}
+
+/// # Errors
+/// Then it is closed at once, and nothing more is sent.
+async fn is_alive(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let silent = |_| sqlx::Error::Io(io::ErrorKind::TimedOut.into());
+    timeout(PING_TIMEOUT, connection.ping())
+        .await
+        .map_err(silent)??;
+    Ok(true)
 }
 
 fn postgres_options(config: &StoreConfig, url: &str) -> Result<PgConnectOptions, StoreError> {
@@ -224,7 +263,11 @@ fn postgres_options(config: &StoreConfig, url: &str) -> Result<PgConnectOptions,
     options = options
         .application_name("sealgate")
         // What nobody waits for any more is not worked on.
-        .options([("statement_timeout", STATEMENT_TIMEOUT)])
+        .options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", STATEMENT_TIMEOUT),
+            ("tcp_user_timeout", STATEMENT_TIMEOUT),
+        ])
         .disable_statement_logging();
     // By what it comes to: the query of a URL, and libpq's variables, can name another host.
     let is_local = options.get_socket().is_some() || is_loopback_host(options.get_host());

@@ -12,6 +12,7 @@ use super::*;
 use crate::config::terms::KeyTerms;
 
 mod ledger;
+mod partition;
 mod spending;
 
 const POSTGRES: &str = "SEALGATE_TEST_POSTGRES";
@@ -323,4 +324,15 @@ fn only_another_machine_must_show_a_certificate() {
 
 pub(super) async fn execute(store: &Store, statement: &'static str) {
     on!(store, pool => { sqlx::query(statement).execute(pool).await.unwrap(); });
+}
+
+/// All connections that the store has, so that whoever asks it waits until they are dropped.
+pub(crate) async fn hold_all(store: &Store) -> Box<dyn std::any::Any + Send> {
+    on!(store, pool => {
+        let mut held = Vec::new();
+        for _ in 0..pool.options().get_max_connections() {
+            held.push(pool.acquire().await.unwrap());
+        }
+        Box::new(held)
+    })
 }

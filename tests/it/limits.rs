@@ -111,11 +111,20 @@ async fn a_key_is_told_when_it_may_ask_again() {
     let limited = Limited::start().await;
     let key = limited.key("team", &["--requests-per-minute", "2"]).await;
     let other = limited.key("other", &[]).await;
-    for _ in 0..2 {
+    for left in ["1", "0"] {
         limited.engine.reply(Reply::Json(200, completion("a")));
-        assert_eq!(limited.ask(&key, &body(9)).await.status(), 200);
+        let reply = limited.ask(&key, &body(9)).await;
+        assert_eq!(reply.status(), 200);
+        let said = |what: &str| reply.headers()[format!("x-ratelimit-{what}-requests")].clone();
+        assert_eq!(
+            (said("limit"), said("remaining")),
+            (2.into(), left.parse().unwrap())
+        );
+        assert!(said("reset").to_str().unwrap().ends_with('s'));
+        assert!(!reply.headers().contains_key("x-ratelimit-limit-tokens"));
     }
     let refused = limited.ask(&key, &body(9)).await;
+    assert_eq!(refused.headers()["x-ratelimit-remaining-requests"], "0");
     let wait = refused.headers()["retry-after"].to_str().unwrap();
     assert!((1..=120).contains(&wait.parse::<u32>().unwrap()), "{wait}");
     let (status, error) = error_of(refused).await;
@@ -319,51 +328,4 @@ async fn limits_that_make_no_sense_are_refused() {
         );
         assert!(output.stdout.is_empty(), "{args:?}");
     }
-}
-
-/// Over the PostgreSQL that the environment names, as the store's own tests.
-#[tokio::test]
-async fn two_gateways_of_one_database_hold_a_key_to_one_limit() {
-    let Ok(base) = std::env::var("SEALGATE_TEST_POSTGRES") else {
-        return;
-    };
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let schema = format!("it_{}", std::process::id());
-    let made = std::process::Command::new("psql")
-        .args([&base, "-c", &format!("CREATE SCHEMA {schema}")])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let url = format!("{base}{separator}options[search_path]={schema}");
-    let store = format!("url = \"{url}\"\nsecret_file = \"secret\"\nsync_ms = 50\n");
-    let limited = Limited::with(&store).await;
-    let text = limited
-        .text
-        .replace("[store]", "[store]\njournal = \"second\"");
-    let second = limited.files.write("second.toml", &text);
-    let second = Process::start("gateway", &second).await;
-    let key = limited.key("team", &["--in-flight", "1"]).await;
-
-    let feed = limited.engine.stream();
-    feed.text("x").await;
-    let mut stream = body(9);
-    stream["stream"] = json!(true);
-    let mut events = EventStream::new(limited.ask(&key, &stream).await);
-    assert_eq!(events.text().await, "x");
-    let ask = async |status: u16| {
-        soon("the other gateway knows", async {
-            loop {
-                limited.engine.reply(Reply::Json(200, completion("a")));
-                let reply = limited.ask_at(&second.url, &key, &body(9)).await;
-                if reply.status().as_u16() == status {
-                    return;
-                }
-            }
-        })
-        .await;
-    };
-    ask(429).await;
-    drop(events);
-    feed.abandoned().await;
-    ask(200).await;
 }

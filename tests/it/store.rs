@@ -13,6 +13,8 @@ use crate::harness::{
     soon,
 };
 
+mod fleet;
+
 /// A gateway with a store, and a node.
 struct Stored {
     gateway: Process,
@@ -335,4 +337,59 @@ async fn a_store_that_cannot_be_used_stops_the_start_and_says_why() {
         assert!(!output.status.success(), "{store}");
         assert!(error.contains(named), "{store}: {error}");
     }
+}
+
+#[tokio::test]
+async fn more_in_flight_than_the_journal_has_places_for_takes_a_restart() {
+    let stored = Stored::start("url = \"sqlite:sealgate.db\"\n").await;
+    let text = std::fs::read_to_string(&stored.config).unwrap();
+    let reload = async |in_flight: u32, outcome: &str, times: usize| {
+        let changed = text.replace("in_flight = 16", &format!("in_flight = {in_flight}"));
+        std::fs::write(&stored.config, changed).unwrap();
+        stored.gateway.signal("HUP").await;
+        let said = format!("kind=\"config\" outcome=\"{outcome}\"");
+        stored.gateway.logged(&said, times).await;
+    };
+    reload(17, "refused", 1).await;
+    let why = "limits.in_flight: the journal has 32 places";
+    stored.gateway.logged(why, 1).await;
+    reload(8, "taken", 1).await;
+    // What was in force at the start has its places.
+    reload(16, "taken", 2).await;
+    let key = created(&stored.config, "team").await;
+    assert_eq!(stored.complete(&key, json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_key_demands_a_tee_and_a_gpu_and_verified_evidence_decides() {
+    let stored = Stored::start("url = \"sqlite:sealgate.db\"\n").await;
+    // The node's evidence is of SEV-SNP, by a software root, and shows no GPU.
+    let cases: [(&str, &[&str], u16); 4] = [
+        ("snp", &["--tee", "tdx", "--tee", "sev-snp"], 200),
+        ("tdx", &["--tee", "tdx"], 503),
+        ("gpu", &["--require-gpu"], 503),
+        ("both", &["--tee", "sev-snp", "--require-gpu"], 503),
+    ];
+    for (name, demands, status) in cases {
+        let rest = [&["--name", name, "--json"], demands].concat();
+        let key = shown(&command(&stored.config, &["keys", "create"], &rest).await);
+        let reply = stored.complete(&key, json!({})).await;
+        assert_eq!(reply.status(), status, "{name}");
+        if status == 503 {
+            let (_, error) = error_of(reply).await;
+            assert_eq!(error["code"], "no_attested_node", "{name}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("`require_gpu`"), "{name}: {message}");
+        }
+    }
+    assert_eq!(stored.engine.received().len(), 1);
+    let list = command(&stored.config, &["keys", "list"], &[]).await;
+    for shown in ["sev-snp,tdx ", "sev-snp+gpu ", " +gpu "] {
+        assert!(list.contains(shown), "{shown}: {list}");
+    }
+    let mut wrong = sealgate();
+    wrong.args(["keys", "create", "--name", "a", "--tee", "sgx", "--config"]);
+    let output = wrong.arg(&stored.config).output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("sev-snp, tdx or nitro"), "{error}");
 }

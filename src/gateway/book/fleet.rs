@@ -4,19 +4,88 @@
 //! What a gateway admits is known to the others after two intervals at most; that is by how much they are
 //! wrong together. What it tells is all of its part each time, so that nothing counts twice, and a gateway
 //! whose words stay the same is not there any more. No clocks are compared for that.
+//!
+//! One that stops takes back what it told, and one that starts takes back what its process of before told: so
+//! nobody counts what a gateway held that was killed.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Book;
-use crate::store::{OtherShare, Share, StoreError};
+use crate::store::{OtherShare, Share, Store, StoreError};
 
 /// Intervals after which what a gateway told counts no more, and after which it is removed.
 const STALE: u32 = 5;
 const GONE: u32 = 600;
 /// How long one exchange may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The name under which a process tells the others, another one for each process: so two that were made of one
+/// copied disk do not take each other for themselves.
+#[derive(Clone, Debug)]
+pub(in crate::gateway) struct Teller {
+    id: Arc<str>,
+}
+
+impl Teller {
+    /// A new one. The name stands beside the journal, whose lock the caller has, so that the next process takes back
+    /// what this one told, as this one does for the last.
+    pub(in crate::gateway) async fn begin(store: &Store, journal: &Path) -> Self {
+        let file = beside(journal);
+        if let Ok(before) = fs::read_to_string(&file)
+            && is_id(before.trim())
+        {
+            Self::named(before.trim()).leave(store).await;
+        }
+        let own = Self::named(&hex::encode(rand::random::<[u8; 16]>()));
+        if let Err(error) = own.write(&file) {
+            tracing::warn!(
+                file = %file.display(), %error,
+                "not written: if this gateway is killed, what it held counts for some intervals more"
+            );
+        }
+        own
+    }
+
+    fn named(id: &str) -> Self {
+        Self { id: id.into() }
+    }
+
+    fn write(&self, file: &Path) -> io::Result<()> {
+        let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
+        let new = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        fs::write(new.path(), format!("{}\n", self.id))?;
+        new.persist(file)?;
+        Ok(())
+    }
+
+    /// Takes back all that was told. Where the store does not answer, it ages.
+    pub(in crate::gateway) async fn leave(&self, store: &Store) {
+        let leaving = store.put_shares(&self.id, 0, &[]);
+        if !matches!(timeout(TIMEOUT, leaving).await, Ok(Ok(()))) {
+            tracing::warn!(
+                "what limited keys held here counts at other gateways for some intervals more"
+            );
+        }
+    }
+}
+
+fn beside(journal: &Path) -> PathBuf {
+    let mut name = journal.as_os_str().to_owned();
+    name.push(".id");
+    name.into()
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 /// What was heard of other gateways.
 #[derive(Debug, Default)]
@@ -54,33 +123,53 @@ impl Heard {
 }
 
 impl Book {
-    /// Tells and hears; never ends. While the store does not answer, each gateway holds the limits alone.
-    pub(in crate::gateway) async fn share(&self, every: Duration) {
-        let gateway_id = hex::encode(rand::random::<[u8; 16]>());
+    /// Tells and hears; never ends. What was heard counts for some intervals, whether the store refuses or hangs;
+    /// then this gateway holds the limits alone until it answers.
+    pub(in crate::gateway) async fn share(&self, every: Duration, teller: &Teller) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut beat, mut heard, mut failed) = (0, Heard::default(), 0_u32);
+        let (mut beat, mut heard) = (0, Heard::default());
+        let (mut failed, mut is_old) = (false, true);
+        let mut good_until = Instant::now();
         loop {
             ticks.tick().await;
-            let sharing = self.share_once(&gateway_id, &mut beat, &mut heard, every);
-            let error = match timeout(TIMEOUT, sharing).await {
+            let sharing = self.share_once(&teller.id, &mut beat, &mut heard, every);
+            let sharing = timeout(TIMEOUT, sharing);
+            tokio::pin!(sharing);
+            let shared = loop {
+                tokio::select! {
+                    biased;
+                    shared = &mut sharing => break shared,
+                    () = sleep_until(good_until), if !is_old => {
+                        self.forget_others();
+                        is_old = true;
+                    }
+                }
+            };
+            let error = match shared {
                 Ok(Ok(())) => {
-                    failed = 0;
+                    (failed, is_old) = (false, false);
+                    good_until = Instant::now() + every.saturating_mul(STALE);
                     continue;
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "it takes too long".to_owned(),
             };
-            failed = failed.saturating_add(1);
-            if failed == 1 {
+            if !std::mem::replace(&mut failed, true) {
                 tracing::error!(error, "limits are not shared with other gateways");
             }
-            if failed == STALE {
-                let pages = self.pages();
-                let all = pages.keys.values();
-                all.for_each(|known| known.held.meter.hear(&[], &[], self.clock.now()));
+            if !is_old && good_until <= Instant::now() {
+                self.forget_others();
+                is_old = true;
             }
         }
+    }
+
+    /// Has what others told count no more.
+    fn forget_others(&self) {
+        let pages = self.pages();
+        let all = pages.keys.values();
+        all.for_each(|known| known.held.meter.hear(&[], &[], self.clock.now()));
     }
 
     async fn share_once(
@@ -125,46 +214,4 @@ impl Book {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::*;
-
-    fn other(gateway_id: &str, beat: i64) -> OtherShare {
-        OtherShare {
-            gateway_id: gateway_id.to_owned(),
-            key_id: "k".to_owned(),
-            beat,
-            share: Share::default(),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_gateway_whose_words_stay_the_same_counts_no_more_and_then_is_gone() {
-        let every = Duration::from_secs(1);
-        let mut heard = Heard::default();
-        // Seconds from the one before, the beats of two gateways, how many count, and who is gone.
-        let cases = [
-            (0, (1, 7), 2, &[][..]),
-            (4, (2, 7), 2, &[]),
-            (2, (3, 7), 1, &[]),
-            (600, (4, 7), 1, &["b"]),
-            (1, (5, 8), 2, &[]),
-        ];
-        for (at, (seconds, (a, b), count, gone)) in cases.into_iter().enumerate() {
-            advance(Duration::from_secs(seconds)).await;
-            let (fresh, found) = heard.fresh(vec![other("a", a), other("b", b)], every);
-            let fresh = fresh.get("k").map_or(0, Vec::len);
-            assert_eq!(
-                (fresh, found.as_slice()),
-                (
-                    count,
-                    &gone.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>()[..]
-                ),
-                "{at}"
-            );
-        }
-        heard.fresh(Vec::new(), every);
-        assert!(heard.beats.is_empty());
-    }
-}
+mod tests;

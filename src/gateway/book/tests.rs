@@ -8,13 +8,13 @@ use crate::{
     store::{KeySecret, NewKey},
 };
 
-struct Held {
-    store: Store,
-    book: Arc<Book>,
-    _dir: tempfile::TempDir,
+pub(super) struct Held {
+    pub(super) store: Store,
+    pub(super) book: Arc<Book>,
+    pub(super) dir: tempfile::TempDir,
 }
 
-async fn held(stale_s: u32) -> Held {
+pub(super) async fn held(stale_s: u32) -> Held {
     let dir = tempfile::tempdir().unwrap();
     let config = StoreConfig {
         url: StoreUrl::Sqlite(dir.path().join("db")),
@@ -25,15 +25,16 @@ async fn held(stale_s: u32) -> Held {
     let book = Book::open(store.clone(), &config, Clock::system());
     let book = book.await.unwrap();
     book.arrange(&Arc::default(), 3);
-    Held {
-        store,
-        book,
-        _dir: dir,
-    }
+    Held { store, book, dir }
 }
 
 impl Held {
-    async fn make(&self, name: &str, terms: KeyTerms, expires_at: Option<SystemTime>) -> KeySecret {
+    pub(super) async fn make(
+        &self,
+        name: &str,
+        terms: KeyTerms,
+        expires_at: Option<SystemTime>,
+    ) -> KeySecret {
         let secret = KeySecret::generate();
         let key = NewKey {
             name: name.to_owned(),
