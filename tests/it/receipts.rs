@@ -233,6 +233,57 @@ async fn an_auditor_judges_by_a_policy_of_his_own() {
     }
 }
 
+#[tokio::test]
+async fn a_receipt_stays_good_where_its_evidence_was_judged_anew_after_the_policy_changed() {
+    let setup = start("", REQUIRED).await;
+    let before = Exchange::whole(&setup, "a cat").await;
+    let wider = policy(&measurement()).replace("measurements = [", "measurements = [\n");
+    let unfinished = setup.dir.path().join("policy.toml.new");
+    fs::write(&unfinished, wider).unwrap();
+    fs::rename(unfinished, setup.dir.path().join("policy.toml")).unwrap();
+    setup.gateway.signal("HUP").await;
+    let content = |exchange: &Exchange| -> Value {
+        let file: Value = serde_json::from_slice(&exchange.bundle).unwrap();
+        file["content"].clone()
+    };
+    let judging = async {
+        loop {
+            let exchange = Exchange::whole(&setup, "a cat").await;
+            if content(&exchange)["policy_sha256"] != content(&before)["policy_sha256"] {
+                return exchange;
+            }
+        }
+    };
+    let after = soon("the node is judged by the new policy", judging).await;
+    let (was, is) = (content(&before), content(&after));
+    assert_eq!(was["asked_at"], was["appraised_at"]);
+    assert_eq!(
+        (&is["asked_at"], &is["evidence"]),
+        (&was["asked_at"], &was["evidence"])
+    );
+    let empty = Empty::new();
+    empty.write("receipt.json", &after.bundle);
+    let is_judged = |args: Vec<&'static str>| {
+        let empty = &empty;
+        async move {
+            let args = [vec!["receipt.json"], args].concat();
+            let output = empty.verify(&args).await;
+            (output.status.code(), text(&output))
+        }
+    };
+    let (code, shown) = is_judged(vec![]).await;
+    assert_eq!(code, Some(0), "{shown}");
+    // An auditor's own time counts in place of the file's.
+    let (code, shown) = is_judged(vec!["--at", "2020-01-01T00:00:00Z"]).await;
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(
+        shown.contains("appraised at 2020-01-01T00:00:00Z"),
+        "{shown}"
+    );
+    let (code, shown) = is_judged(vec!["--at", "yesterday"]).await;
+    assert_eq!(code, Some(2), "{shown}");
+}
+
 /// A policy that names a file outside of its folder, and a bundle.
 #[tokio::test]
 async fn a_receipts_file_has_what_its_policy_names_and_the_bundle() {
@@ -354,7 +405,7 @@ async fn what_a_receipt_rests_on_cannot_be_exchanged() {
     empty.write("same.json", &resigned(&one, &one_content));
     let output = empty.verify(&["same.json"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    let changes: [(&str, Value); 9] = [
+    let changes: [(&str, Value); 10] = [
         ("receipt", other_content["receipt"].clone()),
         ("request_id", other_content["request_id"].clone()),
         ("salts", Value::Null),
@@ -363,6 +414,7 @@ async fn what_a_receipt_rests_on_cannot_be_exchanged() {
         ("evidence_sha256", json!("00".repeat(32))),
         ("policy_sha256", json!("00".repeat(32))),
         ("bundle_sha256", json!("00".repeat(32))),
+        ("asked_at", json!("2100-01-01T00:00:00Z")),
         ("appraised_at", json!("2100-01-01T00:00:00Z")),
     ];
     for (member, value) in changes {
