@@ -285,3 +285,30 @@ impl Body for ReplyBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_held_in_room_holds_it_until_all_of_it_went() {
+        let len = 2 * MAX_PIECE + 1024;
+        let admission = Admission::new(1, 2 * len);
+        let mut room = admission.body_room();
+        room.grow_to(len).unwrap();
+        let sent = Bytes::from(vec![7; len]);
+        let mut body = ReplyBody::from(sent.clone()).in_room(room);
+        assert_eq!(body.size_hint().exact(), u64::try_from(len).ok());
+        let mut got = BytesMut::new();
+        while !body.is_end_stream() {
+            assert_eq!(admission.bodies_bytes(), len);
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!((1..=MAX_PIECE).contains(&piece.len()));
+            got.extend_from_slice(&piece);
+        }
+        assert!(body.frame().await.is_none());
+        assert_eq!(got, sent);
+        drop(body);
+        assert_eq!(admission.bodies_bytes(), 0);
+    }
+}

@@ -34,7 +34,7 @@ pub(super) struct Draft {
     path: &'static str,
     model: String,
     /// Where the receipt is to prove contents.
-    contents: Option<Contents>,
+    contents: Option<Box<Contents>>,
 }
 
 /// What proves the caller's body, and will prove the reply.
@@ -89,7 +89,7 @@ impl Draft {
             key_id: request.key_id,
             path: endpoint.path(),
             model: String::new(),
-            contents,
+            contents: contents.map(Box::new),
         })
     }
 

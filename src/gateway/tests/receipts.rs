@@ -1,21 +1,17 @@
 //! Receipts of nodes that a test plays, good ones and wrong ones.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use attestation::StatementDigest;
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    fake::{Asked, FakeNode, folder, receipt_key},
-    harness::{BODY, Got, PATIENCE, Running, STREAM_BODY, read, read_stream},
-    metrics::page,
+    fake::{Asked, FakeNode, receipt_key},
+    harness::{BODY, Got, PATIENCE, Running, STREAM_BODY, read_stream},
 };
 use crate::{
     clock::{Clock, unix_seconds},
-    gateway::receipts::{Desk, KeptReceipt, ReceiptSink, SinkFull, Slot, Unreached},
-    ids::RequestId,
     seal::{Commitments, Committer, Receipt, ReceiptKey, Salts},
 };
 
@@ -24,8 +20,8 @@ const REPLY: &str = r#"{"object":"text_completion"}"#;
 const EVENTS: &str = "data: {\"choices\":[]}\n\n:   \ndata: [DONE]\n\n";
 
 /// A receipt before it is signed.
-struct Draft {
-    receipt: Receipt,
+pub(super) struct Draft {
+    pub(super) receipt: Receipt,
     salts: Option<Salts>,
     /// What stands in the head.
     early: Option<String>,
@@ -35,7 +31,7 @@ struct Draft {
 }
 
 /// What is wrong with one.
-type Change = fn(&mut Draft);
+pub(super) type Change = fn(&mut Draft);
 
 /// A receipt's fields as they go out.
 struct Fields {
@@ -101,11 +97,11 @@ fn as_fields(fields: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 /// Has the node answer whole and in streams, with receipts that are changed so.
-fn play(node: &FakeNode, status: u16, change: Change) {
+pub(super) fn play(node: &FakeNode, status: u16, change: Change) {
     play_early(node, status, false, change);
 }
 
-fn play_early(node: &FakeNode, status: u16, early: bool, change: Change) {
+pub(super) fn play_early(node: &FakeNode, status: u16, early: bool, change: Change) {
     node.play(move |asked| async move {
         let streams = asked.request.content == STREAM_BODY.as_bytes();
         if streams {
@@ -125,7 +121,7 @@ fn play_early(node: &FakeNode, status: u16, early: bool, change: Change) {
     });
 }
 
-async fn start(mode: &str) -> (FakeNode, Running) {
+pub(super) async fn start(mode: &str) -> (FakeNode, Running) {
     let node = FakeNode::start("n").await;
     let rest = format!("[receipts]\n{mode}\n");
     let running = Running::start(&[&node], &rest).await;
@@ -134,7 +130,7 @@ async fn start(mode: &str) -> (FakeNode, Running) {
 
 impl Running {
     /// Waits until so many receipts came to an end, and gives how.
-    async fn outcomes(&self, all: u64) -> Vec<(&'static str, u64)> {
+    pub(super) async fn outcomes(&self, all: u64) -> Vec<(&'static str, u64)> {
         let counts = || self.shared.receipts.counts();
         let ended = async {
             while counts().iter().map(|(_, count)| count).sum::<u64>() < all {
@@ -400,123 +396,4 @@ async fn more_receipts_than_can_be_checked_at_once_hold_nobody_up() {
     drop(all);
     running.post(BODY).await;
     assert_eq!(running.outcomes(2).await, [("kept", 1), ("shed", 1)]);
-}
-
-/// Salts that come with the end alone need prompt and answer kept until then.
-#[tokio::test]
-async fn where_there_is_no_room_to_keep_a_stream_its_receipt_is_not_passed_as_checked() {
-    for mode in ["on", "required"] {
-        let (node, running) = start(&format!("mode = \"{mode}\"\ncontent = true")).await;
-        let mut room = running.shared.admission.body_room();
-        // What is left is for the body, as it comes.
-        let most = running.shared.admission.most_bodies_bytes() - 1024;
-        room.grow_to(most).unwrap();
-        play(&node, 200, |_| {});
-        let response = running.begin(STREAM_BODY).await;
-        assert_eq!(response.status().as_u16(), 200);
-        let (text, aborted) = read_stream(response).await;
-        if mode == "required" {
-            assert!(text.contains("internal_error") && aborted, "{text}");
-            assert!(!text.contains("[DONE]"), "{text}");
-        } else {
-            assert!(text.ends_with("[DONE]\n\n") && !aborted, "{text}");
-        }
-        assert_eq!(running.outcomes(1).await, [("unchecked", 1)], "{mode}");
-        // With salts in the head nothing has to be kept.
-        play_early(&node, 200, true, |_| {});
-        let (text, aborted) = read_stream(running.begin(STREAM_BODY).await).await;
-        assert!(text.ends_with("[DONE]\n\n") && !aborted, "{text}");
-        let expected = [("kept", 1), ("unchecked", 1)];
-        assert_eq!(running.outcomes(2).await, expected, "{mode}");
-        drop(room);
-        play(&node, 200, |_| {});
-        let (text, aborted) = read_stream(running.begin(STREAM_BODY).await).await;
-        assert!(text.ends_with("[DONE]\n\n") && !aborted, "{text}");
-        running.outcomes(3).await;
-        let idle = async {
-            while running.shared.admission.bodies_bytes() > 0 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(PATIENCE, idle).await.unwrap();
-    }
-}
-
-/// Has no place for a receipt, or loses it.
-#[derive(Debug)]
-struct Full {
-    reserves: bool,
-}
-
-impl ReceiptSink for Full {
-    fn reserve(&self) -> Result<Slot, SinkFull> {
-        self.reserves.then(Slot::of_memory).ok_or(SinkFull)
-    }
-
-    fn keep(&self, _: KeptReceipt, _: Slot) -> Result<(), SinkFull> {
-        Err(SinkFull)
-    }
-
-    fn find<'a>(
-        &'a self,
-        _: RequestId,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Arc<KeptReceipt>>, Unreached>> {
-        Box::pin(std::future::ready(Ok(None)))
-    }
-}
-
-#[tokio::test]
-async fn where_there_is_no_place_for_a_required_receipt_no_node_is_asked() {
-    for (mode, reserves) in [("on", false), ("required", false), ("required", true)] {
-        let node = FakeNode::start("n").await;
-        let rest = format!("[receipts]\nmode = \"{mode}\"\n");
-        let urls = [format!("http://{}", node.address)];
-        let clock = Clock::system();
-        let running = Running::start_adjusted(folder(), &urls, &rest, clock, |shared| {
-            shared.receipts = Arc::new(Desk::keeping(None, Full { reserves }));
-        })
-        .await;
-        running.until_ready().await;
-        play(&node, 200, |_| {});
-        let failures = || {
-            let page = page(&running);
-            let failed = page
-                .lines()
-                .filter(|line| line.starts_with("sealgate_gateway_node_failures_total{"));
-            failed.map(str::to_owned).collect::<Vec<_>>()
-        };
-        let before = node.asked();
-        for body in [BODY, STREAM_BODY] {
-            let response = running.begin(body).await;
-            let status = response.status().as_u16();
-            let text = if response.headers()["content-type"] == "text/event-stream" {
-                read_stream(response).await.0
-            } else {
-                String::from_utf8(read(response).await.body.to_vec()).unwrap()
-            };
-            match (mode, reserves) {
-                ("on", _) => assert_eq!(status, 200, "{text}"),
-                (_, false) => {
-                    assert_eq!(status, 503, "{text}");
-                    assert!(text.contains("store_unavailable"), "{text}");
-                }
-                // The node answered well, and nobody has that in writing.
-                _ => assert!(text.contains("internal_error"), "{text}"),
-            }
-        }
-        let asked = node.asked() - before;
-        assert_eq!(
-            asked,
-            if mode == "required" && !reserves {
-                0
-            } else {
-                2
-            }
-        );
-        if asked > 0 {
-            assert_eq!(running.outcomes(2).await, [("not_kept", 2)]);
-        }
-        assert!(failures().is_empty(), "blamed: {:?}", failures());
-    }
 }

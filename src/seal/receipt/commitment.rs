@@ -54,7 +54,8 @@ impl EventLines {
 #[derive(Clone)]
 #[must_use]
 pub struct Committer {
-    mac: hmac::Context,
+    /// It is large, and moved often.
+    mac: Box<hmac::Context>,
     /// Where an event stream stands; none where comments are content.
     lines: Option<EventLines>,
 }
@@ -63,7 +64,7 @@ impl Committer {
     /// For a content of which every byte counts.
     pub fn of_bytes(salt: &Salt) -> Self {
         Self {
-            mac: hmac::Context::with_key(&salt.key()),
+            mac: Box::new(hmac::Context::with_key(&salt.key())),
             lines: None,
         }
     }
@@ -87,7 +88,7 @@ impl Committer {
     /// What stands for all that was taken in so far.
     #[must_use]
     pub fn commitment(&self) -> Commitment {
-        let tag = self.mac.clone().sign();
+        let tag = hmac::Context::clone(&self.mac).sign();
         let mut bytes = [0; 32];
         for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
             *to = *from;
