@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::{
+    sync::Mutex,
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
@@ -14,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     StartError,
-    audit::{self, Audit},
+    audit::{self, Audit, Heads, Post},
     authenticate::Callers,
+    beside::until,
     book::Book,
     files::archive_dir,
     receipts,
     shared::Shared,
-    until,
 };
 use crate::{
     clock::Clock,
@@ -29,7 +30,7 @@ use crate::{
         gateway::GatewayConfig,
         store::{StoreConfig, resolved},
     },
-    store::{Journal, Ledger, ReceiptWriter, Store, Writer},
+    store::{Journal, Ledger, Pruned, ReceiptWriter, Store, Writer},
 };
 
 /// Between two looks for usage that is kept no longer.
@@ -43,6 +44,7 @@ pub(super) struct Keeping {
     writer: Writer,
     receipts: ReceiptWriter,
     auditor: audit::Writer,
+    heads: Arc<Mutex<Heads>>,
 }
 
 /// Opens the store, if there is one, with the journal beside it.
@@ -57,9 +59,16 @@ pub(super) async fn open(
         return Ok((shared, None));
     };
     let store_config = resolved(config, &store_config);
+    let post = Post::read(config, &store_config.audit)?;
     let store = Store::open(&store_config).await?;
-    let store = store.acting(&audit::actor(config.value.listen));
+    let gateway = audit::actor(config.value.listen);
+    let store = store.acting(&gateway);
     let (audit, auditor) = Audit::new(store.clone(), shared.clock);
+    let heads = Heads::new(
+        (store.clone(), &gateway),
+        (&store_config.audit, post),
+        (shared.clock, audit.heads().unwrap_or_default()),
+    );
     shared.audit = audit;
     let in_flight = config.value.limits.in_flight.get();
     let places = in_flight.saturating_add(store_config.waiting.get());
@@ -91,6 +100,7 @@ pub(super) async fn open(
         writer,
         receipts,
         auditor,
+        heads: Arc::new(Mutex::new(heads)),
     };
     Ok((shared, Some(keeping)))
 }
@@ -106,6 +116,7 @@ impl Keeping {
         let days = |days: u32| Duration::from_secs(u64::from(days).saturating_mul(86_400));
         let usage_days = days(self.config.usage_days.get());
         let receipt_days = days(self.config.receipt_days.get());
+        let audit_days = self.config.audit.days.map(|kept| days(kept.get()));
         let (poll, sync) = (self.config.poll(), self.config.sync());
         let book = shared.book();
         let following = async move {
@@ -137,22 +148,44 @@ impl Keeping {
                 while let Ok(1..) = store.prune_receipts(before(receipt_days)).await {}
                 // Tried again in an hour.
                 let _ = store.prune_spend(clock.now()).await;
+                if let Some(kept) = audit_days {
+                    prune_audit(&store, before(kept), clock).await;
+                }
             }
         };
-        let heads = audit::keep_head(self.store.clone(), self.config.audit.clone(), clock);
+        let heads = Arc::clone(&self.heads);
+        let heads = async move { heads.lock().await.keep().await };
         until(stop, async move {
             tokio::join!(following, pruning, heads);
         })
     }
 
     /// Writes until `stop`, and a last time then.
-    pub(super) fn write(self, stop: CancellationToken, clock: Clock) -> JoinHandle<()> {
+    pub(super) fn write(self, stop: CancellationToken) -> JoinHandle<()> {
         tokio::spawn(async move {
             let receipts = self.receipts.run(stop.clone());
             let auditing = self.auditor.run(stop.clone());
             tokio::join!(self.writer.run(stop), receipts, auditing);
-            audit::write_head(&self.store, &self.config.audit, clock).await;
+            self.heads.lock().await.tell().await;
             self.store.close().await;
         })
+    }
+}
+
+/// Removes what of the audit log is kept no longer; what fails is tried again with the next look.
+async fn prune_audit(store: &Store, before: SystemTime, clock: Clock) {
+    loop {
+        match store.prune_audit(before, clock.now()).await {
+            Ok(Pruned::Removed(entries)) => tracing::info!(entries, "audit log: kept no longer"),
+            Ok(Pruned::Nothing) | Err(_) => return,
+            Ok(Pruned::NotWhole(entry, wrong)) => {
+                tracing::error!(
+                    entry,
+                    %wrong,
+                    "the audit log is not whole: nothing is removed from it"
+                );
+                return;
+            }
+        }
     }
 }
