@@ -32,7 +32,7 @@ pub(super) struct Beside {
     pub(super) reload_every: Duration,
     pub(super) self_test: self_test::Test,
     pub(super) archive_ended: Option<archive::Ended>,
-    pub(super) keeping: Option<Keeping>,
+    pub(super) keeping: Option<Box<Keeping>>,
 }
 
 impl Beside {

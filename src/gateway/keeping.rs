@@ -54,7 +54,7 @@ pub(super) struct Keeping {
 pub(super) async fn open(
     config: &Loaded<GatewayConfig>,
     mut shared: Shared,
-) -> Result<(Shared, Option<Keeping>), StartError> {
+) -> Result<(Shared, Option<Box<Keeping>>), StartError> {
     let Some(store_config) = config.value.store() else {
         return Ok((shared, None));
     };
@@ -102,7 +102,7 @@ pub(super) async fn open(
         auditor,
         heads: Arc::new(Mutex::new(heads)),
     };
-    Ok((shared, Some(keeping)))
+    Ok((shared, Some(Box::new(keeping))))
 }
 
 impl Keeping {

@@ -179,7 +179,7 @@ impl Gateway {
         let tls = keep_tls(&config, clock)?;
         let seen = reconfigure::seen(&config);
         let shared = Shared::read(&config, clock, reloader.rules())?;
-        let (shared, keeping) = keeping::open(&config, shared).await?;
+        let (shared, keeping) = Box::pin(keeping::open(&config, shared)).await?;
         // The hardware is asked here and now: a gateway that is to attest and cannot does not start.
         let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
         let shared = Arc::new(shared.attesting(&config, ends_at)?);

@@ -214,11 +214,11 @@ type Read = Result<Entry, i64>;
 /// Whether a log holds an entry that was its last one once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    Held,
+    Yes,
     /// It is older than those that are kept.
     Pruned,
     /// It is not there, or another one is in its place.
-    Not,
+    No,
 }
 
 /// Entries, each no longer than this program writes them and a bit: what somebody else wrote is as long as he
@@ -311,8 +311,8 @@ impl Store {
             }),
         };
         Ok(match there {
-            Some(hash) if hash == head.hash => Held::Held,
-            Some(_) | None => Held::Not,
+            Some(hash) if hash == head.hash => Held::Yes,
+            Some(_) | None => Held::No,
         })
     }
 

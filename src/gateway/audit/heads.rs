@@ -244,8 +244,8 @@ impl Heads {
         let other = match before {
             Before::Nothing => None,
             Before::Head(head) => match in_time(self.store.audit_holds(&head)).await? {
-                Held::Held => None,
-                Held::Not => Some(
+                Held::Yes => None,
+                Held::No => Some(
                     "the log does not hold the head that is in the file: it was cut, or is another one",
                 ),
                 Held::Pruned => {

@@ -53,18 +53,18 @@ async fn what_is_kept_no_longer_goes_and_the_rest_is_proved_from_its_anchor() {
             ..head.clone()
         };
         for (head, held, found) in [
-            (late.clone(), Held::Held, None),
-            (first.clone(), Held::Held, None),
-            (anchor.clone(), Held::Held, None),
+            (late.clone(), Held::Yes, None),
+            (first.clone(), Held::Yes, None),
+            (anchor.clone(), Held::Yes, None),
             (early.clone(), Held::Pruned, Some((3, Wrong::Pruned))),
-            (another(&late), Held::Not, Some((8, Wrong::Anew))),
-            (another(&anchor), Held::Not, Some((6, Wrong::Anew))),
+            (another(&late), Held::No, Some((8, Wrong::Anew))),
+            (another(&anchor), Held::No, Some((6, Wrong::Anew))),
             (
                 Head {
                     seq: 12,
                     ..late.clone()
                 },
-                Held::Not,
+                Held::No,
                 Some((12, Wrong::Cut)),
             ),
         ] {
