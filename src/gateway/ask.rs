@@ -79,7 +79,10 @@ impl Shared {
             record.tries = record.tries.saturating_add(1);
             let (verified, failure) = match self.ask_one(job, served, &chosen.node, record).await {
                 Ok((verified, (reply, key_id))) => {
-                    chosen.began();
+                    // A whole reply may be no good yet.
+                    if matches!(reply, Reply::Stream { .. }) {
+                        chosen.began();
+                    }
                     record.answered_by(&chosen.node);
                     return Ok(Answer {
                         verified,

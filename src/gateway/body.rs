@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    admit::{Admission, BodyRoom},
+    admit::{Admission, BodyRoom, Permit},
     error::Error,
     paced::PacedReply,
     relay::Relayed,
@@ -215,6 +215,7 @@ pub(super) enum ReplyBody {
 pub(super) struct InRoom {
     left: Bytes,
     _room: BodyRoom,
+    _permit: Permit,
 }
 
 impl InRoom {
@@ -227,9 +228,13 @@ impl InRoom {
 
 impl ReplyBody {
     /// The same of the gateway's own, in room that it holds until all of it went.
-    pub(super) fn in_room(self, room: BodyRoom) -> Self {
+    pub(super) fn in_room(self, room: BodyRoom, permit: Permit) -> Self {
         match self {
-            Self::Own(Some(left)) => Self::Roomy(Box::new(InRoom { left, _room: room })),
+            Self::Own(Some(left)) => Self::Roomy(Box::new(InRoom {
+                left,
+                _room: room,
+                _permit: permit,
+            })),
             other => other,
         }
     }
@@ -289,15 +294,20 @@ impl Body for ReplyBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::authenticate::Callers;
 
     #[tokio::test]
     async fn what_is_held_in_room_holds_it_until_all_of_it_went() {
         let len = 2 * MAX_PIECE + 1024;
         let admission = Admission::new(1, 2 * len);
+        let Callers::Anybody(caller) = Callers::anybody(1) else {
+            unreachable!("nobody has a key");
+        };
+        let permit = admission.admit(&caller).unwrap();
         let mut room = admission.body_room();
         room.grow_to(len).unwrap();
         let sent = Bytes::from(vec![7; len]);
-        let mut body = ReplyBody::from(sent.clone()).in_room(room);
+        let mut body = ReplyBody::from(sent.clone()).in_room(room, permit);
         assert_eq!(body.size_hint().exact(), u64::try_from(len).ok());
         let mut got = BytesMut::new();
         while !body.is_end_stream() {

@@ -207,6 +207,7 @@ impl Shared {
             })?;
         // A stream has yet to show how it ends.
         if matches!(answer.reply, Reply::Whole(_)) {
+            answer.node.began();
             answer.node.node.note(Shown::Success);
         }
         let (obfuscation, by_default) = self.obfuscation;

@@ -20,7 +20,7 @@ const RECEIPT_SALTS: &str = "sealgate-receipt-salts";
 const INCOMPLETE: &str = "sealgate-incomplete";
 
 /// What stands before the content of a reply; all other fields were dropped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ReplyHead {
     /// The final status, 200 to 599.
     pub status: u16,
@@ -44,8 +44,18 @@ impl ReplyHead {
     }
 }
 
+impl fmt::Debug for ReplyHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyHead")
+            .field("status", &self.status)
+            .field("content_type", &self.content_type)
+            .field("retry_after", &self.retry_after)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What stands after the content of a reply; all other trailers were dropped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Trailers {
     /// `sealgate-usage`: token counters as JSON.
     pub usage: Option<String>,
@@ -55,6 +65,15 @@ pub struct Trailers {
     pub receipt_salts: Option<String>,
     /// `sealgate-incomplete`: why the engine's answer is not whole.
     pub incomplete: Option<String>,
+}
+
+impl fmt::Debug for Trailers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trailers")
+            .field("usage", &self.usage)
+            .field("incomplete", &self.incomplete)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Trailers {

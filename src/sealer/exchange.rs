@@ -3,6 +3,7 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -94,7 +95,6 @@ pub(crate) struct Bounds {
 }
 
 /// What a node replied.
-#[derive(Debug)]
 pub(crate) enum Reply {
     /// A complete reply that is no event stream.
     Whole(WholeContent),
@@ -106,8 +106,13 @@ pub(crate) enum Reply {
     },
 }
 
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply(..)")
+    }
+}
+
 /// A reply that is complete and is the engine's word.
-#[derive(Debug)]
 pub(crate) struct WholeContent {
     pub(crate) status: StatusCode,
     pub(crate) retry_after_s: Option<u32>,

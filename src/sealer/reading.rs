@@ -55,51 +55,59 @@ impl Passing {
         match self {
             Self::Nothing => None,
             Self::Commits(committer) => Some(committer.commitment()),
-            Self::Keeps(kept) => kept.content.as_ref().map(|content| salt.commit(content)),
+            Self::Keeps(kept) => kept.content().map(|content| salt.commit(content)),
         }
     }
 }
 
 /// Room for what is kept, as there is some for all.
 pub(crate) trait Grows: fmt::Debug + Send + Sync {
+    /// Most bytes that there may ever be room for.
+    fn most(&self) -> usize;
+
     /// Takes room for so many bytes in all; false if there is none.
     fn grows_to(&mut self, bytes: usize) -> bool;
 }
 
 /// A stream's content, without its comments, as far as there is room for it.
 pub(crate) struct KeptContent {
-    /// Nothing once it was too much.
-    content: Option<Vec<u8>>,
+    /// Nothing once it was too much; then there is no room taken either.
+    kept: Option<(Vec<u8>, Box<dyn Grows>)>,
     lines: EventLines,
-    room: Box<dyn Grows>,
 }
+
+/// Bytes that are kept at first.
+const FIRST_KEPT: usize = 4096;
 
 impl KeptContent {
     pub(crate) fn new(room: impl Grows + 'static) -> Self {
         Self {
-            content: Some(Vec::new()),
+            kept: Some((Vec::new(), Box::new(room))),
             lines: EventLines::default(),
-            room: Box::new(room),
         }
     }
 
+    fn content(&self) -> Option<&[u8]> {
+        self.kept.as_ref().map(|(content, _)| content.as_slice())
+    }
+
     fn take(&mut self, piece: &[u8]) {
-        let Some(mut content) = self.content.take() else {
+        let Some((mut content, mut room)) = self.kept.take() else {
             return;
         };
-        let most = content.len().saturating_add(piece.len());
-        if most > content.capacity() {
+        let needed = content.len().saturating_add(piece.len());
+        if needed > content.capacity() {
             // Doubled, so that it is not copied for each piece; room is for all that is held.
-            let doubled = most.max(content.capacity().saturating_mul(2));
-            let mut sizes = [doubled, most].into_iter();
-            let Some(size) = sizes.find(|size| self.room.grows_to(*size)) else {
+            let doubled = content.capacity().saturating_mul(2).max(FIRST_KEPT);
+            let size = needed.max(doubled.min(room.most()));
+            if !room.grows_to(size) {
                 return;
-            };
+            }
             content.reserve_exact(size.saturating_sub(content.len()));
         }
         self.lines
             .take(piece, |line| content.extend_from_slice(line));
-        self.content = Some(content);
+        self.kept = Some((content, room));
     }
 }
 
@@ -264,6 +272,10 @@ mod tests {
     struct Room(usize);
 
     impl Grows for Room {
+        fn most(&self) -> usize {
+            self.0
+        }
+
         fn grows_to(&mut self, bytes: usize) -> bool {
             bytes <= self.0
         }

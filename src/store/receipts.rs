@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -37,7 +38,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_millis(500);
 
 /// A receipt, and what it rests on.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct ReceiptRow {
     pub(crate) request_id: String,
     pub(crate) key_id: String,
@@ -52,6 +53,15 @@ pub(crate) struct ReceiptRow {
     pub(crate) asked_at: SystemTime,
     pub(crate) appraised_at: SystemTime,
     pub(crate) checked_at: SystemTime,
+}
+
+impl fmt::Debug for ReceiptRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiptRow")
+            .field("request_id", &self.request_id)
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Journaled for ReceiptRow {
@@ -89,6 +99,11 @@ impl ReceiptQueue {
     /// [`JournalError::Full`].
     pub(crate) fn reserve(&self) -> Result<Reserved<ReceiptRow>, JournalError> {
         self.journal.reserve()
+    }
+
+    /// Whether half of the places are taken.
+    pub(crate) fn is_half_taken(&self) -> bool {
+        self.journal.taken().saturating_mul(2) >= self.journal.places()
     }
 
     /// Takes a receipt, which is not lost from then on.

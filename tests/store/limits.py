@@ -137,21 +137,19 @@ def step_by_step(held, name, terms, allowed, refusal):
 
 
 def at_speed(held, name, terms, allowed, refusal):
-    """As fast as it goes, until nothing was let in for many requests."""
+    """As fast as it goes, until nothing is let in any more: what others hold is known for a while after it has ended."""
     key, begun, let_in = held.make_key(name, *terms), time.monotonic(), []
     held.use()
-    statuses, lock, refused = collections.Counter(), threading.Lock(), []
+    statuses, lock, last = collections.Counter(), threading.Lock(), [begun]
 
     def work():
-        while len(refused) < 2 * allowed:
+        while time.monotonic() < last[0] + MEANWHILE_S:
             reply = held.complete(key)
             with lock:
                 statuses[reply.status] += 1
                 if reply.status == 200:
-                    let_in.append(time.monotonic())
-                    refused.clear()
-                else:
-                    refused.append(reply.status)
+                    last[0] = time.monotonic()
+                    let_in.append(last[0])
 
     workers = [threading.Thread(target=work) for _ in range(WORKERS)]
     for worker in workers:

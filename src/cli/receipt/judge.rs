@@ -115,10 +115,15 @@ pub(super) fn judge(file: &ReceiptFile, inputs: &Inputs) -> Judged {
         file.appraised_at.as_str(),
     );
     let asked_at = from_rfc3339(&file.asked_at);
+    let longest = inputs.policy.appraisal_max_age();
+    let is_before = |asked: SystemTime| {
+        let age = appraised_at.map(|at| at.duration_since(asked));
+        age.is_none_or(|age| age.is_ok_and(|age| age <= longest))
+    };
     judged.check(
         "time of asking",
-        asked_at.is_some_and(|asked| appraised_at.is_none_or(|at| asked <= at)),
-        "a time, not after that",
+        asked_at.is_some_and(is_before),
+        format!("a time, at most {} s before that", longest.as_secs()),
         file.asked_at.as_str(),
     );
     if let (Some(statement), Some(at)) = (evidence(&mut judged, file, inputs), appraised_at) {

@@ -235,6 +235,10 @@ fn what_a_request_may_use_is_known_before_it_is_asked() {
     let text = format!(r#"{{"type":"text","text":"{}"}},"#, "a".repeat(400_000));
     let image = r#"{"type":"image_url""#;
     let both = picture.replace(image, &format!("{text}{image}"));
+    let input = format!(
+        r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"input_text","text":"{}"}}]}}],"max_tokens":1}}"#,
+        "u".repeat(100_000)
+    );
     let cases = [
         (Texts, r#"{"model":"m","prompt":"hi"}"#, 7 + 16),
         (
@@ -255,6 +259,8 @@ fn what_a_request_may_use_is_known_before_it_is_asked() {
         // What stands around the picture, and its limit of one.
         (Chat, &picture, 18 + MOST_OF_OTHER_PARTS + 1),
         (Chat, &both, 100_024 + MOST_OF_OTHER_PARTS + 1),
+        // By whatever name, a text is a text.
+        (Chat, &input, 25_026 + 1),
         (Embeddings, r#"{"model":"m","input":"hi"}"#, 7),
     ];
     for (endpoint, body, expected) in cases {

@@ -67,11 +67,13 @@ impl Shared {
         let found = found.map_err(|Unreached| Error::StoreUnavailable)?;
         let kept = found.ok_or(Error::ReceiptNotFound)?;
         if bundled {
+            // As for a request: it is held as long as whoever reads it takes.
+            let permit = self.admission.admit(&caller)?;
             let bundle = rests_on::bundle(&self.receipts, &kept).await?;
             // It is long, and as long in memory as whoever reads it takes.
             let mut room = self.admission.body_room();
             room.grow_to(bundle.len())?;
-            return Ok(json(bundle.into()).map(|body| body.in_room(room)));
+            return Ok(json(bundle.into()).map(|body| body.in_room(room, permit)));
         }
         // Strings always have a JSON form.
         let object = serde_json::to_vec(&Object::of(&kept)).unwrap_or_default();

@@ -82,6 +82,12 @@ pub(in crate::gateway) trait ReceiptSink: fmt::Debug + Send + Sync {
     /// [`SinkFull`].
     fn reserve(&self) -> Result<Slot, SinkFull>;
 
+    /// The same for one that is not required, as long as more than half are free: who requires his comes first.
+    ///
+    /// # Errors
+    /// [`SinkFull`].
+    fn spare(&self) -> Result<Slot, SinkFull>;
+
     /// Takes one, at once: it may be on a request's path. Of two of one request, the first is kept.
     ///
     /// # Errors
@@ -121,6 +127,10 @@ struct Kept {
 impl ReceiptSink for InMemory {
     fn reserve(&self) -> Result<Slot, SinkFull> {
         Ok(Slot::of_memory())
+    }
+
+    fn spare(&self) -> Result<Slot, SinkFull> {
+        self.reserve()
     }
 
     fn keep(&self, receipt: KeptReceipt, _slot: Slot) -> Result<(), SinkFull> {

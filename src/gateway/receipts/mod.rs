@@ -44,6 +44,8 @@ use self::{
     keep::InMemory,
 };
 
+/// Most bytes that are kept of a stream whose salts come late: some 20,000 events.
+const MOST_KEPT: usize = 4 << 20;
 /// Most receipts that are checked at once beside their requests; those of more replies are not kept.
 pub(super) const MAX_CHECKS: usize = 1024;
 /// Most bundles that are put together at once.
@@ -169,7 +171,7 @@ impl Desk {
         slot: Option<Slot>,
     ) -> Result<(), ReceiptFault> {
         let kept = receipt.and_then(|receipt| {
-            let slot = slot.map_or_else(|| self.sink.reserve(), Ok);
+            let slot = slot.map_or_else(|| self.sink.spare(), Ok);
             let kept = slot.and_then(|slot| self.sink.keep(receipt, slot));
             kept.map_err(|SinkFull| ReceiptFault::NotKept)
         });
@@ -338,12 +340,16 @@ impl Shared {
                 let room = || self.admission.body_room();
                 let reply = ReplyRoom {
                     room: room(),
-                    most: self.limits.reply_bytes,
+                    most: self.limits.reply_bytes.min(MOST_KEPT),
                 };
-                (
-                    Prompt::kept(job.content, room()),
-                    Passing::Keeps(Box::new(KeptContent::new(reply))),
-                )
+                match Prompt::kept(job.content, room()) {
+                    // It cannot be proved any more.
+                    Prompt::Gone => (Prompt::Gone, Passing::Nothing),
+                    prompt => {
+                        let kept = Box::new(KeptContent::new(reply));
+                        (prompt, Passing::Keeps(kept))
+                    }
+                }
             }
             None => (Prompt::Gone, Passing::Nothing),
         };

@@ -36,6 +36,13 @@ impl ReceiptSink for Stored {
         Ok(Slot(Some(reserved)))
     }
 
+    fn spare(&self) -> Result<Slot, SinkFull> {
+        match self.queue.is_half_taken() {
+            true => Err(SinkFull),
+            false => self.reserve(),
+        }
+    }
+
     fn keep(&self, receipt: KeptReceipt, slot: Slot) -> Result<(), SinkFull> {
         let Slot(Some(reserved)) = slot else {
             return Err(SinkFull);

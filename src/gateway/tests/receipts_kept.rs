@@ -72,6 +72,10 @@ impl ReceiptSink for Full {
         self.reserves.then(Slot::of_memory).ok_or(SinkFull)
     }
 
+    fn spare(&self) -> Result<Slot, SinkFull> {
+        self.reserve()
+    }
+
     fn keep(&self, _: KeptReceipt, _: Slot) -> Result<(), SinkFull> {
         Err(SinkFull)
     }

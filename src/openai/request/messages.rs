@@ -20,8 +20,18 @@ pub(in crate::openai) const ROLES: [&str; 6] = [
 ];
 const ROLE: &str = "developer, system, user, assistant, tool or function";
 const CONTENT: &str = "a string, or an array, not empty, of parts with a `type`";
-/// Parts that are text.
-const TEXTS: [&str; 2] = ["text", "refusal"];
+/// Parts that stand for something else than their bytes say; engines take text under many other names.
+const MEDIA: [&str; 9] = [
+    "image_url",
+    "input_image",
+    "image",
+    "input_audio",
+    "audio_url",
+    "audio",
+    "video_url",
+    "video",
+    "file",
+];
 const CALLS: &str = "an array of objects with a `type`";
 
 #[derive(Deserialize)]
@@ -113,7 +123,10 @@ fn parts(
         let bytes = part.get().len();
         let at = format!("{at}[{index}]");
         let part: Part<'_> = check::object(&at, part, "an object with a `type`")?;
-        if !TEXTS.contains(&part.kind.0.as_ref()) {
+        // A text in such a part counts as one.
+        if MEDIA.contains(&part.kind.0.as_ref()) {
+            let text = part.text.map_or(0, |text| text.get().len());
+            let bytes = bytes.saturating_sub(text);
             other_bytes = other_bytes.saturating_add(bytes);
         }
         match part.kind.0.as_ref() {

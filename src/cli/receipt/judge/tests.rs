@@ -124,6 +124,11 @@ fn evidence_is_as_fresh_as_when_it_was_asked_for_however_late_it_was_judged() {
             (false, false),
         ),
         (
+            "judged when an appraisal had ended",
+            timestamp(MADE + 1, MADE + 2 * hour, None),
+            (true, false),
+        ),
+        (
             "at a time of the auditor's",
             timestamp(MADE + 1, MADE + 1, Some(MADE + day)),
             (true, true),
