@@ -59,7 +59,9 @@ pub struct ReceiptFile {
     pub evidence_sha256: String,
     /// What it was asked with, in hex.
     pub nonce: String,
-    /// When it was judged (RFC 3339).
+    /// When it was asked for (RFC 3339): evidence is as fresh as it was then.
+    pub asked_at: String,
+    /// When it was judged last, which is later where the policy changed since.
     pub appraised_at: String,
     /// The policy that it was judged by.
     pub policy: PolicyFolder,
@@ -246,6 +248,7 @@ mod tests {
             evidence: b"{}".to_vec(),
             evidence_sha256: digest(b"{}"),
             nonce: "00".repeat(32),
+            asked_at: "2026-06-01T00:00:00Z".to_owned(),
             appraised_at: "2026-06-01T00:00:00Z".to_owned(),
             policy: PolicyFolder {
                 text: "version = 1\n".to_owned(),

@@ -66,5 +66,5 @@ pub use self_test::{SelfTest, SelfTestFailure, self_test};
 pub use statement::{Dialect, PublicKey, Statement, StatementError, Suite};
 pub use verify::{
     Appraisal, DialectKey, Ineligible, MAX_KEY_LIFE, VerifiedKey, VerifiedNode, appraise,
-    appraise_item, verify,
+    appraise_asked, appraise_item, verify,
 };

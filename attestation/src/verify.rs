@@ -119,8 +119,9 @@ pub fn appraise(
     appraise_asked(answer, policy, bundle, nonce, now, now)
 }
 
-/// [`appraise`], for an answer that was asked for and first appraised at `asked`.
-fn appraise_asked(
+/// [`appraise`], for an answer that was asked for and first appraised at `asked`: it is as fresh as it was
+/// then.
+pub fn appraise_asked(
     answer: &Answer,
     policy: &Policy,
     bundle: &Bundle,

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Files of a set-up; a folder that holds one of them is not overwritten.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "gateway.toml",
     "node.toml",
     "policy.toml",
@@ -37,6 +37,7 @@ const FILES: [&str; 9] = [
     "sealgate.db-wal",
     "sealgate.secret",
     "sealgate.journal",
+    "sealgate.journal-receipts",
     "software-root",
 ];
 

@@ -199,7 +199,9 @@ impl Channel {
         let settings = &self.line.settings;
         Ok(match self.exchange(endpoint, &request).await? {
             sealer::Reply::Whole(whole) => Reply::Whole(Whole::new(whole)),
-            sealer::Reply::Stream(unread) => Reply::Stream(Events::new(unread, settings.idle)),
+            sealer::Reply::Stream { unread, .. } => {
+                Reply::Stream(Events::new(unread, settings.idle))
+            }
         })
     }
 

@@ -332,6 +332,7 @@ mod tests {
             parts,
             usage: None,
             trailers: Trailers::default(),
+            receipt_salts: None,
         });
         let read: serde_json::Value = whole.json().unwrap();
         assert_eq!(read["text"], "secret");

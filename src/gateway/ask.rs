@@ -16,7 +16,7 @@ use super::{
     labels::Wish,
     node::{BAR, Chosen, Node, Reattested, Verified},
     nodes::Served,
-    receipts::{ReceiptFault, Receipting},
+    receipts::Receipting,
     record::Record,
     select::choose,
 };
@@ -80,9 +80,6 @@ impl Shared {
             let (verified, failure) = match self.ask_one(job, served, &chosen.node, record).await {
                 Ok((verified, (reply, key_id))) => {
                     chosen.began();
-                    if matches!(reply, Reply::Whole(_)) {
-                        chosen.node.note(Shown::Success);
-                    }
                     record.answered_by(&chosen.node);
                     return Ok(Answer {
                         verified,
@@ -164,7 +161,7 @@ impl Shared {
         };
         match exchanged {
             Ok(reply) => {
-                if matches!(reply.0, Reply::Stream(_)) {
+                if matches!(reply.0, Reply::Stream { .. }) {
                     node.load.measured(asked.elapsed());
                 }
                 Ok((verified, reply))
@@ -192,8 +189,7 @@ impl NodeFailure {
         let error = match self {
             Self::Exchange(error) => error,
             // That there is no place for it here is not the node's doing.
-            Self::Receipt(ReceiptFault::NotKept) => return None,
-            Self::Receipt(_) => return Some(Shown::Failure),
+            Self::Receipt(fault) => return fault.is_of_node().then_some(Shown::Failure),
             Self::NotVerified | Self::Cut | Self::NoLongerVerified => return None,
         };
         match error {

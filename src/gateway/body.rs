@@ -33,6 +33,8 @@ use crate::{
 
 /// Bytes that a body is given room for at least.
 const ROOM_STEP: usize = 64 * 1024;
+/// Bytes that a connection is given at once of what is held in a room.
+const MAX_PIECE: usize = 256 * 1024;
 /// What is read of a refused request's body, so that its sender gets to read the refusal, and how
 /// long that may take.
 const MAX_DISCARDED: usize = 32 << 20;
@@ -194,6 +196,8 @@ pub(super) struct Aborted;
 pub(super) enum ReplyBody {
     /// Bytes of the gateway's own.
     Own(Option<Bytes>),
+    /// The same in room that it holds until all of it went.
+    Roomy(Box<InRoom>),
     /// A node's complete reply.
     Whole(Box<WholeReply>),
     /// A node's event stream as it comes.
@@ -204,6 +208,31 @@ pub(super) enum ReplyBody {
     Paced(Box<PacedReply>),
     /// A node's reply that is sealed to the caller.
     Relay(Box<Relayed>),
+}
+
+/// Bytes of the gateway's own, piece by piece, and the room that they are held in.
+#[derive(Debug)]
+pub(super) struct InRoom {
+    left: Bytes,
+    _room: BodyRoom,
+}
+
+impl InRoom {
+    /// A piece that a connection takes in soon: what it has not taken stays here, with the room.
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = self.left.len().min(MAX_PIECE);
+        Some(self.left.split_to(piece)).filter(|piece| !piece.is_empty())
+    }
+}
+
+impl ReplyBody {
+    /// The same of the gateway's own, in room that it holds until all of it went.
+    pub(super) fn in_room(self, room: BodyRoom) -> Self {
+        match self {
+            Self::Own(Some(left)) => Self::Roomy(Box::new(InRoom { left, _room: room })),
+            other => other,
+        }
+    }
 }
 
 impl From<Bytes> for ReplyBody {
@@ -222,6 +251,7 @@ impl Body for ReplyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Roomy(body) => Poll::Ready(body.next().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Whole(reply) => Poll::Ready(reply.next().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll_next(cx).map_ok(Frame::data),
             Self::Sealed(stream) => stream.poll_next(cx).map_ok(Frame::data),
@@ -233,6 +263,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
+            Self::Roomy(body) => body.left.is_empty(),
             Self::Whole(reply) => reply.is_ended(),
             Self::Stream(stream) => stream.is_ended(),
             Self::Sealed(stream) => stream.is_ended(),
@@ -245,11 +276,39 @@ impl Body for ReplyBody {
         let exact = |len: usize| SizeHint::with_exact(u64::try_from(len).unwrap_or(u64::MAX));
         match self {
             Self::Own(bytes) => exact(bytes.as_ref().map_or(0, Bytes::len)),
+            Self::Roomy(body) => exact(body.left.len()),
             Self::Whole(reply) => exact(reply.left()),
             Self::Stream(_) | Self::Sealed(_) | Self::Paced(_) => SizeHint::default(),
             Self::Relay(relayed) => relayed
                 .left()
                 .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_held_in_room_holds_it_until_all_of_it_went() {
+        let len = 2 * MAX_PIECE + 1024;
+        let admission = Admission::new(1, 2 * len);
+        let mut room = admission.body_room();
+        room.grow_to(len).unwrap();
+        let sent = Bytes::from(vec![7; len]);
+        let mut body = ReplyBody::from(sent.clone()).in_room(room);
+        assert_eq!(body.size_hint().exact(), u64::try_from(len).ok());
+        let mut got = BytesMut::new();
+        while !body.is_end_stream() {
+            assert_eq!(admission.bodies_bytes(), len);
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!((1..=MAX_PIECE).contains(&piece.len()));
+            got.extend_from_slice(&piece);
+        }
+        assert!(body.frame().await.is_none());
+        assert_eq!(got, sent);
+        drop(body);
+        assert_eq!(admission.bodies_bytes(), 0);
     }
 }

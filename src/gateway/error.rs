@@ -312,7 +312,8 @@ impl NodeFailure {
             Self::Exchange(error) => code_of(error),
             Self::NotVerified => Code::NoNodeAvailable,
             Self::Cut | Self::NoLongerVerified => Code::UpstreamTruncated,
-            Self::Receipt(_) => Code::NodeReplyInvalid,
+            Self::Receipt(fault) if fault.is_of_node() => Code::NodeReplyInvalid,
+            Self::Receipt(_) => Code::Internal,
         }
     }
 
@@ -339,6 +340,14 @@ impl NodeFailure {
             Self::Cut => "cut",
             Self::NoLongerVerified => "no_longer_verified",
             Self::Receipt(_) => "receipt",
+        }
+    }
+
+    /// Whether it is counted as the node's.
+    pub(super) fn is_of_node(&self) -> bool {
+        match self {
+            Self::Receipt(fault) => fault.is_of_node(),
+            Self::Exchange(_) | Self::NotVerified | Self::Cut | Self::NoLongerVerified => true,
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     body::{self, ReplyBody},
     error::{Error, NodeFailure},
     exchange::Job,
+    health::Shown,
     labels::Wish,
     limits,
     nodes::Served,
@@ -171,8 +172,9 @@ impl Shared {
             let most = limits::at_most(asked, body, assumed, price.as_ref());
             record.hold(metered, self.clock, most)?;
         }
-        record.let_in(self)?;
         let terms = Terms::of(&asker.caller, self.receipt_terms);
+        let slot = terms.reserve(&self.receipts)?;
+        record.let_in(self)?;
         let job = Job {
             id: record.id,
             endpoint: request.asked().endpoint,
@@ -193,11 +195,16 @@ impl Shared {
             }
             () = self.cut.cancelled() => return Err(NodeFailure::Cut.into()),
         };
+        let terms = (terms, slot);
         self.await_receipt(&mut answer, terms, &job, served.on_nodes(), &asker.caller)
             .inspect_err(|failure| {
                 record.try_failed(&answer.node.node, failure);
                 take_note(&answer.node.node, None, failure);
             })?;
+        // A stream has yet to show how it ends.
+        if matches!(answer.reply, Reply::Whole(_)) {
+            answer.node.node.note(Shown::Success);
+        }
         let (obfuscation, by_default) = self.obfuscation;
         let levels = request.asked().include_obfuscation.unwrap_or(by_default);
         Ok((answer, levels.then_some(obfuscation)))
@@ -254,7 +261,7 @@ impl Shared {
                 }
                 response
             }
-            Reply::Stream(unread) => {
+            Reply::Stream { unread, .. } => {
                 record.replied(StatusCode::OK);
                 let trust = verified.trust.clone();
                 let as_told = (self.timeouts.stream, obfuscation);

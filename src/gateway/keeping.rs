@@ -29,7 +29,7 @@ use crate::{
         gateway::GatewayConfig,
         store::{StoreConfig, resolved},
     },
-    store::{Journal, Ledger, ReceiptWriter, Store, Writer},
+    store::{Journal, Ledger, RECEIPT_PLACES, ReceiptWriter, Store, Writer, journal_beside},
 };
 
 /// Between two looks for usage that is kept no longer.
@@ -66,15 +66,7 @@ pub(super) async fn open(
     let in_flight = config.value.limits.in_flight.get();
     let places = in_flight.saturating_add(store_config.waiting.get());
     let (journal, found) = Journal::open(&store_config.journal, places)?;
-    if !found.rows.is_empty() || found.damaged > 0 {
-        let (rows, unfinished, damaged) = (found.rows.len(), found.unfinished, found.damaged);
-        tracing::warn!(
-            rows,
-            unfinished,
-            damaged,
-            "journal: found what was not in the store yet"
-        );
-    }
+    found.say("usage");
     let (ledger, mut writer) = Ledger::new(store.clone(), shared.clock, (journal, found));
     // Before it is asked what keys have spent.
     writer.write_found().await;
@@ -89,7 +81,11 @@ pub(super) async fn open(
         shared.callers = Arc::new(Callers::Stored(book));
     }
     shared.ledger = Some(Arc::new(ledger));
-    let (receipts, queue) = ReceiptWriter::new(store.clone());
+    let beside = journal_beside(&store_config.journal);
+    let (journal, found) = Journal::open(&beside, RECEIPT_PLACES)?;
+    found.say("receipts");
+    let (mut receipts, queue) = ReceiptWriter::new(store.clone(), (journal, found));
+    receipts.write_found().await;
     let sink = receipts::Stored::new(store.clone(), queue);
     shared.receipts = Arc::new(receipts::Desk::keeping(archive_dir(config), sink));
     let keeping = Keeping {

@@ -92,10 +92,15 @@ impl Source for Answering {
     }
 
     fn cut(&mut self, sealer: &mut PacedSealer) -> Result<(), SealError> {
-        let usage = match &self.from {
-            From::Events(events) => events.usage(),
-            From::Work(_) | From::Whole(_) | From::Ended => None,
-        };
+        let (mut is_cut, mut usage) = (false, None);
+        if let From::Events(events) = &mut self.from {
+            // Only what the gateway takes to be true is given on, which it says of what has ended.
+            is_cut = events.is_open();
+            if is_cut {
+                events.cut();
+            }
+            usage = events.usage();
+        }
         if !sealer.has_begun() {
             self.from = From::Ended;
             let id = self.id.to_string();
@@ -108,7 +113,7 @@ impl Source for Answering {
         let why = NodeFailure::Cut.as_incomplete();
         let lost = sealer.cut(&trailers(usage.as_deref(), Some(why)))?;
         match &mut self.from {
-            From::Events(events) if lost => events.cut(),
+            From::Events(events) if lost && !is_cut => events.cut(),
             _ => {}
         }
         Ok(())
@@ -164,7 +169,10 @@ impl Answering {
                 From::Events(events)
             }
             // What is sealed already was not asked for here.
-            ReplyBody::Sealed(_) | ReplyBody::Paced(_) | ReplyBody::Relay(_) => {
+            ReplyBody::Roomy(_)
+            | ReplyBody::Sealed(_)
+            | ReplyBody::Paced(_)
+            | ReplyBody::Relay(_) => {
                 return Err(SealError::Failed);
             }
         };

@@ -243,7 +243,9 @@ impl Record {
 
     /// An exchange with a node failed before its reply began.
     pub(super) fn try_failed(&self, node: &Node, failure: &NodeFailure) {
-        self.metrics.failed(&node.counts, failure.class());
+        if failure.is_of_node() {
+            self.metrics.failed(&node.counts, failure.class());
+        }
     }
 
     /// An exchange with a node gave a reply.
@@ -279,7 +281,7 @@ impl Record {
         self.code = Some(error.code());
         self.outcome = Outcome::Failed;
         if let (Error::Node(failure), Some(node)) = (error, &self.answering) {
-            self.metrics.failed(&node.counts, failure.class());
+            self.try_failed(node, failure);
         }
         tracing::debug!(request_id = %self.id, cause = %error, "request failed");
     }

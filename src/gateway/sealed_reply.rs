@@ -154,7 +154,10 @@ impl Seal {
                 events,
             })),
             // What is sealed already was not asked for here.
-            ReplyBody::Sealed(_) | ReplyBody::Paced(_) | ReplyBody::Relay(_) => {
+            ReplyBody::Roomy(_)
+            | ReplyBody::Sealed(_)
+            | ReplyBody::Paced(_)
+            | ReplyBody::Relay(_) => {
                 return Err(SealError::Failed);
             }
         };

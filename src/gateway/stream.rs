@@ -149,10 +149,9 @@ impl EventStream {
     }
 
     /// The same, whose receipt is awaited.
-    pub(super) fn with_receipt(mut self, receipt: Option<Box<Awaited>>) -> Self {
-        let digests = receipt.as_ref().is_some_and(|it| it.proves_content());
-        if let (true, Source::Open(reading)) = (digests, &mut self.source) {
-            reading.digest_content();
+    pub(super) fn with_receipt(mut self, mut receipt: Option<Box<Awaited>>) -> Self {
+        if let (Some(receipt), Source::Open(reading)) = (&mut receipt, &mut self.source) {
+            reading.take_content_in(receipt.passing());
         }
         self.receipt = receipt;
         self
@@ -162,7 +161,13 @@ impl EventStream {
         matches!(self.source, Source::Ended)
     }
 
-    /// The node's own count of the tokens, as far as it is known.
+    /// Whether the node's reply is still coming.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.source, Source::Open(_))
+    }
+
+    /// The node's own count of the tokens, as far as it is known; once the reply has ended, what of it can
+    /// be true.
     pub(super) fn usage(&self) -> Option<Usage> {
         match &self.source {
             Source::Open(reading) => reading.usage(),
@@ -306,7 +311,8 @@ impl EventStream {
         };
         let counted = usage(&ending.trailers).or(told);
         let receipt = self.receipt.take();
-        let checked = receipt.map_or(Ok(()), |it| it.ended(&ending));
+        let content = ending.content;
+        let checked = receipt.map_or(Ok(()), |it| it.ended(&ending.trailers, content));
         let rest = match (ending.rest, checked) {
             (Ok(rest), Ok(())) => rest,
             (rest, checked) => {

@@ -21,7 +21,7 @@ use super::{
     receipts::{Running, Signed},
     record::Record,
     reply::Place,
-    seal::{EVENT_STREAM, trailer, trailers},
+    seal::{event_fields, trailer, trailers},
 };
 use crate::{
     attester::paced::{self, Failed, Next, Pacing, Source, Went},
@@ -112,7 +112,7 @@ impl Source for Answering {
         let signed = receipt.map(|it| it.sign_cut(usage.as_ref()));
         if !sealer.has_begun() {
             self.record.status = 200;
-            sealer.begin(200, &EVENTS)?;
+            self.begin_events(sealer)?;
         }
         let lost = end(usage.as_ref(), Some(Why::Cancelled), signed, |trailers| {
             sealer.cut(trailers)
@@ -144,6 +144,12 @@ impl Source for Answering {
 }
 
 impl Answering {
+    /// The reply is an event stream.
+    fn begin_events(&self, sealer: &mut PacedSealer) -> Result<(), SealError> {
+        let salts = self.receipt.as_ref().and_then(Running::salts);
+        sealer.begin(200, &event_fields(salts.as_ref()))
+    }
+
     /// The engine has answered, or nobody will.
     fn begin(&mut self, sealer: &mut PacedSealer, answer: Answer) -> Result<(), SealError> {
         self.from = From::Ended;
@@ -155,7 +161,7 @@ impl Answering {
                     first,
                 } = *begun;
                 self.record.status = 200;
-                sealer.begin(200, &EVENTS)?;
+                self.begin_events(sealer)?;
                 self.from = From::Engine {
                     engine: Box::new(engine),
                     _place: place,
@@ -167,7 +173,9 @@ impl Answering {
                 let said = said.said(&state.clock);
                 self.outcome = said.outcome();
                 self.record.says(&said);
-                let message = said.to_sealer();
+                let mut message = said.to_sealer();
+                let salts = self.receipt.as_ref().and_then(|it| it.salts_of(&said));
+                message.fields.extend(salts);
                 let signed = self.receipt.as_ref().map(|it| it.sign_whole(&said));
                 let signed = signed.unwrap_or_default();
                 let usage = said.usage().map(trailer);
@@ -204,8 +212,6 @@ impl Answering {
         })
     }
 }
-
-const EVENTS: [(&str, &str); 1] = [("content-type", EVENT_STREAM)];
 
 /// Ends a stream with the trailers that say how it went.
 fn end<T>(

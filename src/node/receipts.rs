@@ -1,7 +1,9 @@
 //! Receipts of what an engine made (docs/wire.md, "Receipts").
 //!
-//! A draft is there from a request's acceptance on; it is signed when the reply's end is known, and
-//! goes out with it under the seal. What cannot be signed goes without, which whoever asked can see.
+//! A draft is there from a request's acceptance on, with the salts, which the head of the reply says
+//! already: whoever reads it can take its content in as it passes. It is signed when the reply's end is
+//! known, and goes out with it under the seal. What cannot be signed goes without, which whoever asked
+//! can see.
 
 use std::sync::Arc;
 
@@ -14,12 +16,12 @@ use crate::{
     ids::RequestId,
     openai::{Endpoint, Usage},
     seal::{
-        Commitments, ContentDigest, ContentHasher, OpenedRequest, Receipt, ReceiptError,
+        Commitment, Commitments, Committer, OpenedRequest, RandomError, Receipt, ReceiptError,
         ReceiptScope, Salts,
     },
 };
 
-/// The trailers that a receipt travels in.
+/// The trailers that a receipt travels in; the salts stand in the head as well.
 const RECEIPT: &str = "sealgate-receipt";
 const SALTS: &str = "sealgate-receipt-salts";
 
@@ -31,8 +33,22 @@ pub(super) struct Draft {
     key_id: u8,
     path: &'static str,
     model: String,
-    /// The caller's body, where the receipt is to prove contents.
-    request: Option<ContentDigest>,
+    /// Where the receipt is to prove contents.
+    contents: Option<Box<Contents>>,
+}
+
+/// What proves the caller's body, and will prove the reply.
+struct Contents {
+    salts: Salts,
+    request: Commitment,
+}
+
+impl Contents {
+    fn of(request: &[u8]) -> Result<Self, RandomError> {
+        let salts = Salts::generate()?;
+        let request = salts.request.commit(request);
+        Ok(Self { salts, request })
+    }
 }
 
 /// A receipt's trailers.
@@ -57,10 +73,14 @@ impl Draft {
         form: &Form,
         endpoint: Endpoint,
     ) -> Option<Self> {
-        let request_digest = match form.receipt {
+        let contents = match form.receipt {
             ReceiptScope::None => return None,
             ReceiptScope::Usage => None,
-            ReceiptScope::Content => Some(ContentDigest::of(&request.content)),
+            ReceiptScope::Content => Some(
+                Contents::of(&request.content)
+                    .inspect_err(|error| tracing::error!(request_id = %form.id, %error, "receipt"))
+                    .ok()?,
+            ),
         };
         Some(Self {
             state: Arc::clone(state),
@@ -69,7 +89,7 @@ impl Draft {
             key_id: request.key_id,
             path: endpoint.path(),
             model: String::new(),
-            request: request_digest,
+            contents: contents.map(Box::new),
         })
     }
 
@@ -81,18 +101,28 @@ impl Draft {
         }
     }
 
-    /// The receipt of what is known whole, if an engine said it.
-    pub(super) fn sign_whole(&self, said: &Said<'_>) -> Signed {
-        match said {
-            Said::Reply { content, .. } | Said::EngineError { content, .. } => {
-                let digest = self.request.map(|_| ContentDigest::of(content));
-                self.sign(said.status(), said.usage(), digest)
-            }
-            Said::Error { .. } | Said::Refusal { .. } => Signed::default(),
-        }
+    /// The field in the head of a reply that an engine makes, where the receipt is to prove contents.
+    pub(super) fn salts(&self) -> Option<(&'static str, String)> {
+        let contents = self.contents.as_ref()?;
+        Some((SALTS, contents.salts.to_string()))
     }
 
-    fn sign(&self, status: u16, usage: Option<&Usage>, response: Option<ContentDigest>) -> Signed {
+    /// The same of what is known whole, if an engine said it.
+    pub(super) fn salts_of(&self, said: &Said<'_>) -> Option<(&'static str, String)> {
+        self.salts().filter(|_| said.by_engine().is_some())
+    }
+
+    /// The receipt of what is known whole, if an engine said it.
+    pub(super) fn sign_whole(&self, said: &Said<'_>) -> Signed {
+        let Some(content) = said.by_engine() else {
+            return Signed::default();
+        };
+        let contents = self.contents.as_ref();
+        let response = contents.map(|it| it.salts.response.commit(content));
+        self.sign(said.status(), said.usage(), response)
+    }
+
+    fn sign(&self, status: u16, usage: Option<&Usage>, response: Option<Commitment>) -> Signed {
         self.try_sign(status, usage, response)
             .inspect_err(|error| tracing::error!(request_id = %self.id, %error, "receipt"))
             .unwrap_or_default()
@@ -102,18 +132,15 @@ impl Draft {
         &self,
         status: u16,
         usage: Option<&Usage>,
-        response: Option<ContentDigest>,
-    ) -> Result<Signed, Unsigned> {
-        let mut fields = Vec::new();
-        let mut content = None;
-        if let (Some(request), Some(response)) = (self.request, response) {
-            let salts = Salts::generate().map_err(|_| Unsigned::Random)?;
-            content = Some(Commitments {
-                request: salts.request.commit(&request),
-                response: salts.response.commit(&response),
-            });
-            fields.push((SALTS, salts.to_string()));
-        }
+        response: Option<Commitment>,
+    ) -> Result<Signed, ReceiptError> {
+        let content = match (&self.contents, response) {
+            (Some(contents), Some(response)) => Some(Commitments {
+                request: contents.request,
+                response,
+            }),
+            _ => None,
+        };
         let receipt = Receipt {
             request_id: *self.id.as_bytes(),
             statement: self.statement,
@@ -126,25 +153,18 @@ impl Draft {
             content,
         };
         let jws = self.state.identity.sign_receipt(&receipt)?;
-        fields.insert(0, (RECEIPT, jws));
-        Ok(Signed { fields })
+        let fields = [(RECEIPT, jws)].into_iter().chain(self.salts());
+        Ok(Signed {
+            fields: fields.collect(),
+        })
     }
-}
-
-/// Why a reply goes without its receipt.
-#[derive(Debug, thiserror::Error)]
-enum Unsigned {
-    #[error("the system gives no randomness")]
-    Random,
-    #[error(transparent)]
-    Receipt(#[from] ReceiptError),
 }
 
 /// The receipt of an event stream that goes on.
 pub(super) struct Running {
     draft: Draft,
     /// What went out, where the receipt is to prove contents.
-    sent: Option<ContentHasher>,
+    sent: Option<Committer>,
     /// What is to go out, in turn.
     waiting: BytesMut,
 }
@@ -152,7 +172,10 @@ pub(super) struct Running {
 impl From<Draft> for Running {
     fn from(draft: Draft) -> Self {
         Self {
-            sent: draft.request.map(|_| ContentHasher::of_events()),
+            sent: draft
+                .contents
+                .as_ref()
+                .map(|it| Committer::of_events(&it.salts.response)),
             draft,
             waiting: BytesMut::new(),
         }
@@ -160,6 +183,16 @@ impl From<Draft> for Running {
 }
 
 impl Running {
+    /// The field in the head of the reply.
+    pub(super) fn salts(&self) -> Option<(&'static str, String)> {
+        self.draft.salts()
+    }
+
+    /// The same of what turns out to be no stream.
+    pub(super) fn salts_of(&self, said: &Said<'_>) -> Option<(&'static str, String)> {
+        self.draft.salts_of(said)
+    }
+
     /// Content goes out.
     pub(super) fn sent(&mut self, content: &[u8]) {
         if let Some(sent) = &mut self.sent {
@@ -187,14 +220,14 @@ impl Running {
     pub(super) fn sign(&self, usage: Option<&Usage>) -> Signed {
         let all = self.sent.clone().map(|mut all| {
             all.update(&self.waiting);
-            all.digest()
+            all.commitment()
         });
         self.draft.sign(200, usage, all)
     }
 
     /// The receipt of a stream that is cut, so that nothing goes out of what waits.
     pub(super) fn sign_cut(&self, usage: Option<&Usage>) -> Signed {
-        let sent = self.sent.as_ref().map(ContentHasher::digest);
+        let sent = self.sent.as_ref().map(Committer::commitment);
         self.draft.sign(200, usage, sent)
     }
 

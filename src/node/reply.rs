@@ -104,9 +104,13 @@ impl Exchange {
                 pacing: Some(pacing),
                 receipt,
                 ..
-            } => sealer
-                .into_paced(pacing.row)
-                .map(|sealer| (sealer, receipt.map(Running::from), pacing)),
+            } => sealer.into_paced(pacing.row).map(|sealer| match receipt {
+                Some(draft) => {
+                    let receipt = Running::from(draft);
+                    (sealer.with_room_for_receipt(), Some(receipt), pacing)
+                }
+                None => (sealer, None, pacing),
+            }),
             Seal::Ohttp { .. } | Seal::Ehbp(_) | Seal::Seed(_) => Err(SealError::NeedsTicks),
         };
         match begun {

@@ -98,6 +98,14 @@ impl<'a> Said<'a> {
         }
     }
 
+    /// The content, if an engine made it.
+    pub(super) fn by_engine(&self) -> Option<&[u8]> {
+        match self {
+            Self::Reply { content, .. } | Self::EngineError { content, .. } => Some(content),
+            Self::Error { .. } | Self::Refusal { .. } => None,
+        }
+    }
+
     pub(super) fn usage(&self) -> Option<&Usage> {
         match self {
             Self::Reply { usage, .. } => usage.as_ref(),

@@ -24,7 +24,7 @@ use crate::{
 /// The trailer with the usage, and the one that says that a reply is not whole.
 const USAGE: &str = "sealgate-usage";
 const INCOMPLETE: &str = "sealgate-incomplete";
-pub(super) const EVENT_STREAM: &str = "text/event-stream";
+const EVENT_STREAM: &str = "text/event-stream";
 const JSON: &str = "application/json";
 
 /// What seals the reply to one request.
@@ -72,7 +72,11 @@ impl Seal {
                 receipt,
                 ..
             } => {
-                let message = said.to_sealer();
+                let mut message = said.to_sealer();
+                let receipt = receipt.as_ref();
+                message
+                    .fields
+                    .extend(receipt.and_then(|draft| draft.salts_of(said)));
                 let signed = receipt
                     .map(|draft| draft.sign_whole(said))
                     .unwrap_or_default();
@@ -126,7 +130,8 @@ impl Seal {
                 receipt,
                 ..
             } => {
-                let fields = [("content-type", EVENT_STREAM)];
+                let salts = receipt.as_ref().and_then(Draft::salts);
+                let fields = event_fields(salts.as_ref());
                 let sealer = sealer.into_stream(200, &fields, padding)?;
                 let receipt = receipt.map(|draft| Box::new(Running::from(draft)));
                 Ok((encapsulated(()), StreamSeal::Ohttp(sealer, receipt)))
@@ -143,6 +148,17 @@ impl Seal {
             }
         }
     }
+}
+
+/// The fields of an event stream, with the salts of its receipt.
+pub(super) fn event_fields<'a>(
+    salts: Option<&'a (&'static str, String)>,
+) -> Vec<(&'static str, &'a str)> {
+    let salts = salts.map(|(name, text)| (*name, text.as_str()));
+    [("content-type", EVENT_STREAM)]
+        .into_iter()
+        .chain(salts)
+        .collect()
 }
 
 /// What seals the parts of an event stream.

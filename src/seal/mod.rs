@@ -61,7 +61,7 @@ pub use keys::{NodeSecret, OpeningKeys, encode_key_configs};
 pub use paced::{PacedSealer, Tick};
 pub use padding::{Padding, Row, UnknownPadding};
 pub use receipt::{
-    Commitment, Commitments, ContentDigest, ContentHasher, InvalidSalts, MAX_RECEIPT, Receipt,
+    Commitment, Commitments, Committer, EventLines, InvalidSalts, MAX_RECEIPT, Receipt,
     ReceiptError, ReceiptKey, ReceiptScope, Salt, Salts, UnknownScope,
 };
 pub use reply_opener::{FinalPart, ReplyHead, ReplyOpener, ReplyPart, Trailers};

@@ -24,6 +24,8 @@ use super::{
 
 /// Plaintext of every chunk but the last, and of the last too where the trailers fit.
 const CHUNK: usize = STREAM_UNIT;
+/// Plaintext of the last chunk at least, where it may hold a receipt: one with commitments, salts and usage.
+const WITH_RECEIPT: usize = 2048;
 /// Status of what travels while the reply's own is not known: 102 Processing (RFC 2518).
 const PROCESSING: u16 = 102;
 /// What ends an event stream, and stands in the final chunk.
@@ -44,6 +46,8 @@ pub struct PacedSealer {
     sent: usize,
     /// What the number of chunks is one of; none once the reply was cut.
     row: Option<Row>,
+    /// Plaintext of the last chunk at least.
+    least_last: usize,
 }
 
 /// Status and fields of the reply.
@@ -78,6 +82,15 @@ impl PacedSealer {
             tail: None,
             sent: 0,
             row: Some(row),
+            least_last: CHUNK,
+        }
+    }
+
+    /// The same, whose last chunk has room for a receipt, whether one comes or not and whatever it says.
+    pub fn with_room_for_receipt(self) -> Self {
+        Self {
+            least_last: WITH_RECEIPT,
+            ..self
         }
     }
 
@@ -251,7 +264,10 @@ impl PacedSealer {
         };
         let waits = self.waiting.len();
         let room = CHUNK.saturating_sub(self.head_len());
-        let fits = waits == self.kept() || counted_len(waits).saturating_add(tail.len()) <= room;
+        // With a receipt, what the trailers leave free must not show in what else goes with them.
+        let shares =
+            self.least_last == CHUNK && counted_len(waits).saturating_add(tail.len()) <= room;
+        let fits = waits == self.kept() || shares;
         let next = self.sent.saturating_add(1);
         fits && self.row.is_none_or(|row| row.total(next) == next)
     }
@@ -329,7 +345,7 @@ impl PacedSealer {
             .saturating_add(counted_len(self.waiting.len()))
             .saturating_add(tail.len());
         // Powers of two, so that a receipt's length does not tell how many digits the usage has.
-        let len = bare.max(CHUNK).next_power_of_two();
+        let len = bare.max(self.least_last).next_power_of_two();
         let chunk = OpenChunkAt::begin(out, len, Place::Final)?;
         out.extend_from_slice(&plain);
         if !self.waiting.is_empty() {

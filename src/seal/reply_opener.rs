@@ -28,15 +28,18 @@ pub struct ReplyHead {
     pub content_type: Option<String>,
     /// `retry-after`.
     pub retry_after: Option<String>,
+    /// `sealgate-receipt-salts`, where the node says them before the content too.
+    pub receipt_salts: Option<String>,
 }
 
 impl ReplyHead {
     fn new(line: &StatusLine, mut fields: Fields) -> Result<Self, FormError> {
-        fields.once(|name| [CONTENT_TYPE, RETRY_AFTER].contains(&name))?;
+        fields.once(|name| [CONTENT_TYPE, RETRY_AFTER, RECEIPT_SALTS].contains(&name))?;
         Ok(Self {
             status: line.status,
             content_type: fields.take(CONTENT_TYPE),
             retry_after: fields.take(RETRY_AFTER),
+            receipt_salts: fields.take(RECEIPT_SALTS),
         })
     }
 }

@@ -99,7 +99,11 @@ pub(crate) enum Reply {
     /// A complete reply that is no event stream.
     Whole(WholeContent),
     /// An event stream of status 200 that has begun.
-    Stream(Unread),
+    Stream {
+        unread: Unread,
+        /// `sealgate-receipt-salts`, if they stand in its head.
+        receipt_salts: Option<String>,
+    },
 }
 
 /// A reply that is complete and is the engine's word.
@@ -110,6 +114,8 @@ pub(crate) struct WholeContent {
     pub(crate) parts: Vec<Bytes>,
     pub(crate) usage: Option<Usage>,
     pub(crate) trailers: Trailers,
+    /// `sealgate-receipt-salts`, if they stand in its head too.
+    pub(crate) receipt_salts: Option<String>,
 }
 
 /// The part of a reply that is still to be read.
@@ -170,7 +176,10 @@ async fn try_exchange(
         ));
     }
     if status == StatusCode::OK && is_events {
-        return Ok(Reply::Stream(unread));
+        return Ok(Reply::Stream {
+            unread,
+            receipt_salts: head.receipt_salts,
+        });
     }
     let (parts, trailers) = read_whole(unread, bounds).await?;
     judge(status, &head, parts, trailers).map(Reply::Whole)
@@ -417,6 +426,7 @@ fn judge(
         parts,
         usage: usage(&trailers),
         trailers,
+        receipt_salts: head.receipt_salts.clone(),
     })
 }
 

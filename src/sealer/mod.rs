@@ -27,7 +27,7 @@ pub(crate) use self::{
     exchange::{Ask, Bounds, OHTTP, Reply, Unread, Way, WholeContent, exchange, usage},
     prior::Spoken,
     proxy::Proxy,
-    reading::{Ending, Gathered, Progress, Reading},
+    reading::{Gathered, Grows, KeptContent, Passing, Progress, Reading},
     tls::{Roots, Shown, to_anybody, to_key, to_name},
     upstream::{Channel, NodeBody},
 };

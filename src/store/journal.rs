@@ -4,7 +4,8 @@
 //! made, with their room on the disk, when it is opened. A request takes one before anything is done for
 //! it, and gives it back when the database has its row. So a request that was let in is never lost: not
 //! when the gateway is killed, nor when the database is away or the disk full. What is found at a start
-//! is written then: as it ended, or as one of which only the beginning is known.
+//! is written then: as it ended, or as one of which only the beginning is known. Usage and receipts have
+//! a journal each.
 //!
 //! A write goes to the system at once, and to the disk when the system likes: what a machine loses that
 //! loses its power is up to the system.
@@ -12,24 +13,31 @@
 use std::{
     fs::{File, OpenOptions},
     io,
+    marker::PhantomData,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
-use super::UsageRow;
 use crate::config;
 
-/// Bytes of a place: a page, which is written in one piece.
-const PLACE: usize = 4096;
-const MAGIC: [u8; 4] = *b"SGJ1";
 /// Before the row: magic, state, length, checksum.
 const HEAD: usize = 4 + 1 + 2 + 16;
-/// Longest row in JSON.
-const MAX_ROW: usize = PLACE - HEAD;
+
+/// What a journal can hold.
+pub(crate) trait Journaled: Serialize + DeserializeOwned {
+    /// Bytes of a place: whole pages.
+    const PLACE: usize;
+    /// What a place that holds one begins with.
+    const MAGIC: [u8; 4];
+
+    /// Nothing is known of it but its beginning.
+    fn was_lost(&mut self);
+}
 
 /// What a place holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,29 +66,56 @@ pub enum JournalError {
 
 /// The file.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct Journal<R> {
     file: File,
     free: Mutex<Vec<u32>>,
     places: usize,
+    holds: PhantomData<fn(R) -> R>,
 }
 
 /// What was found in it.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
+#[derive(Debug)]
+pub(crate) struct Found<R> {
     /// With the places that they have.
-    pub(crate) rows: Vec<(Place, UsageRow)>,
+    pub(crate) rows: Vec<(Place<R>, R)>,
     /// Of those, the ones of which only the beginning is known.
     pub(crate) unfinished: usize,
     /// Places that hold nothing that can be read.
     pub(crate) damaged: usize,
 }
 
-impl Journal {
+impl<R> Default for Found<R> {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            unfinished: 0,
+            damaged: 0,
+        }
+    }
+}
+
+impl<R> Found<R> {
+    /// Says what was found, if anything was.
+    pub(crate) fn say(&self, what: &'static str) {
+        let (rows, unfinished, damaged) = (self.rows.len(), self.unfinished, self.damaged);
+        if rows > 0 || damaged > 0 {
+            tracing::warn!(
+                what,
+                rows,
+                unfinished,
+                damaged,
+                "journal: found what was not in the store yet"
+            );
+        }
+    }
+}
+
+impl<R: Journaled> Journal<R> {
     /// Opens the file, or makes it, with so many places at least.
     ///
     /// # Errors
     /// [`JournalError`], also where the disk has no room for it.
-    pub(crate) fn open(path: &Path, places: usize) -> Result<(Arc<Self>, Found), JournalError> {
+    pub(crate) fn open(path: &Path, places: usize) -> Result<(Arc<Self>, Found<R>), JournalError> {
         let failed = |source| JournalError::Open {
             path: path.to_owned(),
             source,
@@ -93,36 +128,37 @@ impl Journal {
             error => failed(error.into()),
         })?;
         let before = file.metadata().map_err(failed)?.len();
-        let before = usize::try_from(before).unwrap_or(usize::MAX) / PLACE;
+        let before = usize::try_from(before).unwrap_or(usize::MAX) / R::PLACE;
         // What is in flight has a place, also where there were more of them once.
         let places = places.max(before).min(MAX_PLACES);
-        let length = places.saturating_mul(PLACE);
+        let length = places.saturating_mul(R::PLACE);
         let length = u64::try_from(length).unwrap_or(u64::MAX);
         fallocate(&file, FallocateFlags::empty(), 0, length).map_err(|e| failed(e.into()))?;
         let journal = Arc::new(Self {
             file,
             free: Mutex::default(),
             places,
+            holds: PhantomData,
         });
         let found = journal.read(before.min(places)).map_err(failed)?;
         Ok((journal, found))
     }
 
-    fn read(self: &Arc<Self>, before: usize) -> io::Result<Found> {
+    fn read(self: &Arc<Self>, before: usize) -> io::Result<Found<R>> {
         let mut found = Found::default();
         let mut free = Vec::with_capacity(self.places);
-        let mut bytes = [0; PLACE];
+        let mut bytes = vec![0; R::PLACE];
         for index in (0..u32::try_from(self.places).unwrap_or(u32::MAX)).rev() {
             if usize::try_from(index).is_ok_and(|index| index >= before) {
                 free.push(index);
                 continue;
             }
-            self.file.read_exact_at(&mut bytes, offset(index))?;
+            self.file.read_exact_at(&mut bytes, offset::<R>(index))?;
             let place = || Place {
                 journal: Arc::clone(self),
                 index,
             };
-            match decode(&bytes) {
+            match decode::<R>(&bytes) {
                 Held::Nothing => free.push(index),
                 Held::Damaged => {
                     found.damaged = found.damaged.saturating_add(1);
@@ -130,7 +166,7 @@ impl Journal {
                 }
                 Held::Row(state, mut row) => {
                     if state == State::Begun {
-                        LOST.clone_into(&mut row.outcome);
+                        row.was_lost();
                         found.unfinished = found.unfinished.saturating_add(1);
                     }
                     found.rows.push((place(), *row));
@@ -145,19 +181,20 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Full`], or that it cannot be written.
-    pub(crate) fn begin(self: &Arc<Self>, row: &UsageRow) -> Result<Place, JournalError> {
+    pub(crate) fn begin(self: &Arc<Self>, row: &R) -> Result<Place<R>, JournalError> {
+        self.reserve()?.write(State::Begun, row)
+    }
+
+    /// Takes a place of which nothing is written down yet.
+    ///
+    /// # Errors
+    /// [`JournalError::Full`].
+    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reserved<R>, JournalError> {
         let index = self.lock().pop().ok_or(JournalError::Full)?;
-        let place = Place {
+        Ok(Reserved(Some(Place {
             journal: Arc::clone(self),
             index,
-        };
-        match place.write(State::Begun, row) {
-            Ok(()) => Ok(place),
-            Err(error) => {
-                place.free();
-                Err(error)
-            }
-        }
+        })))
     }
 
     /// Places that are taken.
@@ -169,7 +206,9 @@ impl Journal {
     pub(crate) fn places(&self) -> usize {
         self.places
     }
+}
 
+impl<R> Journal<R> {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,59 +216,88 @@ impl Journal {
 
 /// Most places of a journal: 4 GiB.
 const MAX_PLACES: usize = 1 << 20;
-/// How a request ended of which only the beginning is known.
-pub(crate) const LOST: &str = "lost";
+/// A place that nothing is written to. Dropped, it is free again.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Reserved<R>(Option<Place<R>>);
+
+impl<R: Journaled> Reserved<R> {
+    /// Writes down what has ended already.
+    ///
+    /// # Errors
+    /// [`JournalError`]: then nothing of it is there.
+    pub(crate) fn end(self, row: &R) -> Result<Place<R>, JournalError> {
+        self.write(State::Ended, row)
+    }
+
+    fn write(mut self, state: State, row: &R) -> Result<Place<R>, JournalError> {
+        let place = self.0.take().ok_or(JournalError::Full)?;
+        match place.write(state, row) {
+            Ok(()) => Ok(place),
+            Err(error) => {
+                place.free();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<R> Drop for Reserved<R> {
+    fn drop(&mut self) {
+        if let Some(place) = self.0.take() {
+            place.journal.lock().push(place.index);
+        }
+    }
+}
 
 /// The place of one request. Only [`Place::free`] gives it back: what is dropped before is found again
 /// at the next start.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Place {
-    journal: Arc<Journal>,
+pub(crate) struct Place<R> {
+    journal: Arc<Journal<R>>,
     index: u32,
 }
 
-impl Place {
+impl<R: Journaled> Place<R> {
     /// Writes down how its request ended.
     ///
     /// # Errors
     /// [`JournalError`]; the beginning is there then.
-    pub(crate) fn end(&self, row: &UsageRow) -> Result<(), JournalError> {
+    pub(crate) fn end(&self, row: &R) -> Result<(), JournalError> {
         self.write(State::Ended, row)
     }
 
-    fn write(&self, state: State, row: &UsageRow) -> Result<(), JournalError> {
+    fn write(&self, state: State, row: &R) -> Result<(), JournalError> {
         let bytes = encode(state, row)?;
-        Ok(self.journal.file.write_all_at(&bytes, offset(self.index))?)
+        let file = &self.journal.file;
+        Ok(file.write_all_at(&bytes, offset::<R>(self.index))?)
     }
 
     /// Gives it back.
     pub(crate) fn free(self) {
+        let file = &self.journal.file;
         // Where even that fails, its row is written once more at the next start, and is there already.
-        if let Err(error) = self
-            .journal
-            .file
-            .write_all_at(&[0; HEAD], offset(self.index))
-        {
+        if let Err(error) = file.write_all_at(&[0; HEAD], offset::<R>(self.index)) {
             tracing::warn!(%error, "journal: a place is not wiped");
         }
         self.journal.lock().push(self.index);
     }
 }
 
-fn offset(index: u32) -> u64 {
-    u64::from(index).saturating_mul(PLACE.try_into().unwrap_or(u64::MAX))
+fn offset<R: Journaled>(index: u32) -> u64 {
+    u64::from(index).saturating_mul(R::PLACE.try_into().unwrap_or(u64::MAX))
 }
 
-fn encode(state: State, row: &UsageRow) -> Result<Vec<u8>, JournalError> {
+fn encode<R: Journaled>(state: State, row: &R) -> Result<Vec<u8>, JournalError> {
     let row = serde_json::to_vec(row).map_err(|_| JournalError::TooLong)?;
-    if row.len() > MAX_ROW {
+    if row.len() > R::PLACE.saturating_sub(HEAD) {
         return Err(JournalError::TooLong);
     }
     let length = u16::try_from(row.len()).map_err(|_| JournalError::TooLong)?;
     let state = state as u8;
     let mut bytes = Vec::with_capacity(HEAD.saturating_add(row.len()));
-    bytes.extend(MAGIC);
+    bytes.extend(R::MAGIC);
     bytes.push(state);
     bytes.extend(length.to_be_bytes());
     bytes.extend(checksum(state, &row));
@@ -237,18 +305,18 @@ fn encode(state: State, row: &UsageRow) -> Result<Vec<u8>, JournalError> {
     Ok(bytes)
 }
 
-enum Held {
+enum Held<R> {
     Nothing,
     Damaged,
-    Row(State, Box<UsageRow>),
+    Row(State, Box<R>),
 }
 
-fn decode(bytes: &[u8; PLACE]) -> Held {
+fn decode<R: Journaled>(bytes: &[u8]) -> Held<R> {
     if bytes.iter().take(HEAD).all(|byte| *byte == 0) {
         return Held::Nothing;
     }
     let row = || {
-        let rest = bytes.strip_prefix(&MAGIC)?;
+        let rest = bytes.strip_prefix(&R::MAGIC)?;
         let ([state], rest) = rest.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk::<2>()?;
         let (sum, rest) = rest.split_first_chunk::<16>()?;
@@ -260,7 +328,7 @@ fn decode(bytes: &[u8; PLACE]) -> Held {
         };
         let is_whole = checksum(*state, row) == *sum;
         let row = is_whole.then(|| serde_json::from_slice(row).ok())??;
-        Some((known, row))
+        Some((known, Box::new(row)))
     };
     row().map_or(Held::Damaged, |(state, row)| Held::Row(state, row))
 }
@@ -280,13 +348,15 @@ fn checksum(state: u8, row: &[u8]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::row;
+    use crate::store::{UsageRow, tests::row, usage::LOST};
 
-    fn open(path: &Path, places: usize) -> (Arc<Journal>, Found) {
+    const PLACE: usize = UsageRow::PLACE;
+
+    fn open(path: &Path, places: usize) -> (Arc<Journal<UsageRow>>, Found<UsageRow>) {
         Journal::open(path, places).unwrap()
     }
 
-    fn ids(found: &Found) -> Vec<(String, String)> {
+    fn ids(found: &Found<UsageRow>) -> Vec<(String, String)> {
         let ids = found.rows.iter();
         let mut ids: Vec<_> = ids
             .map(|(_, row)| (row.request_id.clone(), row.outcome.clone()))
@@ -350,7 +420,7 @@ mod tests {
         let path = dir.path().join("journal");
         let held = open(&path, 1);
         assert!(matches!(
-            Journal::open(&path, 1),
+            Journal::<UsageRow>::open(&path, 1),
             Err(JournalError::Locked(_))
         ));
         drop(held);
@@ -368,7 +438,10 @@ mod tests {
             place
         });
         let half = rows[1].index;
-        journal.file.write_all_at(b"?", offset(half) + 200).unwrap();
+        journal
+            .file
+            .write_all_at(b"?", offset::<UsageRow>(half) + 200)
+            .unwrap();
         drop((rows, journal));
         let (_, found) = open(&path, 3);
         assert_eq!((found.rows.len(), found.damaged), (2, 1));
@@ -378,6 +451,7 @@ mod tests {
     fn a_row_that_has_no_room_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, _) = open(&dir.path().join("journal"), 1);
+        drop(journal.reserve().unwrap());
         let mut long = row("long");
         long.model = Some("m".repeat(PLACE));
         assert!(matches!(journal.begin(&long), Err(JournalError::TooLong)));

@@ -29,7 +29,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-type Ended = (Place, UsageRow, Option<Box<dyn Settle>>);
+type Ended = (Place<UsageRow>, UsageRow, Option<Box<dyn Settle>>);
 
 /// What a request held of its key's budgets, until its row is in the database.
 pub(crate) trait Settle: fmt::Debug + Send + Sync {
@@ -40,7 +40,7 @@ pub(crate) trait Settle: fmt::Debug + Send + Sync {
 /// Takes requests in, and what they used.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    journal: Arc<Journal>,
+    journal: Arc<Journal<UsageRow>>,
     ended: mpsc::Sender<Ended>,
     counts: Arc<Counts>,
 }
@@ -57,14 +57,14 @@ struct Counts {
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Open {
-    place: Place,
+    place: Place<UsageRow>,
     ended: mpsc::Sender<Ended>,
 }
 
 /// Looks at a ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
-    journal: Arc<Journal>,
+    journal: Arc<Journal<UsageRow>>,
     counts: Arc<Counts>,
 }
 
@@ -86,7 +86,7 @@ impl Ledger {
     pub(crate) fn new(
         store: Store,
         clock: Clock,
-        (journal, found): (Arc<Journal>, Found),
+        (journal, found): (Arc<Journal<UsageRow>>, Found<UsageRow>),
     ) -> (Self, Writer) {
         // Whatever waits has a place, so there is room for it.
         let (ended, waiting) = mpsc::channel(journal.places().max(1));
@@ -260,7 +260,7 @@ impl Writer {
 
     fn settle(
         &self,
-        (place, holds): (Place, Option<Box<dyn Settle>>),
+        (place, holds): (Place<UsageRow>, Option<Box<dyn Settle>>),
         row: &UsageRow,
         spent: &[Spend],
     ) {
@@ -334,7 +334,7 @@ enum One {
 }
 
 /// Whether it is a row that the database refuses, and not the database that cannot.
-fn is_of_a_row(error: &StoreError) -> bool {
+pub(super) fn is_of_a_row(error: &StoreError) -> bool {
     let StoreError::Database(sqlx::Error::Database(error)) = error else {
         return matches!(
             error,

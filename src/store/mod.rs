@@ -2,7 +2,7 @@
 //!
 //! `schema` brings a database to the present version, `keys`, `usage` and `audit` are what is in it, `hash` is
 //! what is kept of a key, `receipts` what nodes signed, `spend` and `shares` what limits go by, `report` is how others are told of
-//! it. `journal` is a file that holds what is not in the database yet, and `ledger` brings it
+//! it. `journal` is a file that holds what is not in the database yet; `ledger`, and `receipts` for its own, bring it
 //! there, beside the requests.
 //!
 //! Both databases get the same statements. No content of a request is ever here: there is no column for it.
@@ -41,10 +41,10 @@ mod usage;
 pub(crate) use self::{
     audit::{Audited, Entry as AuditEntry, Event, Head, Kept, What},
     hash::KeyHash,
-    journal::{Journal, JournalError},
+    journal::{Journal, JournalError, Reserved},
     keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
     ledger::{Ledger, Open, Settle, Watch as LedgerWatch, Writer},
-    receipts::{ReceiptRow, ReceiptWriter},
+    receipts::{PLACES as RECEIPT_PLACES, ReceiptQueue, ReceiptRow, ReceiptWriter, journal_beside},
     shares::{OtherShare, Share},
     spend::Spend,
     usage::{By, Query, Sum, Tokens, UsageRow, in_currency},

@@ -11,7 +11,7 @@ use super::{Database, Store, StoreError, on};
 /// and the second one to come finds the work done.
 const TRIES: usize = 5;
 
-const VERSIONS: [(i64, &str, &str); 4] = [
+const VERSIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "keys and usage",
@@ -24,6 +24,11 @@ const VERSIONS: [(i64, &str, &str); 4] = [
     ),
     (3, "audit", include_str!("migrations/0003_audit.sql")),
     (4, "receipts", include_str!("migrations/0004_receipts.sql")),
+    (
+        5,
+        "when a receipt's evidence was asked for",
+        include_str!("migrations/0005_receipts_asked.sql"),
+    ),
 ];
 
 /// What a version has besides, where SQLite and PostgreSQL have no text in common for it.

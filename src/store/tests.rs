@@ -18,14 +18,14 @@ mod spending;
 const POSTGRES: &str = "SEALGATE_TEST_POSTGRES";
 
 /// A database of a test's own.
-pub(super) struct Place {
-    pub(super) name: &'static str,
+pub(crate) struct Place {
+    pub(crate) name: &'static str,
     pub(super) config: StoreConfig,
-    pub(super) dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Place {
-    pub(super) async fn open(&self) -> Store {
+    pub(crate) async fn open(&self) -> Store {
         Store::open(&self.config).await.unwrap()
     }
 }
@@ -68,7 +68,7 @@ pub(super) async fn postgres() -> Option<Place> {
     })
 }
 
-pub(super) async fn places() -> Vec<Place> {
+pub(crate) async fn places() -> Vec<Place> {
     [Some(sqlite()), postgres().await]
         .into_iter()
         .flatten()
@@ -104,7 +104,7 @@ pub(crate) fn row(id: &str) -> UsageRow {
     }
 }
 
-pub(super) fn at(seconds: u64) -> SystemTime {
+pub(crate) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
@@ -322,7 +322,7 @@ fn only_another_machine_must_show_a_certificate() {
     }
 }
 
-pub(super) async fn execute(store: &Store, statement: &'static str) {
+pub(crate) async fn execute(store: &Store, statement: &'static str) {
     on!(store, pool => { sqlx::query(statement).execute(pool).await.unwrap(); });
 }
 

@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, QueryBuilder, Row as _};
 
 use super::{
     Spend, Store, StoreError,
+    journal::Journaled,
     keys::{millis, time},
     on, spend,
 };
@@ -54,6 +55,19 @@ pub(crate) struct UsageRow {
     pub(crate) took_ms: Option<u64>,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+}
+
+/// How a request ended of which only the beginning is known.
+pub(super) const LOST: &str = "lost";
+
+impl Journaled for UsageRow {
+    /// A page, which is written in one piece.
+    const PLACE: usize = 4096;
+    const MAGIC: [u8; 4] = *b"SGJ1";
+
+    fn was_lost(&mut self) {
+        LOST.clone_into(&mut self.outcome);
+    }
 }
 
 impl UsageRow {

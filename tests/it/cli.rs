@@ -475,7 +475,12 @@ async fn the_demo_answers_and_its_files_are_a_real_set_up() {
     let (status, reply) = ask(&url, KEY, "echo").await;
     assert_eq!(status, 200, "{reply}");
     drop(node);
-    for file in ["sealgate.db", "sealgate.db-wal", "sealgate.journal"] {
+    for file in [
+        "sealgate.db",
+        "sealgate.db-wal",
+        "sealgate.journal",
+        "sealgate.journal-receipts",
+    ] {
         let stored = std::fs::read(kept.join(file)).unwrap();
         assert!(
             !stored.windows(KEY.len()).any(|it| it == KEY.as_bytes()),

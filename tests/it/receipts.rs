@@ -21,6 +21,9 @@ use crate::harness::{
     soon,
 };
 
+/// Files that are judged by another policy, and at another time.
+mod judged;
+
 const OTHER_KEY: &str = "sk-test-another";
 const REQUIRED: &str = "[archive]\ndir = \"archive\"\nrequired = true\n\
     [receipts]\nmode = \"required\"\ncontent = true\n";
@@ -210,29 +213,6 @@ async fn a_receipt_with_all_that_it_rests_on_is_verified_in_an_empty_directory()
     }
 }
 
-#[tokio::test]
-async fn an_auditor_judges_by_a_policy_of_his_own() {
-    let setup = start("", REQUIRED).await;
-    let exchange = Exchange::whole(&setup, "a cat").await;
-    let empty = Empty::new();
-    empty.write("receipt.json", &exchange.bundle);
-    let root = setup.dir.path().join("software-root");
-    fs::create_dir(empty.0.path().join("software-root")).unwrap();
-    let ark = empty.0.path().join("software-root/ark.pem");
-    fs::copy(root.join("ark.pem"), ark).unwrap();
-    let cases = [
-        ("same.toml", policy(&measurement()), 0, "which you gave"),
-        ("other.toml", policy(&"00".repeat(48)), 1, "refused"),
-    ];
-    for (name, policy, code, said) in cases {
-        empty.write(name, policy.as_bytes());
-        let output = empty.verify(&["receipt.json", "--policy", name]).await;
-        let shown = text(&output);
-        assert_eq!(output.status.code(), Some(code), "{shown}");
-        assert!(shown.contains(said), "{shown}");
-    }
-}
-
 /// A policy that names a file outside of its folder, and a bundle.
 #[tokio::test]
 async fn a_receipts_file_has_what_its_policy_names_and_the_bundle() {
@@ -354,7 +334,7 @@ async fn what_a_receipt_rests_on_cannot_be_exchanged() {
     empty.write("same.json", &resigned(&one, &one_content));
     let output = empty.verify(&["same.json"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    let changes: [(&str, Value); 9] = [
+    let changes: [(&str, Value); 10] = [
         ("receipt", other_content["receipt"].clone()),
         ("request_id", other_content["request_id"].clone()),
         ("salts", Value::Null),
@@ -363,6 +343,7 @@ async fn what_a_receipt_rests_on_cannot_be_exchanged() {
         ("evidence_sha256", json!("00".repeat(32))),
         ("policy_sha256", json!("00".repeat(32))),
         ("bundle_sha256", json!("00".repeat(32))),
+        ("asked_at", json!("2100-01-01T00:00:00Z")),
         ("appraised_at", json!("2100-01-01T00:00:00Z")),
     ];
     for (member, value) in changes {
@@ -459,4 +440,17 @@ async fn the_archive_that_a_bundle_needs_may_have_let_it_go() {
         (status, &error["code"]),
         (404, &json!("evidence_not_archived"))
     );
+}
+
+#[tokio::test]
+async fn a_receipts_file_needs_room_as_bodies_do() {
+    let small = format!("{REQUIRED}[limits]\nbodies_bytes = 4096\nbody_bytes = 4096\n");
+    let setup = start("", &small).await;
+    setup.engine.reply(Reply::Json(200, completion("x")));
+    let reply = setup.complete(json!({"prompt": prompt("x")})).await;
+    let id = id_of(&reply);
+    receipt_of(&setup, &id).await;
+    let bundle = get_as(&setup, KEY, &format!("/v1/receipts/{id}?bundle=1")).await;
+    let (status, error) = error_of(bundle).await;
+    assert_eq!((status, &error["code"]), (429, &json!("overloaded")));
 }

@@ -296,6 +296,73 @@ async fn a_receipt_outlives_the_gateway_and_stays_with_its_key() {
     }
 }
 
+/// Does something in the store's database, past the gateway.
+async fn execute(stored: &Stored, database: &str, statement: &'static str) {
+    if database.contains("sqlite:") {
+        let path = stored._files.dir.path().join("sealgate.db");
+        let url = format!("sqlite:{}", path.display());
+        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    } else {
+        let url = database.split('"').nth(1).unwrap();
+        let pool = sqlx::PgPool::connect(url).await.unwrap();
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_whole_reply_has_its_required_receipt_also_where_the_gateway_is_killed_after_it() {
+    for database in databases().await {
+        let required = "[receipts]\nmode = \"required\"\ncontent = true\n";
+        let mut stored = Stored::with(&database, required).await;
+        let key = created(&stored.config, "mine").await;
+        stored.until(&key, 200).await;
+        execute(
+            &stored,
+            &database,
+            "ALTER TABLE receipt RENAME TO elsewhere",
+        )
+        .await;
+        let mut ids = Vec::new();
+        for stream in [false, true] {
+            let feed = stream.then(|| stored.engine.stream());
+            let fed = async {
+                if let Some(feed) = &feed {
+                    feed.text("a").await;
+                    feed.done().await;
+                }
+            };
+            let asking = stored.complete(&key, json!({"stream": stream}));
+            let (reply, ()) = tokio::join!(asking, fed);
+            assert_eq!(reply.status(), 200);
+            let id = reply.headers()["x-request-id"].to_str().unwrap().to_owned();
+            let text = reply.text().await.unwrap();
+            assert_eq!(text.contains("[DONE]"), stream, "{text}");
+            ids.push(id);
+        }
+        stored.gateway.kill().await;
+        execute(
+            &stored,
+            &database,
+            "ALTER TABLE elsewhere RENAME TO receipt",
+        )
+        .await;
+        stored.gateway = Process::start("gateway", &stored.config).await;
+        // Two at least: that of the first request may be with them.
+        let said = "journal: found what was not in the store yet what=\"receipts\" rows=";
+        stored.gateway.logged(said, 1).await;
+        for id in ids {
+            // At once: what was found is written before anybody is served.
+            let url = format!("{}/v1/receipts/{id}", stored.gateway.url);
+            let asked = stored.client.get(&url).bearer_auth(&key).send();
+            let reply = asked.await.unwrap();
+            assert_eq!(reply.status(), 200);
+            let receipt: Value = reply.json().await.unwrap();
+            assert!(receipt["salts"].is_string(), "{receipt}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_be_used_stops_the_start_and_says_why() {
     let files = Files::new();

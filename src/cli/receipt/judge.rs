@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use attestation::{
-    Answer, Appraisal, Bundle, Outcome, Policy, Statement, appraise,
+    Answer, Appraisal, Bundle, Outcome, Policy, Statement, appraise_asked,
     statement::ClaimedKey,
     time::{from_rfc3339, to_rfc3339},
 };
@@ -14,7 +14,7 @@ use crate::{
     clock::{from_unix_seconds, unix_seconds},
     openai::{Endpoint, Usage},
     receipts::ReceiptFile,
-    seal::{Commitment, ContentDigest, ContentHasher, Receipt, Salt, Salts},
+    seal::{Commitment, Committer, Receipt, Salt, Salts},
 };
 
 /// How far two clocks may be apart.
@@ -30,6 +30,8 @@ pub(super) struct Inputs {
     pub(super) policy: Policy,
     /// Whether the policy is the command line's, and not the file's.
     pub(super) is_given: bool,
+    /// When to judge the evidence, where that is not to be as the file says.
+    pub(super) at: Option<SystemTime>,
     pub(super) request: Option<Vec<u8>>,
     pub(super) response: Option<Vec<u8>>,
 }
@@ -112,6 +114,13 @@ pub(super) fn judge(file: &ReceiptFile, inputs: &Inputs) -> Judged {
         "a time",
         file.appraised_at.as_str(),
     );
+    let asked_at = from_rfc3339(&file.asked_at);
+    judged.check(
+        "time of asking",
+        asked_at.is_some_and(|asked| appraised_at.is_none_or(|at| asked <= at)),
+        "a time, not after that",
+        file.asked_at.as_str(),
+    );
     if let (Some(statement), Some(at)) = (evidence(&mut judged, file, inputs), appraised_at) {
         rests_on(&mut judged, file, &statement, at);
         contents(&mut judged, file, inputs);
@@ -130,7 +139,9 @@ fn evidence(judged: &mut Judged, file: &ReceiptFile, inputs: &Inputs) -> Option<
     let bundle = bundle(judged, file, inputs);
     let answer = Answer::from_json(&file.evidence);
     let nonce = file.nonce.parse().ok();
-    let at = from_rfc3339(&file.appraised_at)?;
+    let at = inputs.at.or_else(|| from_rfc3339(&file.appraised_at))?;
+    // A policy that changed has evidence judged anew, which does not make it fresh, nor stale.
+    let asked = from_rfc3339(&file.asked_at)?;
     let Ok(answer) = answer else {
         judged.check("answer", false, "a node's answer", "another text");
         return None;
@@ -142,7 +153,8 @@ fn evidence(judged: &mut Judged, file: &ReceiptFile, inputs: &Inputs) -> Option<
         file.nonce.as_str(),
     );
     let nonce = nonce?;
-    let appraisal = appraise(&answer, &inputs.policy, &bundle, Some(&nonce), at);
+    let policy = &inputs.policy;
+    let appraisal = appraise_asked(&answer, policy, &bundle, Some(&nonce), at, asked);
     judged
         .lines
         .extend(appraisal.checks().iter().map(|check| Line {
@@ -297,12 +309,12 @@ fn contents(judged: &mut Judged, file: &ReceiptFile, inputs: &Inputs) {
     }
 }
 
-/// How a text can be read, and what it then is.
-type Reading = (&'static str, fn(&[u8]) -> ContentDigest);
+/// How a text can be read, and what then stands for it.
+type Reading = (&'static str, fn(&[u8], &Salt) -> Commitment);
 
-const READINGS_OF_REQUEST: &[Reading] = &[("as they are", ContentDigest::of)];
+const READINGS_OF_REQUEST: &[Reading] = &[("as they are", as_they_are)];
 const READINGS_OF_RESPONSE: &[Reading] = &[
-    ("as they are", ContentDigest::of),
+    ("as they are", as_they_are),
     (
         "without its comments, which are not proved",
         without_comments,
@@ -320,18 +332,22 @@ fn proves(
     let is_stream = text.starts_with(b"data:") || memchr::memmem::find(text, b"\ndata:").is_some();
     let many = if is_stream { readings.len() } else { 1 };
     let mut readings = readings.iter().take(many);
-    let found = readings.find(|(_, read)| commitment.is_of(salt, &read(text)));
+    let found = readings.find(|(_, read)| read(text, salt) == *commitment);
     found.map(|(how, _)| *how)
 }
 
-fn without_comments(text: &[u8]) -> ContentDigest {
-    let mut hasher = ContentHasher::of_events();
-    hasher.update(text);
-    hasher.digest()
+fn as_they_are(text: &[u8], salt: &Salt) -> Commitment {
+    salt.commit(text)
 }
 
-fn without_signs_of_life(text: &[u8]) -> ContentDigest {
-    let mut hasher = ContentHasher::of_events();
+fn without_comments(text: &[u8], salt: &Salt) -> Commitment {
+    let mut committer = Committer::of_events(salt);
+    committer.update(text);
+    committer.commitment()
+}
+
+fn without_signs_of_life(text: &[u8], salt: &Salt) -> Commitment {
+    let mut committer = Committer::of_events(salt);
     let mut rest = text;
     let mut at_line = true;
     while !rest.is_empty() {
@@ -341,56 +357,12 @@ fn without_signs_of_life(text: &[u8]) -> ContentDigest {
         }
         let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at.saturating_add(1));
         let (line, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        hasher.update(line);
+        committer.update(line);
         at_line = line.ends_with(b"\n");
         rest = after;
     }
-    hasher.digest()
+    committer.commitment()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_is_the_same_as_it_was_sealed_and_as_it_was_got() {
-        let content = "data: {\"a\":\": waiting\"}\n\ndata: [DONE]\n\n";
-        let salts = Salts::generate().unwrap();
-        let commitment = salts
-            .response
-            .commit(&ContentDigest::of(content.as_bytes()));
-        let cases = [
-            (content.to_owned(), Some("as they are")),
-            (
-                format!(":   \n{content}"),
-                Some("without its comments, which are not proved"),
-            ),
-            (
-                format!(
-                    ": waiting\n\n{}",
-                    content.replacen("}\n\n", "}\n\n: waiting\n\n", 1)
-                ),
-                Some("without the gateway's signs of life"),
-            ),
-            (content.replace(": waiting", ": waitinG"), None),
-            (content.replace("data: [DONE]\n\n", ""), None),
-            (format!("{content}\n"), None),
-        ];
-        for (text, expected) in cases {
-            let proved = proves(
-                &commitment,
-                &salts.response,
-                text.as_bytes(),
-                READINGS_OF_RESPONSE,
-            );
-            assert_eq!(proved, expected, "{text}");
-            let of_request = proves(
-                &commitment,
-                &salts.response,
-                text.as_bytes(),
-                READINGS_OF_REQUEST,
-            );
-            assert_eq!(of_request.is_some(), text == content, "{text}");
-        }
-    }
-}
+mod tests;

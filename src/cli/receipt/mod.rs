@@ -7,6 +7,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::SystemTime,
 };
 
 use attestation::{Policy, PolicyError};
@@ -18,6 +19,7 @@ use super::{
     verify::{
         input::{self, Unusable as NoPolicy},
         output::Style,
+        parse_time,
     },
 };
 use crate::{
@@ -59,6 +61,10 @@ pub(super) struct VerifyArgs {
     /// wrote it.
     #[arg(long, value_name = "FILE")]
     response: Option<PathBuf>,
+    /// When to judge the evidence, in place of when the gateway did, which is its word: RFC 3339, or
+    /// seconds since the Unix epoch. How fresh it was is judged by when the gateway asked for it.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    at: Option<SystemTime>,
     /// Write JSON instead of lines.
     #[arg(long)]
     json: bool,
@@ -126,6 +132,7 @@ fn verify(args: &VerifyArgs) -> Result<Judged, Unusable> {
         &Inputs {
             policy,
             is_given,
+            at: args.at,
             request,
             response,
         },

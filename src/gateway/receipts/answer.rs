@@ -26,6 +26,7 @@ struct Object<'a> {
     nonce: String,
     policy: &'a str,
     bundle: Option<&'a str>,
+    asked_at: String,
     appraised_at: String,
     checked_at: String,
 }
@@ -42,6 +43,7 @@ impl<'a> Object<'a> {
             nonce: kept.nonce.to_string(),
             policy: &kept.policy,
             bundle: kept.bundle.as_deref(),
+            asked_at: to_rfc3339(kept.asked_at),
             appraised_at: to_rfc3339(kept.appraised_at),
             checked_at: to_rfc3339(kept.at),
         }
@@ -66,7 +68,10 @@ impl Shared {
         let kept = found.ok_or(Error::ReceiptNotFound)?;
         if bundled {
             let bundle = rests_on::bundle(&self.receipts, &kept).await?;
-            return Ok(json(bundle.into()));
+            // It is long, and as long in memory as whoever reads it takes.
+            let mut room = self.admission.body_room();
+            room.grow_to(bundle.len())?;
+            return Ok(json(bundle.into()).map(|body| body.in_room(room)));
         }
         // Strings always have a JSON form.
         let object = serde_json::to_vec(&Object::of(&kept)).unwrap_or_default();

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use super::KeptReceipt;
 use crate::{
     clock::unix_seconds,
-    gateway::node::Verified,
+    gateway::{admit::BodyRoom, node::Verified},
     ids::RequestId,
     seal::{
-        Commitments, ContentDigest, ContentHasher, InvalidSalts, Receipt, ReceiptError, Salts,
+        Commitment, Commitments, Committer, InvalidSalts, Receipt, ReceiptError, Salt, Salts,
         Trailers,
     },
+    sealer::{Grows, Passing},
 };
 
 /// How far a receipt's time may be from that between a reply's begin and its end, in seconds: more than
@@ -33,8 +34,61 @@ pub(super) struct Expected {
     pub(super) verified: Arc<Verified>,
     /// When the reply began.
     pub(super) began: SystemTime,
-    /// The body that was sealed, where the receipt is to prove it.
-    pub(super) request: Option<ContentDigest>,
+    /// Where the receipt is to prove contents.
+    pub(super) contents: Option<Contents>,
+}
+
+/// What a receipt's proof of contents is held against.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// The salts that stood in the reply's head, as text.
+    pub(super) early: Option<String>,
+    pub(super) prompt: Prompt,
+}
+
+/// The body that was sealed.
+#[derive(Debug)]
+pub(super) enum Prompt {
+    /// What stands for it under the salts that are known.
+    Committed(Commitment),
+    /// Kept until the salts come with the end.
+    Kept { body: Bytes, _room: BodyRoom },
+    /// There was no room to keep it, or what came as its salt is none.
+    Gone,
+}
+
+impl Prompt {
+    /// Of which the salts are still to come.
+    pub(super) fn kept(body: &Bytes, mut room: BodyRoom) -> Self {
+        match room.grow_to(body.len()) {
+            Ok(()) => Self::Kept {
+                body: body.clone(),
+                _room: room,
+            },
+            Err(_) => Self::Gone,
+        }
+    }
+
+    fn commitment(&self, salt: &Salt) -> Option<Commitment> {
+        match self {
+            Self::Committed(commitment) => Some(*commitment),
+            Self::Kept { body, .. } => Some(salt.commit(body)),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// Room for what is kept of one reply.
+#[derive(Debug)]
+pub(super) struct ReplyRoom {
+    pub(super) room: BodyRoom,
+    pub(super) most: usize,
+}
+
+impl Grows for ReplyRoom {
+    fn grows_to(&mut self, bytes: usize) -> bool {
+        bytes <= self.most && self.room.grow_to(bytes).is_ok()
+    }
 }
 
 /// What came.
@@ -49,18 +103,18 @@ pub(super) struct Replied {
 #[derive(Debug)]
 pub(super) enum Response {
     Parts(Vec<Bytes>),
-    /// Of a stream, where the receipt is to prove it.
-    Digest(Option<ContentDigest>),
+    /// A stream's, as it was taken in.
+    Passed(Passing),
 }
 
 impl Response {
-    fn digest(&self) -> Option<ContentDigest> {
+    fn commitment(&self, salt: &Salt) -> Option<Commitment> {
         match self {
-            Self::Digest(digest) => *digest,
+            Self::Passed(passed) => passed.commitment(salt),
             Self::Parts(parts) => {
-                let mut hasher = ContentHasher::of_bytes();
-                parts.iter().for_each(|part| hasher.update(part));
-                Some(hasher.digest())
+                let mut committer = Committer::of_bytes(salt);
+                parts.iter().for_each(|part| committer.update(part));
+                Some(committer.commitment())
             }
         }
     }
@@ -79,6 +133,8 @@ pub(in crate::gateway) enum ReceiptFault {
     Member(&'static str),
     #[error("it was asked to prove contents, and does not")]
     NoContent,
+    #[error("its salts came with the end alone, and there was no room to keep what they are for")]
+    Unchecked,
     #[error("it is good, and there is no place for it")]
     NotKept,
 }
@@ -91,8 +147,14 @@ impl ReceiptFault {
             Self::Receipt(ReceiptError::Signature) => "signature",
             Self::Receipt(_) | Self::Salts(_) => "malformed",
             Self::Member(_) => "mismatch",
+            Self::Unchecked => "unchecked",
             Self::NotKept => "not_kept",
         }
+    }
+
+    /// Whether it is the node's.
+    pub(in crate::gateway) fn is_of_node(&self) -> bool {
+        !matches!(self, Self::Unchecked | Self::NotKept)
     }
 }
 
@@ -110,8 +172,8 @@ impl Expected {
         let jws = trailers.receipt.as_deref().ok_or(ReceiptFault::Missing)?;
         let receipt = Receipt::verify(jws, self.verified.node.receipt_key())?;
         self.compare(&receipt, replied, now)?;
-        if let Some(request) = &self.request {
-            self.check_content(&receipt, request, replied)?;
+        if let Some(contents) = &self.contents {
+            contents.check(&receipt, replied)?;
         }
         let (evidence, rules) = (&self.verified.evidence, &self.verified.rules);
         Ok(KeptReceipt {
@@ -122,12 +184,13 @@ impl Expected {
             salts: trailers
                 .receipt_salts
                 .clone()
-                .filter(|_| self.request.is_some()),
+                .filter(|_| self.contents.is_some()),
             statement: self.verified.statement.clone(),
             evidence: evidence.digest.clone(),
             nonce: evidence.nonce,
             policy: rules.policy_digest.clone(),
             bundle: rules.bundle_digest.clone(),
+            asked_at: self.verified.node.verified_at(),
             appraised_at: self.verified.judged_at,
             at: now,
         })
@@ -157,24 +220,24 @@ impl Expected {
             None => Ok(()),
         }
     }
+}
 
-    fn check_content(
-        &self,
-        receipt: &Receipt,
-        request: &ContentDigest,
-        replied: &Replied,
-    ) -> Result<(), ReceiptFault> {
-        let salts = replied.trailers.receipt_salts.as_deref();
-        let salts: Salts = salts.ok_or(ReceiptFault::NoContent)?.parse()?;
-        let Commitments {
-            request: of_request,
-            response: of_response,
-        } = receipt.content.as_ref().ok_or(ReceiptFault::NoContent)?;
-        if !of_request.is_of(&salts.request, request) {
+impl Contents {
+    fn check(&self, receipt: &Receipt, replied: &Replied) -> Result<(), ReceiptFault> {
+        let text = replied.trailers.receipt_salts.as_deref();
+        let text = text.ok_or(ReceiptFault::NoContent)?;
+        if self.early.as_deref().is_some_and(|early| early != text) {
+            return Err(ReceiptFault::Member("salts"));
+        }
+        let salts: Salts = text.parse()?;
+        let Commitments { request, response } =
+            receipt.content.as_ref().ok_or(ReceiptFault::NoContent)?;
+        let sent = self.prompt.commitment(&salts.request);
+        if sent.ok_or(ReceiptFault::Unchecked)? != *request {
             return Err(ReceiptFault::Member("request"));
         }
-        let response = replied.response.digest().ok_or(ReceiptFault::NoContent)?;
-        if !of_response.is_of(&salts.response, &response) {
+        let got = replied.response.commitment(&salts.response);
+        if got.ok_or(ReceiptFault::Unchecked)? != *response {
             return Err(ReceiptFault::Member("response"));
         }
         Ok(())

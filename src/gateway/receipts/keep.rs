@@ -1,7 +1,7 @@
 //! Receipts that were checked, and whoever keeps them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -10,7 +10,10 @@ use std::{
 use attestation::Nonce;
 use futures_util::future::BoxFuture;
 
-use crate::ids::RequestId;
+use crate::{
+    ids::RequestId,
+    store::{ReceiptRow, Reserved},
+};
 
 /// Most receipts that are kept in memory; the oldest goes. Each takes about 2 KiB.
 const MAX_KEPT: usize = 10_000;
@@ -36,7 +39,9 @@ pub(in crate::gateway) struct KeptReceipt {
     /// The digests in hex of the policy and the bundle that it was judged by.
     pub(in crate::gateway) policy: String,
     pub(in crate::gateway) bundle: Option<String>,
-    /// When it was judged.
+    /// When the node was asked for it.
+    pub(in crate::gateway) asked_at: SystemTime,
+    /// When it was judged last.
     pub(in crate::gateway) appraised_at: SystemTime,
     /// When the receipt was checked.
     pub(in crate::gateway) at: SystemTime,
@@ -57,13 +62,31 @@ impl fmt::Debug for KeptReceipt {
 #[error("no place for a receipt")]
 pub(in crate::gateway) struct SinkFull;
 
+/// A place for one receipt: in the journal, where receipts outlive the process. Dropped, it is free again.
+#[must_use]
+#[derive(Debug)]
+pub(in crate::gateway) struct Slot(pub(super) Option<Reserved<ReceiptRow>>);
+
+impl Slot {
+    /// Where receipts are gone with the process, there is always one.
+    pub(in crate::gateway) const fn of_memory() -> Self {
+        Self(None)
+    }
+}
+
 /// Keeps receipts, a bounded number of them.
 pub(in crate::gateway) trait ReceiptSink: fmt::Debug + Send + Sync {
-    /// Takes one, at once: it may be on a request's path.
+    /// Takes a place for one that may come.
     ///
     /// # Errors
     /// [`SinkFull`].
-    fn keep(&self, receipt: KeptReceipt) -> Result<(), SinkFull>;
+    fn reserve(&self) -> Result<Slot, SinkFull>;
+
+    /// Takes one, at once: it may be on a request's path. Of two of one request, the first is kept.
+    ///
+    /// # Errors
+    /// [`SinkFull`] where it cannot be written down.
+    fn keep(&self, receipt: KeptReceipt, slot: Slot) -> Result<(), SinkFull>;
 
     /// The receipt of a request, if it is kept and `key` made the request.
     ///
@@ -96,11 +119,15 @@ struct Kept {
 }
 
 impl ReceiptSink for InMemory {
-    fn keep(&self, receipt: KeptReceipt) -> Result<(), SinkFull> {
+    fn reserve(&self) -> Result<Slot, SinkFull> {
+        Ok(Slot::of_memory())
+    }
+
+    fn keep(&self, receipt: KeptReceipt, _slot: Slot) -> Result<(), SinkFull> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (receipt.request_id, Arc::clone(&receipt.key));
-        let before = kept.by_place.insert(place.clone(), Arc::new(receipt));
-        if before.is_none() {
+        if let Entry::Vacant(free) = kept.by_place.entry(place.clone()) {
+            free.insert(Arc::new(receipt));
             kept.order.push_back(place);
         }
         while kept.order.len() > MAX_KEPT {
@@ -140,6 +167,7 @@ mod tests {
             nonce: Nonce::from([0; 32]),
             policy: String::new(),
             bundle: None,
+            asked_at: SystemTime::UNIX_EPOCH,
             appraised_at: SystemTime::UNIX_EPOCH,
             at: SystemTime::UNIX_EPOCH,
         }
@@ -151,12 +179,20 @@ mod tests {
         let find = |id, key| kept.find(id, key).now_or_never().unwrap().unwrap();
         let ids: Vec<_> = (0..=MAX_KEPT).map(|_| RequestId::generate()).collect();
         for id in &ids {
-            kept.keep(receipt(*id, "mine")).unwrap();
+            kept.keep(receipt(*id, "mine"), Slot::of_memory()).unwrap();
         }
         assert_eq!(find(ids[0], "mine"), None, "the oldest is gone");
-        kept.keep(receipt(ids[2], "other")).unwrap();
+        kept.keep(receipt(ids[2], "other"), Slot::of_memory())
+            .unwrap();
         assert_eq!(find(ids[1], "mine"), None, "each takes a place");
         assert_eq!(find(ids[2], "other").unwrap().key.as_ref(), "other");
+        let second = KeptReceipt {
+            jws: "another".to_owned(),
+            ..receipt(ids[2], "other")
+        };
+        kept.keep(second, Slot::of_memory()).unwrap();
+        let found = find(ids[2], "other").unwrap();
+        assert_eq!(found.jws, "jws", "the first stays");
         for id in [ids[2], ids[MAX_KEPT]] {
             assert_eq!(*find(id, "mine").unwrap(), receipt(id, "mine"));
         }

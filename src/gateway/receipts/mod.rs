@@ -10,12 +10,18 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::{Shared, ask::Answer, authenticate::Caller, error::NodeFailure, exchange::Job};
+use super::{
+    Shared,
+    ask::Answer,
+    authenticate::Caller,
+    error::{Error, NodeFailure},
+    exchange::Job,
+};
 use crate::{
     clock::Clock,
     config::gateway::{ReceiptMode, ReceiptsConfig},
-    seal::{ContentDigest, ReceiptScope},
-    sealer::{Ending, Reply, WholeContent},
+    seal::{Committer, ReceiptScope, Salts, Trailers},
+    sealer::{KeptContent, Passing, Reply, WholeContent},
     telemetry::metrics::Tally,
 };
 
@@ -25,14 +31,16 @@ mod keep;
 mod rests_on;
 mod stored;
 
+#[cfg(test)]
+pub(super) use self::keep::Unreached;
 pub(super) use self::{
     answer::RECEIPTS,
     check::ReceiptFault,
-    keep::{KeptReceipt, ReceiptSink},
+    keep::{KeptReceipt, ReceiptSink, SinkFull, Slot},
     stored::Stored,
 };
 use self::{
-    check::{Expected, Replied, Response},
+    check::{Contents, Expected, Prompt, Replied, ReplyRoom, Response},
     keep::InMemory,
 };
 
@@ -50,6 +58,21 @@ impl Terms {
     pub(super) fn of(caller: &Caller, config: ReceiptsConfig) -> Self {
         let mode = caller.receipts.unwrap_or(config.mode);
         Self(ReceiptsConfig { mode, ..config })
+    }
+
+    /// A place for the receipt, where a reply without one is none.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] where there is none: then no node must be asked.
+    pub(super) fn reserve(self, desk: &Desk) -> Result<Option<Slot>, Error> {
+        if self.0.mode != ReceiptMode::Required {
+            return Ok(None);
+        }
+        let slot = desk.sink.reserve().map(Some);
+        slot.map_err(|SinkFull| {
+            tracing::error!("not let in: there is no place for its receipt, which is required");
+            Error::StoreUnavailable
+        })
     }
 
     /// What a node is asked for.
@@ -140,10 +163,15 @@ impl Desk {
         self.checks.try_acquire_many(all).unwrap()
     }
 
-    fn keep(&self, receipt: Result<KeptReceipt, ReceiptFault>) -> Result<(), ReceiptFault> {
+    fn keep(
+        &self,
+        receipt: Result<KeptReceipt, ReceiptFault>,
+        slot: Option<Slot>,
+    ) -> Result<(), ReceiptFault> {
         let kept = receipt.and_then(|receipt| {
-            let kept = self.sink.keep(receipt);
-            kept.map_err(|_| ReceiptFault::NotKept)
+            let slot = slot.map_or_else(|| self.sink.reserve(), Ok);
+            let kept = slot.and_then(|slot| self.sink.keep(receipt, slot));
+            kept.map_err(|SinkFull| ReceiptFault::NotKept)
         });
         let outcome = kept.as_ref().err().map_or("kept", ReceiptFault::class);
         self.outcomes.inc([outcome]);
@@ -158,12 +186,16 @@ pub(super) struct Awaited {
     mode: ReceiptMode,
     clock: Clock,
     desk: Arc<Desk>,
+    /// Its place, where one was reserved.
+    slot: Option<Slot>,
+    /// What is to take a stream's content in.
+    passing: Passing,
 }
 
 impl Awaited {
-    /// Whether it is to prove prompt and answer.
-    pub(super) fn proves_content(&self) -> bool {
-        self.expected.request.is_some()
+    /// What is to take in the stream's content, from its begin on.
+    pub(super) fn passing(&mut self) -> Passing {
+        std::mem::take(&mut self.passing)
     }
 
     /// Takes the receipt of a whole reply.
@@ -193,15 +225,15 @@ impl Awaited {
     ///
     /// # Errors
     /// [`ReceiptFault`] where it is required and not good: then the stream is not complete.
-    pub(super) fn ended(self, ending: &Ending) -> Result<(), ReceiptFault> {
+    pub(super) fn ended(self, trailers: &Trailers, content: Passing) -> Result<(), ReceiptFault> {
         self.take(Replied {
             status: 200,
-            trailers: ending.trailers.clone(),
-            response: Response::Digest(ending.content),
+            trailers: trailers.clone(),
+            response: Response::Passed(content),
         })
     }
 
-    fn take(self, replied: Replied) -> Result<(), ReceiptFault> {
+    fn take(mut self, replied: Replied) -> Result<(), ReceiptFault> {
         if self.mode == ReceiptMode::Required {
             return self.check(&replied);
         }
@@ -219,16 +251,18 @@ impl Awaited {
         Ok(())
     }
 
-    fn check(&self, replied: &Replied) -> Result<(), ReceiptFault> {
+    fn check(&mut self, replied: &Replied) -> Result<(), ReceiptFault> {
         let checked = self.expected.check(replied, self.clock.now());
-        self.desk.keep(checked).inspect_err(|fault| {
-            tracing::error!(
-                request_id = %self.expected.id,
-                node = &*self.expected.verified.id,
-                %fault,
-                "receipt not kept"
-            );
-        })
+        self.desk
+            .keep(checked, self.slot.take())
+            .inspect_err(|fault| {
+                tracing::error!(
+                    request_id = %self.expected.id,
+                    node = &*self.expected.verified.id,
+                    %fault,
+                    "receipt not kept"
+                );
+            })
     }
 }
 
@@ -240,7 +274,7 @@ impl Shared {
     pub(super) fn await_receipt(
         &self,
         answer: &mut Answer,
-        Terms(config): Terms,
+        (Terms(config), slot): (Terms, Option<Slot>),
         job: &Job<'_>,
         model: &str,
         caller: &Caller,
@@ -248,6 +282,12 @@ impl Shared {
         if config.mode == ReceiptMode::Off {
             return Ok(());
         }
+        let (contents, passing) = if config.content {
+            let (contents, passing) = self.contents(&answer.reply, job);
+            (Some(contents), passing)
+        } else {
+            (None, Passing::Nothing)
+        };
         let awaited = Awaited {
             expected: Expected {
                 id: job.id,
@@ -257,16 +297,56 @@ impl Shared {
                 key_id: answer.key_id,
                 verified: Arc::clone(&answer.verified),
                 began: self.clock.now(),
-                request: config.content.then(|| ContentDigest::of(job.content)),
+                contents,
             },
             mode: config.mode,
             clock: self.clock,
             desk: Arc::clone(&self.receipts),
+            slot,
+            passing,
         };
         answer.receipt = match &answer.reply {
             Reply::Whole(whole) => awaited.whole(whole)?,
-            Reply::Stream(_) => Receipting::Awaited(Box::new(awaited)),
+            Reply::Stream { .. } => Receipting::Awaited(Box::new(awaited)),
         };
         Ok(())
+    }
+
+    /// What the proof of contents is held against, and what takes a stream's content in for it.
+    ///
+    /// With salts in the head nothing is kept. Where they come with a stream's end alone, prompt and
+    /// reply are, in room that is there for all bodies.
+    fn contents(&self, reply: &Reply, job: &Job<'_>) -> (Contents, Passing) {
+        let (early, known, is_stream) = match reply {
+            Reply::Whole(whole) => {
+                let early = whole.receipt_salts.clone();
+                (early, whole.trailers.receipt_salts.clone(), false)
+            }
+            Reply::Stream { receipt_salts, .. } => {
+                (receipt_salts.clone(), receipt_salts.clone(), true)
+            }
+        };
+        let salts = known.as_deref().map(str::parse::<Salts>);
+        let (prompt, passing) = match salts {
+            Some(Ok(salts)) => (
+                Prompt::Committed(salts.request.commit(job.content)),
+                Passing::Commits(Committer::of_events(&salts.response)),
+            ),
+            // Refused when it is checked.
+            Some(Err(_)) => (Prompt::Gone, Passing::Nothing),
+            None if is_stream => {
+                let room = || self.admission.body_room();
+                let reply = ReplyRoom {
+                    room: room(),
+                    most: self.limits.reply_bytes,
+                };
+                (
+                    Prompt::kept(job.content, room()),
+                    Passing::Keeps(Box::new(KeptContent::new(reply))),
+                )
+            }
+            None => (Prompt::Gone, Passing::Nothing),
+        };
+        (Contents { early, prompt }, passing)
     }
 }

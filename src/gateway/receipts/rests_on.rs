@@ -89,6 +89,7 @@ impl<'a> Reading<'a> {
             policy_sha256: kept.policy.clone(),
             bundle,
             bundle_sha256: kept.bundle.clone(),
+            asked_at: to_rfc3339(kept.asked_at),
             appraised_at: to_rfc3339(kept.appraised_at),
         };
         file.to_json().map_err(|_| NotThere("it makes no file"))

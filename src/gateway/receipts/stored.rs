@@ -1,27 +1,27 @@
-//! Receipts in the store, the newest in memory as well: there one is found before it is written.
+//! Receipts in the store, the newest in memory as well: there one is found before it is written. What is
+//! in the store counts: of two of one request, that is the first, also where it was checked elsewhere.
 
 use std::sync::Arc;
 
 use attestation::Nonce;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
 
-use super::keep::{InMemory, KeptReceipt, ReceiptSink, SinkFull, Unreached};
+use super::keep::{InMemory, KeptReceipt, ReceiptSink, SinkFull, Slot, Unreached};
 use crate::{
     ids::RequestId,
-    store::{ReceiptRow, Store},
+    store::{ReceiptQueue, ReceiptRow, Store},
 };
 
 /// Keeps receipts in the store.
 #[derive(Debug)]
 pub(in crate::gateway) struct Stored {
     newest: InMemory,
-    queue: mpsc::Sender<ReceiptRow>,
+    queue: ReceiptQueue,
     store: Store,
 }
 
 impl Stored {
-    pub(in crate::gateway) fn new(store: Store, queue: mpsc::Sender<ReceiptRow>) -> Self {
+    pub(in crate::gateway) fn new(store: Store, queue: ReceiptQueue) -> Self {
         Self {
             newest: InMemory::default(),
             queue,
@@ -31,9 +31,20 @@ impl Stored {
 }
 
 impl ReceiptSink for Stored {
-    fn keep(&self, receipt: KeptReceipt) -> Result<(), SinkFull> {
-        self.queue.try_send(row(&receipt)).map_err(|_| SinkFull)?;
-        self.newest.keep(receipt)
+    fn reserve(&self) -> Result<Slot, SinkFull> {
+        let reserved = self.queue.reserve().map_err(|_| SinkFull)?;
+        Ok(Slot(Some(reserved)))
+    }
+
+    fn keep(&self, receipt: KeptReceipt, slot: Slot) -> Result<(), SinkFull> {
+        let Slot(Some(reserved)) = slot else {
+            return Err(SinkFull);
+        };
+        self.queue.add(reserved, row(&receipt)).map_err(|error| {
+            tracing::error!(%error, "receipt not written down");
+            SinkFull
+        })?;
+        self.newest.keep(receipt, Slot::of_memory())
     }
 
     fn find<'a>(
@@ -42,15 +53,15 @@ impl ReceiptSink for Stored {
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Arc<KeptReceipt>>, Unreached>> {
         Box::pin(async move {
-            if let Some(found) = self.newest.find(id, key).await? {
-                return Ok(Some(found));
-            }
             let found = self.store.receipt(&id.to_string(), key).await;
             let found = found.map_err(|error| {
                 tracing::error!(%error, "receipt not looked up");
                 Unreached
             })?;
-            Ok(found.and_then(|row| kept(id, row)).map(Arc::new))
+            match found {
+                Some(row) => Ok(kept(id, row).map(Arc::new)),
+                None => self.newest.find(id, key).await,
+            }
         })
     }
 }
@@ -67,6 +78,7 @@ fn row(receipt: &KeptReceipt) -> ReceiptRow {
         nonce: receipt.nonce.to_string(),
         policy: receipt.policy.clone(),
         bundle: receipt.bundle.clone(),
+        asked_at: receipt.asked_at,
         appraised_at: receipt.appraised_at,
         checked_at: receipt.at,
     }
@@ -97,7 +109,69 @@ fn kept(request_id: RequestId, row: ReceiptRow) -> Option<KeptReceipt> {
         nonce: nonce(&row.nonce)?,
         policy: row.policy,
         bundle: row.bundle,
+        asked_at: row.asked_at,
         appraised_at: row.appraised_at,
         at: row.checked_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::store::{Journal, ReceiptWriter, tests::places};
+
+    fn receipt(id: RequestId, jws: &str) -> KeptReceipt {
+        KeptReceipt {
+            request_id: id,
+            key: "key".into(),
+            node: "node".into(),
+            jws: jws.to_owned(),
+            salts: None,
+            statement: String::new(),
+            evidence: "0".repeat(64),
+            nonce: Nonce::from([0; 32]),
+            policy: "0".repeat(64),
+            bundle: None,
+            asked_at: SystemTime::UNIX_EPOCH,
+            appraised_at: SystemTime::UNIX_EPOCH,
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_receipts_of_one_request_the_first_is_served_before_and_after_it_is_written() {
+        for place in places().await {
+            let store = place.open().await;
+            let path = place.dir.path().join("receipts");
+            let opened = Journal::open(&path, 2).unwrap();
+            let (writer, queue) = ReceiptWriter::new(store.clone(), opened);
+            let sink = Stored::new(store.clone(), queue.clone());
+            // Another gateway, which has the second one alone in memory.
+            let other = Stored::new(store.clone(), queue);
+            let id = RequestId::generate();
+            for (sink, jws) in [(&sink, "first"), (&other, "second")] {
+                let slot = sink.reserve().unwrap();
+                sink.keep(receipt(id, jws), slot).unwrap();
+            }
+            assert_eq!(sink.reserve().map(drop), Err(SinkFull), "two places");
+            let found = sink.find(id, "key").await.unwrap().unwrap();
+            assert_eq!(found.jws, "first", "{}", place.name);
+            let found = async |sink: Stored| sink.find(id, "key").await.unwrap().unwrap();
+            let stop = tokio_util::sync::CancellationToken::new();
+            let writing = tokio::spawn(writer.run(stop));
+            while store
+                .receipt(&id.to_string(), "key")
+                .await
+                .unwrap()
+                .is_none()
+            {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(found(sink).await.jws, "first", "{}", place.name);
+            assert_eq!(found(other).await.jws, "first", "{}", place.name);
+            writing.await.unwrap();
+        }
+    }
 }

@@ -148,7 +148,15 @@ impl Asked {
 
     /// An event stream whose chunks the test writes.
     pub(super) fn stream(self) -> (StreamSealer, Writer, Response<FakeBody>) {
-        let fields = [("content-type", "text/event-stream")];
+        self.stream_with(&[])
+    }
+
+    /// The same with more fields in its head.
+    pub(super) fn stream_with(
+        self,
+        more: &[(&str, &str)],
+    ) -> (StreamSealer, Writer, Response<FakeBody>) {
+        let fields = [&[("content-type", "text/event-stream")], more].concat();
         let sealer = self.sealer.into_stream(200, &fields, Padding::Off).unwrap();
         let (writer, body) = body();
         let response = Response::builder()

@@ -11,7 +11,7 @@ use super::{
 use crate::gateway::health::Standing;
 
 /// Looked at often, out for a short time, and no request shared by what is measured.
-const QUICK: &str =
+pub(super) const QUICK: &str =
     "health = { failures_in_row = 2, out_s = 1, probe_s = 1 }\nselection = { warm_up_s = 0 }\n";
 
 fn breaks(node: &FakeNode) {
@@ -22,7 +22,7 @@ fn works(node: &FakeNode) {
     node.play(|asked| async move { asked.json(200, r#"{"object":"text_completion"}"#) });
 }
 
-fn standing(gateway: &Running, node: &str) -> Standing {
+pub(super) fn standing(gateway: &Running, node: &str) -> Standing {
     gateway
         .shared
         .nodes
@@ -33,7 +33,7 @@ fn standing(gateway: &Running, node: &str) -> Standing {
 }
 
 /// Asks until it is so.
-async fn ask_until(gateway: &Running, is_so: impl Fn(&Got) -> bool) {
+pub(super) async fn ask_until(gateway: &Running, is_so: impl Fn(&Got) -> bool) {
     let asking = async {
         while !is_so(&gateway.post(BODY).await) {
             sleep(Duration::from_millis(10)).await;

@@ -15,7 +15,7 @@ use crate::{
     telemetry::metrics::{Exposition, Format, documented},
 };
 
-fn page(gateway: &Running) -> String {
+pub(super) fn page(gateway: &Running) -> String {
     let scrape = Scrape {
         current: watch::Sender::new(Arc::clone(&gateway.shared)).subscribe(),
         connections: Arc::<ConnectionCounts>::default(),

@@ -15,6 +15,7 @@ mod own;
 mod paced;
 mod post_quantum;
 mod receipts;
+mod receipts_kept;
 mod refusals;
 mod retries;
 mod sealed;

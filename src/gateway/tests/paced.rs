@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
 use tokio::{
     sync::oneshot::error::TryRecvError,
     time::{Instant, sleep, timeout},
@@ -18,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     fake::{self, FakeNode, Writer},
     harness::{BODY, PATIENCE, Running, STREAM_BODY},
-    sealed::start_padded,
+    sealed::{KEY, start_padded},
 };
 use crate::{
     attester::paced::Pacing,
@@ -35,7 +36,10 @@ use crate::{
     },
     ids::RequestId,
     openai::Usage,
-    seal::{Padding, ReplyOpener, RequestHead, RequestOpener, Trailers, seal_request},
+    seal::{
+        Padding, REQUEST_MEDIA_TYPE, ReplyOpener, ReplyPart, RequestHead, RequestOpener, Trailers,
+        seal_request,
+    },
 };
 
 const TICK_MS: u64 = 40;
@@ -396,4 +400,67 @@ async fn a_paced_stream_that_breaks_or_is_cut_says_so() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_paced_stream_that_is_cut_tells_no_more_usage_than_can_be_true() {
+    let node = FakeNode::start("one").await;
+    let kept: Arc<Mutex<Option<Writer>>> = Arc::default();
+    let keeping = Arc::clone(&kept);
+    node.play(move |asked| {
+        let (mut sealer, writer, response) = asked.stream();
+        let events = b"data: {\"choices\":[{\"index\":0,\"text\":\"a\"}]}\n\n\
+            :usage {\"prompt_tokens\":1,\"completion_tokens\":1000000,\"total_tokens\":1000001}\n";
+        writer.try_send(Ok(sealer.chunk(events).unwrap())).unwrap();
+        *keeping.lock().unwrap() = Some(writer);
+        async move { response }
+    });
+    let (running, channel) = start_padded(&node, Padding::Paced, TICKS).await;
+    let now = Clock::system().now();
+    let key = channel.node().sealing_key(now).unwrap();
+    let date = httpdate::fmt_http_date(now);
+    let statement = channel.node().statement_digest().to_string();
+    let (id, authorization) = (RequestId::generate().to_string(), format!("Bearer {KEY}"));
+    let head = RequestHead {
+        path: "/v1/completions",
+        fields: &[
+            ("content-type", "application/json"),
+            ("date", &date),
+            ("sealgate-statement", &statement),
+            ("sealgate-request-id", &id),
+            ("sealgate-padding", "paced"),
+            ("authorization", &authorization),
+        ],
+    };
+    let sealed = seal_request(&key, now, &head, STREAM_BODY.as_bytes(), Padding::Paced);
+    let (sealed, mut opener) = sealed.unwrap();
+    let response = running
+        .begin_as(
+            KEY,
+            "/.well-known/ohttp-gateway",
+            REQUEST_MEDIA_TYPE,
+            sealed,
+        )
+        .await;
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    let mut content = Vec::new();
+    loop {
+        let frame = timeout(PATIENCE, body.frame()).await.unwrap();
+        let Some(frame) = frame else { break };
+        opener.push(frame.unwrap().into_data().unwrap()).unwrap();
+        while let Some(part) = opener.next_part().unwrap() {
+            if let ReplyPart::Content(more) = part {
+                content.extend_from_slice(&more);
+            }
+        }
+        if content.windows(7).any(|it| it == b"choices") {
+            running.shared.cut.cancel();
+        }
+    }
+    let last = opener.finish().unwrap();
+    assert_eq!(last.trailers.incomplete.as_deref(), Some("cancelled"));
+    let usage = last.trailers.usage.unwrap();
+    let usage = Usage::from_json(usage.as_bytes()).unwrap();
+    assert!(usage.completion_tokens < 1000, "{usage:?}");
 }

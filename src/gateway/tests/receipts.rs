@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, unix_seconds},
-    seal::{Commitments, ContentDigest, ContentHasher, Receipt, ReceiptKey, Salts},
+    seal::{Commitments, Committer, Receipt, ReceiptKey, Salts},
 };
 
 const USAGE: &str = r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}"#;
@@ -20,36 +20,40 @@ const REPLY: &str = r#"{"object":"text_completion"}"#;
 const EVENTS: &str = "data: {\"choices\":[]}\n\n:   \ndata: [DONE]\n\n";
 
 /// A receipt before it is signed.
-struct Draft {
-    receipt: Receipt,
+pub(super) struct Draft {
+    pub(super) receipt: Receipt,
     salts: Option<Salts>,
+    /// What stands in the head.
+    early: Option<String>,
     key: ReceiptKey,
     /// Whether it is sent at all.
     is_there: bool,
 }
 
 /// What is wrong with one.
-type Change = fn(&mut Draft);
+pub(super) type Change = fn(&mut Draft);
 
-fn digest(content: &str) -> ContentDigest {
-    let mut hasher = if content.starts_with("data") {
-        ContentHasher::of_events()
-    } else {
-        ContentHasher::of_bytes()
-    };
-    hasher.update(content.as_bytes());
-    hasher.digest()
+/// A receipt's fields as they go out.
+struct Fields {
+    head: Vec<(String, String)>,
+    trailers: Vec<(String, String)>,
 }
 
-/// The trailers of a reply, with a receipt that was changed before it was signed.
-fn trailers(
-    asked: &Asked,
-    (status, content): (u16, &str),
-    change: Change,
-) -> Vec<(String, String)> {
+/// Those of a reply, with a receipt that was changed before it was signed; with salts in the head too if
+/// they are to be `early`.
+fn fields(asked: &Asked, (status, content): (u16, &str), early: bool, change: Change) -> Fields {
     let scope = asked.field("sealgate-receipt");
     let salts = (scope.as_deref() == Some("content")).then(|| Salts::generate().unwrap());
     let id = hex::decode(asked.field("sealgate-request-id").unwrap()).unwrap();
+    let response = |salts: &Salts| {
+        let mut committer = if content.starts_with("data") {
+            Committer::of_events(&salts.response)
+        } else {
+            Committer::of_bytes(&salts.response)
+        };
+        committer.update(content.as_bytes());
+        committer.commitment()
+    };
     let receipt = Receipt {
         request_id: id.try_into().unwrap(),
         statement: asked.field("sealgate-statement").unwrap().parse().unwrap(),
@@ -60,56 +64,64 @@ fn trailers(
         usage: Some(USAGE.to_owned()),
         iat: unix_seconds(Clock::system().now()),
         content: salts.as_ref().map(|salts| Commitments {
-            request: salts
-                .request
-                .commit(&ContentDigest::of(&asked.request.content)),
-            response: salts.response.commit(&digest(content)),
+            request: salts.request.commit(&asked.request.content),
+            response: response(salts),
         }),
     };
     let mut draft = Draft {
         receipt,
+        early: salts.as_ref().filter(|_| early).map(Salts::to_string),
         salts,
         key: receipt_key(),
         is_there: true,
     };
     change(&mut draft);
-    let mut all = vec![("sealgate-usage".to_owned(), USAGE.to_owned())];
+    let mut trailers = vec![("sealgate-usage".to_owned(), USAGE.to_owned())];
     if draft.is_there {
         let jws = draft.key.sign(&draft.receipt).unwrap();
-        all.push(("sealgate-receipt".to_owned(), jws));
+        trailers.push(("sealgate-receipt".to_owned(), jws));
     }
-    let salts = draft.salts.map(|salts| salts.to_string());
-    all.extend(salts.map(|salts| ("sealgate-receipt-salts".to_owned(), salts)));
-    all
+    let field = |salts: String| ("sealgate-receipt-salts".to_owned(), salts);
+    trailers.extend(draft.salts.map(|salts| field(salts.to_string())));
+    Fields {
+        head: draft.early.map(field).into_iter().collect(),
+        trailers,
+    }
 }
 
-fn as_fields(trailers: &[(String, String)]) -> Vec<(&str, &str)> {
-    let fields = trailers.iter();
+fn as_fields(fields: &[(String, String)]) -> Vec<(&str, &str)> {
+    let fields = fields.iter();
     fields
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect()
 }
 
 /// Has the node answer whole and in streams, with receipts that are changed so.
-fn play(node: &FakeNode, status: u16, change: Change) {
+pub(super) fn play(node: &FakeNode, status: u16, change: Change) {
+    play_early(node, status, false, change);
+}
+
+pub(super) fn play_early(node: &FakeNode, status: u16, early: bool, change: Change) {
     node.play(move |asked| async move {
         let streams = asked.request.content == STREAM_BODY.as_bytes();
         if streams {
-            let trailers = trailers(&asked, (200, EVENTS), change);
-            let (mut sealer, writer, response) = asked.stream();
+            let fields = fields(&asked, (200, EVENTS), early, change);
+            let (mut sealer, writer, response) = asked.stream_with(&as_fields(&fields.head));
             let first = sealer.chunk(&EVENTS.as_bytes()[..22]).unwrap();
-            let last = sealer.finish(&EVENTS.as_bytes()[22..], &as_fields(&trailers));
+            let trailers = as_fields(&fields.trailers);
+            let last = sealer.finish(&EVENTS.as_bytes()[22..], &trailers);
             writer.try_send(Ok(first)).unwrap();
             writer.try_send(Ok(last.unwrap())).unwrap();
             return response;
         }
-        let trailers = trailers(&asked, (status, REPLY), change);
-        let fields = [("content-type", "application/json")];
-        asked.whole(status, &fields, REPLY, &as_fields(&trailers))
+        let fields = fields(&asked, (status, REPLY), early, change);
+        let mut head = as_fields(&fields.head);
+        head.push(("content-type", "application/json"));
+        asked.whole(status, &head, REPLY, &as_fields(&fields.trailers))
     });
 }
 
-async fn start(mode: &str) -> (FakeNode, Running) {
+pub(super) async fn start(mode: &str) -> (FakeNode, Running) {
     let node = FakeNode::start("n").await;
     let rest = format!("[receipts]\n{mode}\n");
     let running = Running::start(&[&node], &rest).await;
@@ -118,7 +130,7 @@ async fn start(mode: &str) -> (FakeNode, Running) {
 
 impl Running {
     /// Waits until so many receipts came to an end, and gives how.
-    async fn outcomes(&self, all: u64) -> Vec<(&'static str, u64)> {
+    pub(super) async fn outcomes(&self, all: u64) -> Vec<(&'static str, u64)> {
         let counts = || self.shared.receipts.counts();
         let ended = async {
             while counts().iter().map(|(_, count)| count).sum::<u64>() < all {
@@ -136,7 +148,7 @@ impl Running {
 }
 
 /// What can be wrong, with content or without, and its word.
-const WRONG: [(&str, Change, &str); 15] = [
+const WRONG: [(&str, Change, &str); 18] = [
     ("none", |it| it.is_there = false, "missing"),
     (
         "another key",
@@ -176,19 +188,43 @@ const WRONG: [(&str, Change, &str); 15] = [
         |it| it.salts = Some(Salts::generate().unwrap()),
         "mismatch",
     ),
+    (
+        "other early salts",
+        |it| it.early = Some(Salts::generate().unwrap().to_string()),
+        "mismatch",
+    ),
+    (
+        "early salts that are none",
+        |it| it.early = Some("salts".to_owned()),
+        "mismatch",
+    ),
+    (
+        "salts for each other",
+        |it| {
+            let salts = it.salts.as_mut().unwrap();
+            std::mem::swap(&mut salts.request, &mut salts.response);
+            it.early = it.early.as_ref().map(|_| salts.to_string());
+        },
+        "mismatch",
+    ),
 ];
 
 #[tokio::test]
 async fn a_good_receipt_is_kept_for_who_asked() {
-    for mode in ["mode = \"on\"", "mode = \"required\"\ncontent = true"] {
+    for (mode, early) in [
+        ("mode = \"on\"", false),
+        ("mode = \"required\"\ncontent = true", false),
+        ("mode = \"required\"\ncontent = true", true),
+    ] {
         let (node, running) = start(mode).await;
-        play(&node, 200, |_| {});
+        play_early(&node, 200, early, |_| {});
         let got = running.post(BODY).await;
         assert_eq!(
             (got.status.as_u16(), &got.body[..]),
             (200, REPLY.as_bytes())
         );
         assert_eq!(got.headers["sealgate-receipt"], "yes");
+        assert!(!got.headers.contains_key("sealgate-receipt-salts"));
         assert_eq!(running.outcomes(1).await, [("kept", 1)], "{mode}");
         let kept = running.receipt_of(&got).await;
         assert_eq!(kept.status.as_u16(), 200, "{mode}");
@@ -206,6 +242,7 @@ async fn a_good_receipt_is_kept_for_who_asked() {
 
         let response = running.begin(STREAM_BODY).await;
         assert_eq!(response.headers()["sealgate-receipt"], "yes");
+        assert!(!response.headers().contains_key("sealgate-receipt-salts"));
         let id = response.headers()["x-request-id"]
             .to_str()
             .unwrap()
@@ -224,7 +261,7 @@ async fn a_good_receipt_is_kept_for_who_asked() {
 
 #[tokio::test]
 async fn a_wrong_receipt_is_not_kept_and_where_one_is_required_the_reply_is_none() {
-    for content in [true, false] {
+    for (content, early) in [(true, true), (true, false), (false, false)] {
         for mode in ["on", "required"] {
             let config = format!("mode = \"{mode}\"\ncontent = {content}");
             let (node, running) = start(&config).await;
@@ -233,8 +270,8 @@ async fn a_wrong_receipt_is_not_kept_and_where_one_is_required_the_reply_is_none
                 if !content && (name.contains("salts") || name.contains("commitments")) {
                     continue;
                 }
-                let name = format!("{name}, {config}");
-                play(&node, 200, change);
+                let name = format!("{name}, {config}, {early}");
+                play_early(&node, 200, early, change);
                 let counted = |outcomes: &[(&str, u64)]| {
                     let found = outcomes.iter().find(|(known, _)| *known == word);
                     found.map_or(0, |(_, count)| *count)
@@ -309,9 +346,10 @@ async fn a_stream_that_the_node_broke_has_its_receipt_kept() {
     let (node, running) = start("mode = \"required\"\ncontent = true").await;
     node.play(|asked| async move {
         let content = "data: {\"choices\":[]}\n\n";
-        let mut trailers = trailers(&asked, (200, content), |_| {});
+        let fields = fields(&asked, (200, content), true, |_| {});
+        let mut trailers = fields.trailers;
         trailers.push(("sealgate-incomplete".to_owned(), "engine-failed".to_owned()));
-        let (sealer, writer, response) = asked.stream();
+        let (sealer, writer, response) = asked.stream_with(&as_fields(&fields.head));
         let last = sealer.finish(content.as_bytes(), &as_fields(&trailers));
         writer.try_send(Ok(last.unwrap())).unwrap();
         response

@@ -24,7 +24,7 @@ use crate::{
     seal::{Padding, REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, RequestHead, seal_request},
 };
 
-const KEY: &str = "sk-0123456789";
+pub(super) const KEY: &str = "sk-0123456789";
 
 /// A folder with a policy, a key, a node's credential and the files of the software root.
 fn folder() -> PathBuf {

@@ -296,6 +296,8 @@ pub(super) struct Opened {
     pub(super) status: u16,
     pub(super) content_type: Option<String>,
     pub(super) retry_after: Option<String>,
+    /// Those in the head.
+    pub(super) receipt_salts: Option<String>,
     pub(super) content: Vec<u8>,
     pub(super) trailers: Trailers,
 }
@@ -353,14 +355,12 @@ impl Reply {
         }
         let last = self.opener.finish().unwrap();
         content.extend_from_slice(&last.content);
-        let (status, content_type, retry_after) =
-            head.or(last.head).map_or((0, None, None), |head| {
-                (head.status, head.content_type, head.retry_after)
-            });
+        let head = head.or(last.head);
         Opened {
-            status,
-            content_type,
-            retry_after,
+            status: head.as_ref().map_or(0, |head| head.status),
+            content_type: head.as_ref().and_then(|head| head.content_type.clone()),
+            retry_after: head.as_ref().and_then(|head| head.retry_after.clone()),
+            receipt_salts: head.and_then(|head| head.receipt_salts),
             content,
             trailers: last.trailers,
         }

@@ -5,7 +5,7 @@ use super::{
     harness::{FakeEngine, Opened, Running, Sent},
 };
 use crate::seal::{
-    ContentDigest, ContentHasher, Padding, Receipt, ReceiptScope, Salts, UnknownScope,
+    Commitment, Committer, Padding, Receipt, ReceiptScope, Salt, Salts, UnknownScope,
 };
 
 const REPLY: &str = r#"{"id":"c","object":"text_completion","created":1,"model":"m",
@@ -95,13 +95,14 @@ impl Asks {
     }
 }
 
-fn digest(reply: &Opened) -> ContentDigest {
-    let mut hasher = match reply.content_type.as_deref() {
-        Some("text/event-stream") => ContentHasher::of_events(),
-        _ => ContentHasher::of_bytes(),
+/// What stands for the content of a reply.
+fn committed(reply: &Opened, salt: &Salt) -> Commitment {
+    let mut committer = match reply.content_type.as_deref() {
+        Some("text/event-stream") => Committer::of_events(salt),
+        _ => Committer::of_bytes(salt),
     };
-    hasher.update(&reply.content);
-    hasher.digest()
+    committer.update(&reply.content);
+    committer.commitment()
 }
 
 #[tokio::test]
@@ -123,6 +124,7 @@ async fn every_reply_that_an_engine_made_has_a_receipt_where_one_is_asked_for() 
             let reply = asks.ask("usage", padding, plays).await;
             assert_eq!(asks.receipt(&reply).await.content, None, "{name}");
             assert_eq!(reply.trailers.receipt_salts, None, "{name}");
+            assert_eq!(reply.receipt_salts, None, "{name}");
 
             let reply = asks.ask("content", padding, plays).await;
             assert_eq!(reply.trailers.incomplete.as_deref(), incomplete, "{name}");
@@ -140,12 +142,15 @@ async fn every_reply_that_an_engine_made_has_a_receipt_where_one_is_asked_for() 
             } else {
                 STREAM_BODY
             };
-            let sent = ContentDigest::of(sent.as_bytes());
-            assert!(content.request.is_of(&salts.request, &sent), "{name}");
-            assert!(
-                content.response.is_of(&salts.response, &digest(&reply)),
+            assert_eq!(
+                content.request,
+                salts.request.commit(sent.as_bytes()),
                 "{name}"
             );
+            let got = committed(&reply, &salts.response);
+            assert_eq!(content.response, got, "{name}");
+            // Whoever reads them first need not keep the content.
+            assert_eq!(reply.receipt_salts, reply.trailers.receipt_salts, "{name}");
         }
     }
 }
@@ -163,11 +168,13 @@ async fn what_no_engine_made_has_none() {
         let reply = asks.node.ask(sent).await;
         assert!((400..500).contains(&reply.status));
         assert_eq!(reply.trailers.receipt, None, "{}", reply.status);
+        assert_eq!(reply.receipt_salts, None, "{}", reply.status);
     }
     for padding in Padding::ALL {
         let reply = asks.ask("content", padding, Plays::Whole(500, "{}")).await;
         assert_eq!(reply.problem(), (502, "engine-failed".to_owned()));
         assert_eq!(reply.trailers.receipt, None, "{padding:?}");
+        assert_eq!(reply.receipt_salts, None, "{padding:?}");
     }
 }
 
@@ -205,13 +212,10 @@ async fn a_stream_that_the_node_cuts_has_the_receipt_of_what_went_out() {
         let receipt = Receipt::verify(jws, node.receipt_key()).unwrap();
         assert_eq!((receipt.status, receipt.usage), (200, reply.trailers.usage));
         let salts: Salts = reply.trailers.receipt_salts.unwrap().parse().unwrap();
-        let mut got = ContentHasher::of_events();
+        let mut got = Committer::of_events(&salts.response);
         got.update(&reply.content);
         let content = receipt.content.unwrap();
-        assert!(
-            content.response.is_of(&salts.response, &got.digest()),
-            "{padding:?}"
-        );
+        assert_eq!(content.response, got.commitment(), "{padding:?}");
     }
 }
 

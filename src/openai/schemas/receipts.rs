@@ -14,7 +14,7 @@ pub(super) fn schemas() -> Value {
             "type": "object",
             "required": [
                 "request_id", "receipt", "salts", "node", "statement", "evidence", "nonce", "policy",
-                "bundle", "appraised_at", "checked_at",
+                "bundle", "asked_at", "appraised_at", "checked_at",
             ],
             "properties": {
                 "request_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
@@ -29,7 +29,10 @@ pub(super) fn schemas() -> Value {
                     "description": "What the evidence answers."},
                 "policy": digest("the policy"),
                 "bundle": or_null(digest("the bundle's manifest")),
-                "appraised_at": {"type": "string", "format": "date-time"},
+                "asked_at": {"type": "string", "format": "date-time",
+                    "description": "When the node was asked for the evidence."},
+                "appraised_at": {"type": "string", "format": "date-time",
+                    "description": "When the evidence was judged last."},
                 "checked_at": {"type": "string", "format": "date-time"},
             },
         },

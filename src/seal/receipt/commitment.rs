@@ -1,110 +1,105 @@
-//! What a receipt says of contents, and what proves it: `HMAC-SHA256(salt, SHA-256(content))`.
+//! What a receipt says of contents, and what proves it: `HMAC-SHA256(salt, content)`.
 //!
-//! The salt comes last on the wire. So that nobody has to keep a content until then, it is the
-//! content's digest that is salted, and a content can be taken in piece by piece.
+//! Who has the salt before the content can take it in piece by piece, and keeps none of it.
 
 use std::{fmt, str::FromStr};
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use sha2::{Digest as _, Sha256};
 
 use crate::seal::RandomError;
 
 /// A salt as text, in characters.
 const SALT_TEXT: usize = 43;
 
-/// SHA-256 of a content. It never leaves: who guesses a prompt could confirm it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ContentDigest([u8; 32]);
-
-impl ContentDigest {
-    /// Of a content that is whole.
-    #[must_use]
-    pub fn of(content: &[u8]) -> Self {
-        Self(Sha256::digest(content).into())
-    }
-}
-
-impl fmt::Debug for ContentDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentDigest(..)")
-    }
-}
-
-/// Takes a reply's content in as it comes.
-#[derive(Clone)]
-#[must_use]
-pub struct ContentHasher {
-    hash: Sha256,
-    /// Where an event stream's last byte stood; none where comments are content.
-    place: Option<Place>,
-}
-
-/// Where the next byte of an event stream stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    LineStart,
+/// What of an event stream is content, as it comes: all lines but comments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventLines {
+    /// A line begins.
+    #[default]
+    Start,
+    /// Within a line that is content.
     Line,
+    /// Within a comment.
     Comment,
 }
 
-impl ContentHasher {
-    /// For a content of which every byte counts.
-    pub fn of_bytes() -> Self {
-        Self {
-            hash: Sha256::new(),
-            place: None,
-        }
-    }
-
-    /// For an event stream, whose comment lines are no content.
-    pub fn of_events() -> Self {
-        Self {
-            hash: Sha256::new(),
-            place: Some(Place::LineStart),
-        }
-    }
-
-    /// Takes in what comes next.
-    pub fn update(&mut self, mut piece: &[u8]) {
-        let Some(mut place) = self.place else {
-            self.hash.update(piece);
-            return;
-        };
+impl EventLines {
+    /// Gives what of the next piece is content, in order.
+    pub fn take(&mut self, mut piece: &[u8], mut content: impl FnMut(&[u8])) {
         while !piece.is_empty() {
-            if place == Place::LineStart {
-                place = if piece.first() == Some(&b':') {
-                    Place::Comment
+            if *self == Self::Start {
+                *self = if piece.first() == Some(&b':') {
+                    Self::Comment
                 } else {
-                    Place::Line
+                    Self::Line
                 };
             }
             let end = memchr::memchr(b'\n', piece).and_then(|at| at.checked_add(1));
             let (line, rest) = piece
                 .split_at_checked(end.unwrap_or(piece.len()))
                 .unwrap_or((piece, &[]));
-            if place == Place::Line {
-                self.hash.update(line);
+            if *self == Self::Line {
+                content(line);
             }
             if end.is_some() {
-                place = Place::LineStart;
+                *self = Self::Start;
             }
             piece = rest;
         }
-        self.place = Some(place);
-    }
-
-    /// The digest of what was taken in so far.
-    #[must_use]
-    pub fn digest(&self) -> ContentDigest {
-        ContentDigest(self.hash.clone().finalize().into())
     }
 }
 
-impl fmt::Debug for ContentHasher {
+/// Takes a content in as it comes, under its salt.
+#[derive(Clone)]
+#[must_use]
+pub struct Committer {
+    /// It is large, and moved often.
+    mac: Box<hmac::Context>,
+    /// Where an event stream stands; none where comments are content.
+    lines: Option<EventLines>,
+}
+
+impl Committer {
+    /// For a content of which every byte counts.
+    pub fn of_bytes(salt: &Salt) -> Self {
+        Self {
+            mac: Box::new(hmac::Context::with_key(&salt.key())),
+            lines: None,
+        }
+    }
+
+    /// For an event stream, whose comment lines are no content.
+    pub fn of_events(salt: &Salt) -> Self {
+        Self {
+            lines: Some(EventLines::default()),
+            ..Self::of_bytes(salt)
+        }
+    }
+
+    /// Takes in what comes next.
+    pub fn update(&mut self, piece: &[u8]) {
+        match &mut self.lines {
+            None => self.mac.update(piece),
+            Some(lines) => lines.take(piece, |content| self.mac.update(content)),
+        }
+    }
+
+    /// What stands for all that was taken in so far.
+    #[must_use]
+    pub fn commitment(&self) -> Commitment {
+        let tag = hmac::Context::clone(&self.mac).sign();
+        let mut bytes = [0; 32];
+        for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        Commitment(bytes)
+    }
+}
+
+impl fmt::Debug for Committer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentHasher(..)")
+        f.write_str("Committer(..)")
     }
 }
 
@@ -117,13 +112,6 @@ impl Commitment {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
-    }
-
-    /// Whether it stands for this content under this salt.
-    #[must_use]
-    pub fn is_of(&self, salt: &Salt, content: &ContentDigest) -> bool {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &salt.0);
-        hmac::verify(&key, &content.0, &self.0).is_ok()
     }
 }
 
@@ -153,16 +141,16 @@ impl Salt {
         Ok(Self(salt))
     }
 
-    /// `HMAC-SHA256(salt, SHA-256(content))`.
+    /// `HMAC-SHA256(salt, content)`.
     #[must_use]
-    pub fn commit(&self, content: &ContentDigest) -> Commitment {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
-        let tag = hmac::sign(&key, &content.0);
-        let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
-            *to = *from;
-        }
-        Commitment(bytes)
+    pub fn commit(&self, content: &[u8]) -> Commitment {
+        let mut committer = Committer::of_bytes(self);
+        committer.update(content);
+        committer.commitment()
+    }
+
+    fn key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
     }
 }
 

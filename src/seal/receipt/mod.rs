@@ -19,9 +19,7 @@ mod payload;
 #[cfg(test)]
 mod tests;
 
-pub use commitment::{
-    Commitment, Commitments, ContentDigest, ContentHasher, InvalidSalts, Salt, Salts,
-};
+pub use commitment::{Commitment, Commitments, Committer, EventLines, InvalidSalts, Salt, Salts};
 
 /// Longest receipt, in bytes: the longest path and model's name leave half of it free.
 pub const MAX_RECEIPT: usize = 4096;

@@ -293,3 +293,30 @@ proptest! {
         });
     }
 }
+
+/// What is said of usage, and whether there is a receipt at all, must not show in the last chunk.
+#[test]
+fn the_end_has_room_for_a_receipt_whatever_it_says() {
+    let lens = |content: &[u8], trailers: &[usize]| {
+        trailers
+            .iter()
+            .map(|len| {
+                let (_, sealer) = paced(1);
+                let mut sealer = sealer.with_room_for_receipt();
+                let mut body = Vec::new();
+                sealer.begin(200, &EVENT_STREAM).unwrap();
+                sealer.push(content).unwrap();
+                sealer.push(DONE).unwrap();
+                let text = "a".repeat(*len);
+                sealer.end(&[("sealgate-receipt", &text)]).unwrap();
+                tick_to_the_end(sealer, &mut body);
+                plaintext_lens(&body, REPLY_HEAD)
+            })
+            .collect::<Vec<_>>()
+    };
+    for content in [&b""[..], &event(100), &event(460), &event(900)] {
+        let seen = lens(content, &[0, 300, 480, 520, 1100, 1900]);
+        assert!(seen.iter().all(|lens| *lens == seen[0]), "{seen:?}");
+        assert_eq!(seen[0].last(), Some(&2048), "{seen:?}");
+    }
+}
