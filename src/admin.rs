@@ -486,7 +486,11 @@ mod tests {
         std::fs::write(dir.path().join("token"), "0123456789abcdef").unwrap();
         let value: AdminConfig<1> = toml::from_str("token_file = \"token\"").unwrap();
         let path = dir.path().join("x.toml");
-        let config = Loaded { value, path };
+        let config = Loaded {
+            value,
+            path,
+            sha256: [0; 32],
+        };
         config.value.token(&config).unwrap().unwrap()
     }
 

@@ -126,6 +126,15 @@ impl Seen {
         Self(files.iter().map(digest).collect())
     }
 
+    /// The files that are not as they were `before`.
+    pub(crate) fn others<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a PathBuf> {
+        let others = self
+            .0
+            .iter()
+            .filter(|(file, it)| before.0.get(*file) != Some(it));
+        others.map(|(file, _)| file)
+    }
+
     /// The same of these files, as far as they were looked at; others are looked at now.
     fn narrowed(self, files: &[PathBuf]) -> Self {
         let (known, new): (Vec<_>, Vec<_>) = files

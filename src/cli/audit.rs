@@ -1,7 +1,7 @@
 //! `sealgate audit`: the audit log, listed, and verified against a head that was kept.
 //!
-//! Exit code 0 of `verify` means that the log is whole, 1 that something was done to it, 2 that it could
-//! not be read.
+//! Exit code 0 of `verify` means that the log is whole, 1 that something was done to it or that it does not
+//! prove the head that was kept, 2 that it could not be read.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -16,10 +16,10 @@ use super::{
 use crate::{
     clock::Clock,
     config::{self, ConfigError},
-    store::{AuditEntry, Audited, Head, Kept, StoreError, report},
+    store::{AuditEntry, Audited, Head, Kept, StoreError, Wrong, report},
 };
 
-/// Exit code for a log that something was done to.
+/// Exit code for a log that something was done to, or that does not prove the head that was kept.
 const FLAWED: u8 = 1;
 /// Entries that are read at once.
 const PAGE: u32 = 1000;
@@ -116,8 +116,21 @@ fn verify(
 }
 
 fn say(audited: &Audited, was_kept: bool) {
-    let head = &audited.head;
+    let Audited { anchor, head, .. } = audited;
+    if anchor.seq > 0 {
+        let first = anchor.seq.saturating_add(1);
+        terminal::say(format_args!(
+            "begins with entry {first}: those before are kept no longer, and only heads from entry {} on can be proved",
+            anchor.seq
+        ));
+    }
     match audited.flaw {
+        Some((seq, wrong @ Wrong::Pruned)) => terminal::say(format_args!(
+            "NOT PROVED: entry {seq}: {wrong}\nwhole: entry {head}"
+        )),
+        Some((seq, wrong)) if seq < head.seq => terminal::say(format_args!(
+            "NOT WHOLE: entry {seq}: {wrong}\nthe chain goes on behind it, up to entry {head}"
+        )),
         Some((seq, wrong)) => terminal::say(format_args!(
             "NOT WHOLE: entry {seq}: {wrong}\nwhole up to entry {head}"
         )),

@@ -125,7 +125,11 @@ mod tests {
     fn loaded(text: &str, dir: &std::path::Path) -> Loaded<Admin> {
         let value = toml::from_str(text).unwrap();
         let path = dir.join("x.toml");
-        Loaded { value, path }
+        Loaded {
+            value,
+            path,
+            sha256: [0; 32],
+        }
     }
 
     #[test]

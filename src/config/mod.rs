@@ -14,6 +14,7 @@ use std::{
 use attestation::toml_error::{TomlError, in_words as in_words_of};
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub mod admin;
@@ -88,6 +89,8 @@ pub struct Loaded<T> {
     pub value: T,
     /// The file that they came from, for messages.
     pub path: PathBuf,
+    /// SHA-256 of its text, as it was read.
+    pub sha256: [u8; 32],
 }
 
 impl<T> Loaded<T> {
@@ -245,6 +248,7 @@ pub fn parse<T: DeserializeOwned>(
         path: path.to_owned(),
         message: explained(text, &e),
     };
+    let sha256 = Sha256::digest(text).into();
     let overrides: Vec<(String, String)> = variables
         .filter(|(name, _)| {
             name.starts_with(ENV_PREFIX) && !ENV_OF_THE_COMMAND.contains(&name.as_str())
@@ -255,6 +259,7 @@ pub fn parse<T: DeserializeOwned>(
         return Ok(Loaded {
             value,
             path: path.to_owned(),
+            sha256,
         });
     }
     let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
@@ -275,6 +280,7 @@ pub fn parse<T: DeserializeOwned>(
     Ok(Loaded {
         value,
         path: path.to_owned(),
+        sha256,
     })
 }
 
@@ -419,6 +425,7 @@ mod tests {
         let loaded = Loaded {
             value: (),
             path: PathBuf::from("/etc/sealgate/gateway.toml"),
+            sha256: [0; 32],
         };
         assert_eq!(
             loaded.resolve(Path::new("keys.toml")),

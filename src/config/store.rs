@@ -18,6 +18,10 @@ use super::{
     gateway::{Auth, GatewayConfig, millis},
 };
 
+mod audit;
+
+pub use self::audit::{AuditConfig, HeadUrl, InvalidHeadUrl};
+
 /// Least bytes of the secret: as many as the keys have.
 const MIN_SECRET: usize = 32;
 /// Most bytes of it.
@@ -52,27 +56,8 @@ pub struct StoreConfig {
     pub sync_ms: NonZeroU64,
     /// Seconds that keys known to this gateway go on while the database cannot be reached.
     pub stale_s: NonZeroU32,
-    /// How the audit log is told elsewhere.
+    /// How long the audit log is kept, and where its head is told.
     pub audit: AuditConfig,
-}
-
-/// How the audit log is told elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuditConfig {
-    /// File that its head is written to, to be kept where nobody who can write into the store can write.
-    pub head_file: Option<PathBuf>,
-    /// Seconds between two times that it is written.
-    pub head_every_s: NonZeroU32,
-}
-
-impl Default for AuditConfig {
-    fn default() -> Self {
-        Self {
-            head_file: None,
-            head_every_s: NonZeroU32::MIN.saturating_add(59),
-        }
-    }
 }
 
 impl Default for StoreConfig {
@@ -266,7 +251,7 @@ pub(super) fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
             return Err(config.invalid(key, "for PostgreSQL alone"));
         }
     }
-    Ok(())
+    audit::check(config, &store.audit)
 }
 
 /// A file that the table names, where the configuration means it.
@@ -282,10 +267,7 @@ pub fn resolved(config: &Loaded<GatewayConfig>, store: &StoreConfig) -> StoreCon
         ca_file: store.ca_file.as_deref().map(at),
         secret_file: store.secret_file.as_deref().map(at),
         journal: at(&store.journal),
-        audit: AuditConfig {
-            head_file: store.audit.head_file.as_deref().map(at),
-            ..store.audit.clone()
-        },
+        audit: store.audit.at(at),
         ..store.clone()
     }
 }

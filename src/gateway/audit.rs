@@ -3,43 +3,29 @@
 //!
 //! Whoever has something to tell leaves it in a queue and goes on; one task brings it into the store, and
 //! tries until it is there. Where the queue is full, an entry is lost, and that is an entry itself.
+//!
+//! `heads` tells the log's head to where it is kept.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, sync::Arc};
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use tokio::{
-    sync::mpsc,
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval, sleep, timeout},
-};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{self, store::AuditConfig},
-    store::{Event, Store, What, report},
-    telemetry::metrics::Counter,
+    store::{Event, Retry, Store, What},
+    telemetry::metrics::{Counter, Tally},
 };
+
+mod heads;
+
+pub(super) use self::heads::{Heads, Post};
 
 /// Most entries that wait for the store: the appraisals of a large fleet for a while.
 const QUEUE: usize = 4096;
 /// Most entries of one transaction.
 const BATCH: usize = 64;
-/// How long the store may take for one.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two tries: doubled from the first to the last.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LAST_WAIT: Duration = Duration::from_secs(2);
-
 /// Takes what is to be in the log; without a store it is nowhere.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Audit(Option<Arc<Told>>);
@@ -56,6 +42,8 @@ struct Counts {
     written: Counter,
     failed: Counter,
     lost: Counter,
+    /// What came of telling the head, by where and how.
+    heads: Arc<Tally<2>>,
 }
 
 /// Brings entries into the store; not yet begun.
@@ -77,13 +65,6 @@ pub(super) fn actor(listen: SocketAddr) -> String {
         "" => format!("gateway {listen}"),
         host => format!("gateway {host} {listen}"),
     }
-}
-
-/// SHA-256 of a file, if it can be read again: what came through a pipe cannot.
-pub(super) fn digest_of(path: &Path) -> Option<String> {
-    config::open_regular(path).ok()?;
-    let text = config::read_text(path).ok()?;
-    Some(hex::encode(Sha256::digest(text)))
 }
 
 impl Audit {
@@ -122,6 +103,11 @@ impl Audit {
         Some([counts.written.get(), counts.failed.get(), counts.lost.get()])
     }
 
+    /// What came of telling the log's head: where to, and how.
+    pub(super) fn heads(&self) -> Option<Arc<Tally<2>>> {
+        Some(Arc::clone(&self.0.as_ref()?.counts.heads))
+    }
+
     /// Entries that wait.
     pub(super) fn waiting(&self) -> usize {
         let told = self.0.as_ref();
@@ -156,90 +142,22 @@ impl Writer {
 
     /// Writes a batch, however often that has to be tried; false if it was given up because of `stop`.
     async fn write(&self, batch: &[Event], stop: &CancellationToken) -> bool {
-        let mut wait = FIRST_WAIT;
-        loop {
-            let was_stopped = stop.is_cancelled();
-            match timeout(WRITE_TIMEOUT, self.store.append_audit(batch)).await {
-                Ok(Ok(())) => {
-                    let entries = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-                    self.counts.written.add(entries);
-                    return true;
-                }
-                Ok(Err(error)) => self.failed(&error.to_string(), wait),
-                Err(_) => self.failed("it takes too long", wait),
-            }
-            if was_stopped {
-                return false;
-            }
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = stop.cancelled() => {}
-            }
-            wait = wait.saturating_mul(2).min(LAST_WAIT);
-        }
+        let retry = Retry {
+            of: "the audit log",
+            failed: &self.counts.failed,
+            stop,
+        };
+        let written = retry.until_done(|| self.store.append_audit(batch)).await;
+        let entries = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        self.counts.written.add(written.map_or(0, |()| entries));
+        written.is_some()
     }
-
-    fn failed(&self, error: &str, wait: Duration) {
-        self.counts.failed.inc();
-        // Said once for a time that the database is away.
-        if wait == FIRST_WAIT {
-            tracing::error!(error, "the audit log waits for the database");
-        }
-    }
-}
-
-/// Writes the log's head to a file every so often, if one is configured; never ends.
-pub(super) async fn keep_head(store: Store, config: AuditConfig, clock: Clock) {
-    let every = Duration::from_secs(config.head_every_s.get().into());
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        write_head(&store, &config, clock).await;
-    }
-}
-
-/// Writes it once.
-pub(super) async fn write_head(store: &Store, config: &AuditConfig, clock: Clock) {
-    let Some(file) = config.head_file.clone() else {
-        return;
-    };
-    let head = match timeout(WRITE_TIMEOUT, store.audit_head()).await {
-        Ok(Ok(head)) => head,
-        Ok(Err(error)) => return not_kept(&error.to_string()),
-        Err(_) => return not_kept("the store takes too long"),
-    };
-    let text = format!("{}\n", report::head(&head, clock.now()));
-    let replacing = spawn_blocking(move || replace(&file, text.as_bytes()));
-    match replacing.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => not_kept(&config::in_words(&error)),
-        Err(_) => not_kept("writing panicked"),
-    }
-}
-
-fn not_kept(error: &str) {
-    tracing::error!(
-        error,
-        "the head of the audit log is not written to its file"
-    );
-}
-
-/// Writes a whole file in place of another, so that nobody reads half of it.
-fn replace(path: &PathBuf, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
-    // It is no secret, and somebody else is to carry it away.
-    let readable = fs::Permissions::from_mode(0o644);
-    file.as_file().set_permissions(readable)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::store::{StoreConfig, StoreUrl};
 
@@ -289,25 +207,5 @@ mod tests {
         stop.cancel();
         writing.await.unwrap();
         assert_eq!(audit.counts().unwrap()[0], 0);
-    }
-
-    #[tokio::test]
-    async fn the_head_is_in_its_file_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path()).await;
-        let file = dir.path().join("head.json");
-        let config = AuditConfig {
-            head_file: Some(file.clone()),
-            ..AuditConfig::default()
-        };
-        for n in 1..3 {
-            let event = Event::new(Clock::system().now(), What::NodeAdded, "a");
-            store.append_audit(&[event]).await.unwrap();
-            write_head(&store, &config, Clock::system()).await;
-            let text = fs::read_to_string(&file).unwrap();
-            let head: crate::store::Head = serde_json::from_str(&text).unwrap();
-            assert_eq!(head, store.audit_head().await.unwrap());
-            assert_eq!(head.seq, n);
-        }
     }
 }

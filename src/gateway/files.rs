@@ -97,7 +97,7 @@ fn read_credential<E: std::fmt::Display>(
     read.map(Some)
 }
 
-fn read_roots(
+pub(super) fn read_roots(
     config: &Loaded<GatewayConfig>,
     file: Option<&PathBuf>,
     key: &'static str,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::{
+    sync::Mutex,
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
@@ -14,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     StartError,
-    audit::{self, Audit},
+    audit::{self, Audit, Heads, Post},
     authenticate::Callers,
+    beside::until,
     book::{Book, fleet::Teller},
     files::archive_dir,
     receipts,
     shared::Shared,
-    until,
 };
 use crate::{
     clock::Clock,
@@ -29,7 +30,9 @@ use crate::{
         gateway::GatewayConfig,
         store::{StoreConfig, resolved},
     },
-    store::{Journal, Ledger, RECEIPT_PLACES, ReceiptWriter, Store, Writer, journal_beside},
+    store::{
+        Journal, Ledger, Pruned, RECEIPT_PLACES, ReceiptWriter, Store, Writer, journal_beside,
+    },
 };
 
 /// Between two looks for usage that is kept no longer.
@@ -43,6 +46,7 @@ pub(super) struct Keeping {
     writer: Writer,
     receipts: ReceiptWriter,
     auditor: audit::Writer,
+    heads: Arc<Mutex<Heads>>,
     /// Where limits are shared with other gateways.
     teller: Option<Teller>,
 }
@@ -54,14 +58,21 @@ pub(super) struct Keeping {
 pub(super) async fn open(
     config: &Loaded<GatewayConfig>,
     mut shared: Shared,
-) -> Result<(Shared, Option<Keeping>), StartError> {
+) -> Result<(Shared, Option<Box<Keeping>>), StartError> {
     let Some(store_config) = config.value.store() else {
         return Ok((shared, None));
     };
     let store_config = resolved(config, &store_config);
+    let post = Post::read(config, &store_config.audit)?;
     let store = Store::open(&store_config).await?;
-    let store = store.acting(&audit::actor(config.value.listen));
+    let gateway = audit::actor(config.value.listen);
+    let store = store.acting(&gateway);
     let (audit, auditor) = Audit::new(store.clone(), shared.clock);
+    let heads = Heads::new(
+        (store.clone(), &gateway),
+        (&store_config.audit, post),
+        (shared.clock, audit.heads().unwrap_or_default()),
+    );
     shared.audit = audit;
     let in_flight = config.value.limits.in_flight.get();
     let places = in_flight.saturating_add(store_config.waiting.get());
@@ -94,9 +105,10 @@ pub(super) async fn open(
         writer,
         receipts,
         auditor,
+        heads: Arc::new(Mutex::new(heads)),
         teller,
     };
-    Ok((shared, Some(keeping)))
+    Ok((shared, Some(Box::new(keeping))))
 }
 
 /// Whether what may be in flight has places in the journal, whose length is that of the start.
@@ -135,6 +147,7 @@ impl Keeping {
         let days = |days: u32| Duration::from_secs(u64::from(days).saturating_mul(86_400));
         let usage_days = days(self.config.usage_days.get());
         let receipt_days = days(self.config.receipt_days.get());
+        let audit_days = self.config.audit.days.map(|kept| days(kept.get()));
         let (poll, sync) = (self.config.poll(), self.config.sync());
         let (book, teller) = (shared.book(), self.teller.clone());
         let following = async move {
@@ -166,16 +179,20 @@ impl Keeping {
                 while let Ok(1..) = store.prune_receipts(before(receipt_days)).await {}
                 // Tried again in an hour.
                 let _ = store.prune_spend(clock.now()).await;
+                if let Some(kept) = audit_days {
+                    prune_audit(&store, before(kept), clock).await;
+                }
             }
         };
-        let heads = audit::keep_head(self.store.clone(), self.config.audit.clone(), clock);
+        let heads = Arc::clone(&self.heads);
+        let heads = async move { heads.lock().await.keep().await };
         until(stop, async move {
             tokio::join!(following, pruning, heads);
         })
     }
 
     /// Writes until `stop`, and a last time then.
-    pub(super) fn write(self, stop: CancellationToken, clock: Clock) -> JoinHandle<()> {
+    pub(super) fn write(self, stop: CancellationToken) -> JoinHandle<()> {
         tokio::spawn(async move {
             let receipts = self.receipts.run(stop.clone());
             let auditing = self.auditor.run(stop.clone());
@@ -183,8 +200,26 @@ impl Keeping {
             if let Some(teller) = &self.teller {
                 teller.leave(&self.store).await;
             }
-            audit::write_head(&self.store, &self.config.audit, clock).await;
+            self.heads.lock().await.tell().await;
             self.store.close().await;
         })
+    }
+}
+
+/// Removes what of the audit log is kept no longer; what fails is tried again with the next look.
+async fn prune_audit(store: &Store, before: SystemTime, clock: Clock) {
+    loop {
+        match store.prune_audit(before, clock.now()).await {
+            Ok(Pruned::Removed(entries)) => tracing::info!(entries, "audit log: kept no longer"),
+            Ok(Pruned::Nothing) | Err(_) => return,
+            Ok(Pruned::NotWhole(entry, wrong)) => {
+                tracing::error!(
+                    entry,
+                    %wrong,
+                    "the audit log is not whole: nothing is removed from it"
+                );
+                return;
+            }
+        }
     }
 }

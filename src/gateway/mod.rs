@@ -23,8 +23,9 @@
 //! `limits` holds keys to what they may use, `claims` nodes to what they can have used, and `record` ends
 //! in the row of both.
 //!
-//! `files` reads what a configuration names, `shared` is what requests take from it, `reconfigure`
-//! changes that while the gateway serves, and `farewell` ends it.
+//! `start` is what can keep a gateway from starting, `files` reads what a configuration names, `shared` is what
+//! requests take from it, `beside` holds what works beside them, `reconfigure` changes all that while the
+//! gateway serves, and `farewell` ends it.
 //!
 //! Nothing is sealed to a node that was not verified, and nothing is given on that did not open.
 //! The gateway carries bodies and replies; it rewrites neither.
@@ -37,6 +38,7 @@ mod ask;
 mod attest;
 mod audit;
 mod authenticate;
+mod beside;
 mod body;
 mod book;
 mod budget;
@@ -76,55 +78,51 @@ mod select;
 mod self_test;
 mod shared;
 mod sources;
+mod start;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trust;
 mod whole;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use attestation::{PolicyError, VerifiedNode};
+use attestation::VerifiedNode;
 use hyper::service::service_fn;
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::self_test::SelfTestError;
 use self::{
     admin_api::AdminApi,
-    announce::Desk,
     archive::Archive,
     attest::{Attester, Settings},
+    beside::{Beside, sweep, until},
     farewell::Farewell,
     files::{keep_tls, open_archive, sources},
-    keep::Keeper,
-    keeping::Keeping,
     metrics::Scrape,
-    node::Node,
-    reconfigure::Reconfigurer,
     rules::Reloader,
     shared::Shared,
 };
+pub use self::{
+    self_test::SelfTestError,
+    start::{StartError, check_files, warnings},
+};
 use crate::{
-    admin::{self, Admin, AdminError, Pages, serve_beside},
-    attester::{evidence::EvidenceError, statement::IdentityError},
+    admin::{Admin, Pages, serve_beside},
     clock::Clock,
     config::{
-        self, ConfigError, Loaded,
-        bundle::BundleFolderError,
+        self, Loaded,
         gateway::{GatewayConfig, millis},
     },
     listener::{self, ConnectionCounts, Listener, Sockets, serve_counted},
     net::Acceptor,
     reload::Reload,
-    store::{JournalError, StoreError, What},
+    store::What,
     telemetry::metrics::Exposition,
     tls,
 };
 
-/// Between two looks for idle connections that have waited too long.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for error events to leave once open requests are ended.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 /// Most questions for evidence that callers have nodes asked at once.
@@ -133,57 +131,6 @@ const MAX_QUESTIONS: usize = 8;
 const LEDGER_GRACE: Duration = Duration::from_secs(15);
 /// Time for the last verdicts to be written.
 const ARCHIVE_GRACE: Duration = Duration::from_secs(2);
-
-/// Why a gateway does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration, or a file that it names, cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The policy cannot be used.
-    #[error("{}: {source}", path.display())]
-    Policy {
-        /// The policy's file.
-        path: PathBuf,
-        /// Why.
-        source: PolicyError,
-    },
-    /// There is no evidence of the gateway's own to be had.
-    #[error("attestation.evidence: {0}")]
-    Evidence(#[from] EvidenceError),
-    /// The gateway's own keys or statement cannot be made.
-    #[error("attestation: {0}")]
-    Identity(#[from] IdentityError),
-    /// The bundle cannot be used.
-    #[error("bundle: {0}")]
-    Bundle(#[from] BundleFolderError),
-    /// The store cannot be used.
-    #[error("store: {0}")]
-    Store(#[from] StoreError),
-    /// What is not in the store yet cannot be written down.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The verifier is not to be relied on.
-    #[error("self-test: {0}: this program must not be used")]
-    SelfTest(#[from] SelfTestError),
-    /// The address cannot be listened on.
-    #[error("listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl From<AdminError> for StartError {
-    fn from(error: AdminError) -> Self {
-        match error {
-            AdminError::Config(error) => Self::Config(error),
-            AdminError::Listen { address, source } => Self::Listen { address, source },
-        }
-    }
-}
 
 /// A gateway that listens.
 #[derive(Debug)]
@@ -198,18 +145,6 @@ pub struct Gateway {
     shared: Arc<Shared>,
     admin: Option<Admin>,
     archive: Option<archive::Watch>,
-}
-
-/// What works beside the requests.
-#[derive(Debug)]
-struct Beside {
-    attester: Attester,
-    reloader: Reloader,
-    reload: Reload,
-    reload_every: Duration,
-    self_test: self_test::Test,
-    archive_ended: Option<archive::Ended>,
-    keeping: Option<Keeping>,
 }
 
 impl Gateway {
@@ -245,7 +180,7 @@ impl Gateway {
         let tls = keep_tls(&config, clock)?;
         let seen = reconfigure::seen(&config);
         let shared = Shared::read(&config, clock, reloader.rules())?;
-        let (shared, keeping) = keeping::open(&config, shared).await?;
+        let (shared, keeping) = Box::pin(keeping::open(&config, shared)).await?;
         // The hardware is asked here and now: a gateway that is to attest and cannot does not start.
         let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
         let shared = Arc::new(shared.attesting(&config, ends_at)?);
@@ -397,11 +332,11 @@ impl Gateway {
             tasks.spawn(until(stop.clone(), keeping));
         }
         let ledger_stop = CancellationToken::new();
-        let (audit, clock) = (shared.audit.clone(), shared.clock);
+        let audit = shared.audit.clone();
         let kept = beside.keeping.take().map(|keeping| {
             let follow = keeping.follow(&shared, stop.clone());
             tasks.spawn(follow);
-            keeping.write(ledger_stop.clone(), clock)
+            keeping.write(ledger_stop.clone())
         });
         let archive_ended = beside.start(&shared, reconfigurer, &stop, &tasks);
         tasks.spawn(sweep(Arc::clone(&shared), stop.clone()));
@@ -436,126 +371,5 @@ impl Gateway {
             let _ = timeout(LEDGER_GRACE, kept).await;
         }
         administered.await;
-    }
-}
-
-impl Beside {
-    /// Starts a task for each node and each other thing, all of which end with `stop`; the archive
-    /// ends after them.
-    fn start(
-        self,
-        shared: &Arc<Shared>,
-        reconfigurer: Reconfigurer,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
-    ) -> Option<archive::Ended> {
-        let attester = Arc::new(self.attester);
-        let keepers = Keepers {
-            attester: Arc::clone(&attester),
-            shared: Arc::clone(shared),
-            stop: stop.clone(),
-            tasks: tasks.clone(),
-        };
-        for node in shared.nodes.all().iter() {
-            keepers.keep(node);
-        }
-        let reconfiguring = reconfigurer.run(keepers, self.reload.asked(), self.reload_every);
-        tasks.spawn(until(stop.clone(), reconfiguring));
-        if let Some(orders) = shared.desk.as_deref().and_then(Desk::take_orders) {
-            let (stop, tasks) = (stop.clone(), tasks.clone());
-            let serving = announce::serve(
-                orders,
-                attester,
-                Arc::clone(shared),
-                stop.clone(),
-                tasks.clone(),
-            );
-            tasks.spawn(until(stop, serving));
-        }
-        let locks = Arc::clone(shared);
-        let expiring = async move { locks.locks.expire().await };
-        tasks.spawn(until(stop.clone(), expiring));
-        let nodes = Arc::clone(shared);
-        let current = async move { nodes.nodes.keep_current(nodes.clock).await };
-        tasks.spawn(until(stop.clone(), current));
-        let reloading = self.reloader.run(self.reload.asked(), self.reload_every);
-        tasks.spawn(until(stop.clone(), reloading));
-        let testing = self_test::daily(self.self_test, shared.halted.clone());
-        tasks.spawn(until(stop.clone(), testing));
-        self.archive_ended
-    }
-}
-
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
-    tokio::select! {
-        biased;
-        () = work => {}
-        () = stop.cancelled() => {}
-    }
-}
-
-/// Has nodes kept, each by a task of its own.
-struct Keepers {
-    attester: Arc<Attester>,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Keepers {
-    fn keep(&self, node: &Arc<Node>) {
-        let (attester, shared) = (Arc::clone(&self.attester), Arc::clone(&self.shared));
-        let keeping = keep(attester, shared, Arc::clone(node));
-        self.tasks.spawn(until(self.stop.clone(), keeping));
-    }
-}
-
-/// Keeps a node appraised, and watches its health, until the verifier is not to be relied on, or the configuration names it no
-/// more and its last request has ended.
-async fn keep(attester: Arc<Attester>, shared: Arc<Shared>, node: Arc<Node>) {
-    tokio::select! {
-        biased;
-        () = Keeper::new(&attester, &shared.nodes, &node).run() => {}
-        () = probe::watch(&shared.nodes, &node) => {}
-        () = reconfigure::let_go(&node) => {}
-        () = shared.halted.cancelled() => {}
-    }
-}
-
-/// Reads every file that the configuration names, as a start does, and opens no port.
-///
-/// # Errors
-/// [`StartError`] names what cannot be used.
-pub fn check_files(config: &Loaded<GatewayConfig>) -> Result<(), StartError> {
-    let rules = Reloader::start(sources(config))?.rules();
-    let tls = keep_tls(config, Clock::system())?;
-    let ends_at = tls.as_ref().map(tls::Keeper::spki_sha256);
-    Shared::read(config, Clock::system(), rules)?.attesting(config, ends_at)?;
-    admin::check_files(config, config.value.admin.as_ref())?;
-    Ok(())
-}
-
-/// What has to be known of files that [`check_files`] found nothing wrong with.
-#[must_use]
-pub fn warnings(config: &Loaded<GatewayConfig>) -> Vec<String> {
-    let tls = config.value.tls.as_ref();
-    let files = tls.and_then(|tls| config::tls::of_gateway(config, tls).ok());
-    let public = files.and_then(|files| tls::warning(&files, Clock::system().now()));
-    let of_admin = admin::warnings(config, config.value.admin.as_ref());
-    public.into_iter().chain(of_admin).collect()
-}
-
-async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut ticks = interval(SWEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            _ = ticks.tick() => {}
-            () = stop.cancelled() => return,
-        }
-        for verified in shared.nodes.all().iter().flat_map(|node| node.held()) {
-            verified.channel.sweep();
-        }
     }
 }

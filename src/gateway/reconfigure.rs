@@ -17,9 +17,8 @@ use tokio::{
 };
 
 use super::{
-    Keepers,
-    audit::digest_of,
     authenticate::Callers,
+    beside::Keepers,
     cors::Cors,
     files::{read_callers, read_node, read_proxy, terms_of, terms_of_announced, too_many_labels},
     keeping::has_places,
@@ -37,6 +36,10 @@ use crate::{
     sealer::Proxy,
     store::What,
 };
+
+mod fixed;
+
+use self::fixed::{fixed, fixed_value};
 
 /// Between two looks whether a node that goes has requests, or another in its place.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,7 +60,9 @@ pub(super) struct Reconfigurer {
     digest: Option<String>,
     /// The SHA-256 of the text that is in force.
     in_force: Option<String>,
+    /// What lay in its files when they were taken, and before they were read last.
     seen: Seen,
+    looked: Option<Seen>,
     current: watch::Sender<Arc<Shared>>,
     nodes: Vec<Named>,
 }
@@ -100,8 +105,14 @@ impl Next {
     }
 }
 
-/// The files that a configuration names, the SHA-256 of its text, and what it is.
-type Looked = (Vec<PathBuf>, Option<String>, Result<Next, ConfigError>);
+/// What was read: the files that the configuration names, and what lay in them before, the SHA-256 of its
+/// text, and what it is.
+struct Looked {
+    files: Vec<PathBuf>,
+    seen: Option<Seen>,
+    digest: Option<String>,
+    next: Result<Next, ConfigError>,
+}
 
 /// What lies in the files of a configuration now.
 pub(super) fn seen(config: &Loaded<GatewayConfig>) -> Seen {
@@ -123,7 +134,7 @@ pub(super) struct Prepared {
     address: SocketAddr,
     fixed: Vec<(&'static str, String)>,
     files: Vec<PathBuf>,
-    digest: Option<String>,
+    digest: String,
     seen: Seen,
     said: Vec<(NodeUrl, Said)>,
 }
@@ -138,7 +149,7 @@ impl Prepared {
             address,
             fixed: fixed(&config.value, address),
             files: files(config),
-            digest: digest_of(&config.path),
+            digest: hex::encode(config.sha256),
             seen,
             said: said.collect(),
         }
@@ -158,7 +169,8 @@ impl Prepared {
             files: self.files,
             tried: Vec::new(),
             digest: None,
-            in_force: self.digest,
+            in_force: Some(self.digest),
+            looked: None,
             seen: self.seen,
             current: watch::Sender::new(Arc::clone(shared)),
         }
@@ -187,11 +199,24 @@ impl Reconfigurer {
         let before = Arc::clone(&self.current.borrow());
         let auth = fixed_value(&self.fixed, "auth");
         move || {
-            let digest = digest_of(&path);
-            let config: Loaded<GatewayConfig> = match config::load(&path) {
-                Ok(config) => config,
-                Err(error) => return (Vec::new(), digest, Err(error)),
+            let nothing = |digest, error| Looked {
+                files: Vec::new(),
+                seen: None,
+                digest,
+                next: Err(error),
             };
+            let text = match config::read_text(&path) {
+                Ok(text) => text,
+                Err(error) => return nothing(None, error),
+            };
+            let digest = Some(hex::encode(Sha256::digest(&text)));
+            let config = config::parse::<GatewayConfig>(&path, &text, std::env::vars());
+            let config = match config {
+                Ok(config) => config,
+                Err(error) => return nothing(digest, error),
+            };
+            // Before they are read: what changes in between is told of with the next look.
+            let seen = Some(seen(&config));
             let next = || {
                 config::gateway::check(&config)?;
                 if format!("{:?}", config.value.auth) != auth {
@@ -203,7 +228,12 @@ impl Reconfigurer {
                 }
                 next(&config, &before, &nodes)
             };
-            (files(&config), digest, next())
+            Looked {
+                files: files(&config),
+                seen,
+                digest,
+                next: next(),
+            }
         }
     }
 
@@ -273,10 +303,17 @@ impl Reconfigurer {
         for Named { node, .. } in gone {
             audit.say(What::NodeRemoved, &node.url.to_string(), json!({}));
         }
-        let is_another = self.in_force != self.digest;
+        let seen = self.looked.take().unwrap_or_else(|| self.seen.clone());
+        // They may be secret, and a short secret is found by its digest.
+        let others: Vec<_> = seen
+            .others(&self.seen)
+            .filter(|it| **it != self.path)
+            .collect();
+        let is_another = self.in_force != self.digest || !others.is_empty();
         if is_another || !next.new.is_empty() || !gone.is_empty() {
             let detail = json!({
                 "sha256": self.digest,
+                "files": others,
                 "nodes": next.nodes.len(),
                 "after_a_restart": after_a_restart,
             });
@@ -287,6 +324,7 @@ impl Reconfigurer {
             );
         }
         self.in_force.clone_from(&self.digest);
+        self.seen = seen;
     }
 }
 
@@ -337,9 +375,10 @@ impl Keep for Reconfiguring {
 
     async fn take(&mut self) -> Result<(), String> {
         let read = spawn_blocking(self.reconfigurer.read()).await;
-        let (tried, digest, next) = read.map_err(|_| PANICKED.to_owned())?;
-        (self.reconfigurer.tried, self.reconfigurer.digest) = (tried, digest);
-        let next = next.map_err(|error| error.to_string())?;
+        let looked = read.map_err(|_| PANICKED.to_owned())?;
+        (self.reconfigurer.tried, self.reconfigurer.digest) = (looked.files, looked.digest);
+        self.reconfigurer.looked = looked.seen;
+        let next = looked.next.map_err(|error| error.to_string())?;
         self.reconfigurer.take(next, &self.keepers);
         let reloads = &self.keepers.shared.metrics.reloads;
         reloads.applied(Reloaded::Config);
@@ -458,51 +497,4 @@ fn said(config: &Loaded<GatewayConfig>, node: &NodeConfig) -> Said {
     let proxy = proxy.map(|it| (&it.url, &it.ca_file, &it.credential_file));
     let text = format!("{node:?} {proxy:?} {:?}", Seen::now(&files));
     Said(Sha256::digest(text).into())
-}
-
-/// What only a start changes, by key.
-fn fixed(config: &GatewayConfig, address: SocketAddr) -> Vec<(&'static str, String)> {
-    let (limits, timeouts) = (&config.limits, &config.timeouts);
-    let asked = config.listen;
-    let any_port = asked.port() == 0 && asked.ip() == address.ip();
-    let listen = if any_port { address } else { config.listen };
-    vec![
-        ("listen", listen.to_string()),
-        ("tls", format!("{:?}", config.tls)),
-        ("lock_memory", config.lock_memory.to_string()),
-        ("admin", format!("{:?}", config.admin)),
-        ("auth", format!("{:?}", config.auth)),
-        ("store", format!("{:?}", config.store())),
-        ("policy", format!("{:?}", config.policy)),
-        ("bundle", format!("{:?}", config.bundle)),
-        ("reattest_s", config.reattest_s.to_string()),
-        ("reload_s", config.reload_s.to_string()),
-        ("archive", format!("{:?}", config.archive)),
-        ("announce", format!("{:?}", config.announce)),
-        ("attestation", format!("{:?}", config.attestation)),
-        ("locks", format!("{:?}", config.locks)),
-        ("limits.connections", limits.connections.to_string()),
-        (
-            "limits.idle_connections_per_node",
-            limits.idle_connections_per_node.to_string(),
-        ),
-        ("timeouts.head_ms", timeouts.head_ms.to_string()),
-        (
-            "timeouts.idle_connection_ms",
-            timeouts.idle_connection_ms.to_string(),
-        ),
-        ("timeouts.write_ms", timeouts.write_ms.to_string()),
-        ("timeouts.connect_ms", timeouts.connect_ms.to_string()),
-        ("timeouts.attest_ms", timeouts.attest_ms.to_string()),
-        (
-            "timeouts.shutdown_delay_ms",
-            timeouts.shutdown_delay_ms.to_string(),
-        ),
-        ("timeouts.drain_ms", timeouts.drain_ms.to_string()),
-    ]
-}
-
-fn fixed_value(fixed: &[(&'static str, String)], key: &str) -> String {
-    let value = fixed.iter().find(|(name, _)| *name == key);
-    value.map(|(_, value)| value.clone()).unwrap_or_default()
 }

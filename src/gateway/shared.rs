@@ -10,7 +10,7 @@ use super::{
     MAX_QUESTIONS, StartError,
     admit::Admission,
     announce::Desk,
-    audit::{Audit, digest_of},
+    audit::Audit,
     authenticate::Callers,
     body::Patience,
     book::Book,
@@ -140,7 +140,7 @@ impl Shared {
         let detail = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "address": address,
-            "config": digest_of(&config.path),
+            "config": hex::encode(config.sha256),
             "policy": rules.policy_digest,
             "bundle": rules.bundle_digest,
             "nodes": nodes.collect::<Vec<_>>(),

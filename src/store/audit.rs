@@ -6,6 +6,9 @@
 //!
 //! The chain tells an edit of what is in it. Who may write into the database can make a whole other one:
 //! that is told by a head that was kept elsewhere.
+//!
+//! `add` is how entries get in, whatever else is written into the table, `verify` finds what was done to the
+//! chain, and `prune` removes the oldest entries with an anchor in their place.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -20,9 +23,15 @@ use super::{
     on,
 };
 
+pub(super) mod add;
+mod prune;
 mod verify;
 
-pub(crate) use self::verify::{Audited, Kept};
+pub(super) use self::add::append;
+pub(crate) use self::{
+    prune::Pruned,
+    verify::{Audited, Kept, Wrong},
+};
 
 /// What entries are hashed as; another encoding has another one.
 const DOMAIN: &[u8] = b"sealgate audit entry v1";
@@ -54,6 +63,8 @@ pub(crate) enum What {
     AppraisalRefused,
     /// There was no room for some entries.
     AuditLost,
+    /// The oldest entries are kept no longer.
+    AuditPruned,
 }
 
 impl What {
@@ -76,6 +87,7 @@ impl What {
             Self::AppraisalAccepted => "appraisal.accepted",
             Self::AppraisalRefused => "appraisal.refused",
             Self::AuditLost => "audit.lost",
+            Self::AuditPruned => "audit.pruned",
         }
     }
 }
@@ -196,63 +208,27 @@ impl fmt::Display for Head {
     }
 }
 
-/// Takes the next number, and holds all others back until it is committed.
-pub(super) const NEXT: &str = "UPDATE audit_head SET seq = seq + 1 RETURNING seq, hash";
-pub(super) const ADD: &str = "INSERT INTO audit (seq, at, actor, event, subject, detail, prev, hash) \
-                              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-pub(super) const SET_HEAD: &str = "UPDATE audit_head SET hash = $1";
-
-/// Adds an entry in a transaction.
-macro_rules! append {
-    ($store:expr, $tx:ident, $event:expr) => {{
-        let next = sqlx::query_as($crate::store::audit::NEXT);
-        let (seq, prev): (i64, String) = next.fetch_one(&mut *$tx).await?;
-        let entry = $crate::store::audit::Entry::following(seq, prev, &$store.actor, &$event);
-        $crate::store::audit::bound!(entry)
-            .execute(&mut *$tx)
-            .await?;
-        sqlx::query($crate::store::audit::SET_HEAD)
-            .bind(&entry.hash)
-            .execute(&mut *$tx)
-            .await?;
-    }};
-}
-pub(super) use append;
-
-macro_rules! bound {
-    ($entry:ident) => {
-        sqlx::query($crate::store::audit::ADD)
-            .bind($entry.seq)
-            .bind($entry.at)
-            .bind(&$entry.actor)
-            .bind(&$entry.event)
-            .bind(&$entry.subject)
-            .bind(&$entry.detail)
-            .bind(&$entry.prev)
-            .bind(&$entry.hash)
-    };
-}
-pub(super) use bound;
-
 /// An entry as it was read; only its number where the rest is none of what this program writes.
 type Read = Result<Entry, i64>;
 
-impl Store {
-    /// Adds entries: all of them, or none.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub(crate) async fn append_audit(&self, events: &[Event]) -> Result<(), StoreError> {
-        on!(self, pool => {
-            let mut tx = pool.begin().await?;
-            for event in events {
-                append!(self, tx, event);
-            }
-            tx.commit().await?;
-        });
-        Ok(())
-    }
+/// Whether a log holds an entry that was its last one once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    Yes,
+    /// It is older than those that are kept.
+    Pruned,
+    /// It is not there, or another one is in its place.
+    No,
+}
 
+/// Entries, each no longer than this program writes them and a bit: what somebody else wrote is as long as he
+/// likes. A number that is none, which SQLite takes, is of no entry.
+const PAGE_OF_ENTRIES: &str = "SELECT seq, at, SUBSTR(actor, 1, 257), SUBSTR(event, 1, 65), \
+     SUBSTR(subject, 1, 1025), SUBSTR(detail, 1, 16385), SUBSTR(prev, 1, 65), SUBSTR(hash, 1, 65) \
+     FROM audit WHERE seq > $1 AND seq <= $2 AND seq = CAST(seq AS BIGINT) AND at >= $3 \
+     ORDER BY seq LIMIT $4";
+
+impl Store {
     /// At most `limit` entries after number `after` that are no older than `since`.
     ///
     /// # Errors
@@ -276,12 +252,10 @@ impl Store {
         since: Option<SystemTime>,
         limit: u32,
     ) -> Result<Vec<Read>, StoreError> {
-        let statement = "SELECT seq, at, actor, event, subject, detail, prev, hash FROM audit \
-                         WHERE seq > $1 AND seq <= $2 AND at >= $3 ORDER BY seq LIMIT $4";
         let since = since.map_or(i64::MIN, millis);
         let mut page = Vec::new();
         on!(self, pool => {
-            let rows = sqlx::query(statement)
+            let rows = sqlx::query(PAGE_OF_ENTRIES)
                 .bind(after).bind(until).bind(since).bind(i64::from(limit))
                 .fetch_all(pool)
                 .await?;
@@ -311,6 +285,40 @@ impl Store {
         let statement = "SELECT seq, hash FROM audit_head";
         let (seq, hash) = on!(self, pool => sqlx::query_as(statement).fetch_one(pool).await?);
         Ok(Head { seq, hash })
+    }
+
+    /// The entry after which the log begins; number 0 while all are there.
+    async fn audit_anchor(&self) -> Result<Head, StoreError> {
+        let statement = "SELECT seq, hash FROM audit_anchor";
+        let (seq, hash) = on!(self, pool => sqlx::query_as(statement).fetch_one(pool).await?);
+        Ok(Head { seq, hash })
+    }
+
+    /// Whether the log goes on from `head`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn audit_holds(&self, head: &Head) -> Result<Held, StoreError> {
+        let anchor = self.audit_anchor().await?;
+        if head.seq < anchor.seq {
+            return Ok(Held::Pruned);
+        }
+        let statement = "SELECT SUBSTR(hash, 1, 65) FROM audit WHERE seq = $1";
+        let there: Option<String> = match head.seq == anchor.seq {
+            true => Some(anchor.hash),
+            false => on!(self, pool => {
+                sqlx::query_scalar(statement).bind(head.seq).fetch_optional(pool).await?
+            }),
+        };
+        Ok(match there {
+            Some(hash) if hash == head.hash => Held::Yes,
+            Some(_) | None => Held::No,
+        })
+    }
+
+    /// How the log is called where its heads are kept: the same at all gateways of this store.
+    pub(crate) fn audit_name(&self) -> String {
+        self.pseudonym("the audit log")
     }
 }
 

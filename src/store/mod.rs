@@ -3,7 +3,7 @@
 //! `schema` brings a database to the present version, `keys`, `usage` and `audit` are what is in it, `hash` is
 //! what is kept of a key, `receipts` what nodes signed, `spend` and `shares` what limits go by, `report` is how others are told of
 //! it. `journal` is a file that holds what is not in the database yet; `ledger`, and `receipts` for its own, bring it
-//! there, beside the requests.
+//! there, beside the requests. `retry` is how often that is tried.
 //!
 //! Both databases get the same statements. No content of a request is ever here: there is no column for it.
 
@@ -31,6 +31,7 @@ mod keys;
 mod ledger;
 mod receipts;
 pub(crate) mod report;
+mod retry;
 mod schema;
 mod shares;
 mod spend;
@@ -39,12 +40,13 @@ pub(crate) mod tests;
 mod usage;
 
 pub(crate) use self::{
-    audit::{Audited, Entry as AuditEntry, Event, Head, Kept, What},
+    audit::{Audited, Entry as AuditEntry, Event, Head, Held, Kept, Pruned, What, Wrong},
     hash::KeyHash,
     journal::{Journal, JournalError, Reserved},
     keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
     ledger::{Ledger, Open, Settle, Watch as LedgerWatch, Writer},
     receipts::{PLACES as RECEIPT_PLACES, ReceiptQueue, ReceiptRow, ReceiptWriter, journal_beside},
+    retry::Retry,
     shares::{OtherShare, Share},
     spend::Spend,
     usage::{By, Query, Sum, Tokens, UsageRow, in_currency},
@@ -122,6 +124,8 @@ pub enum StoreError {
     OtherSecret(PathBuf),
     #[error("the database holds what this version cannot read: {0}")]
     Unreadable(&'static str),
+    #[error("audit log: something else writes into it, and leaves no number free")]
+    AuditTaken,
     #[error("no runtime: {0}")]
     Runtime(io::Error),
     #[error("database: {0}")]

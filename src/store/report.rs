@@ -149,12 +149,24 @@ pub(crate) fn audit_entry(entry: &AuditEntry) -> Value {
 
 /// What the audit log was found to be.
 pub(crate) fn audited(audited: &Audited) -> Value {
-    let Audited { head, flaw } = audited;
+    let Audited { anchor, head, flaw } = audited;
     let flaw = flaw.map(|(seq, wrong)| json!({ "seq": seq, "message": wrong.to_string() }));
-    json!({ "whole": flaw.is_none(), "entries": head.seq, "head": head, "flaw": flaw })
+    json!({
+        "whole": flaw.is_none(),
+        "first": anchor.seq.saturating_add(1),
+        "entries": head.seq,
+        "head": head,
+        "flaw": flaw,
+    })
 }
 
-/// A head as it is kept elsewhere.
-pub(crate) fn head(head: &Head, at: SystemTime) -> Value {
-    json!({ "seq": head.seq, "hash": head.hash, "at": to_rfc3339(at) })
+/// A head as it is kept elsewhere, with the names of its log and of who tells it.
+pub(crate) fn head(head: &Head, at: SystemTime, log: &str, gateway: &str) -> Value {
+    json!({
+        "seq": head.seq,
+        "hash": head.hash,
+        "at": to_rfc3339(at),
+        "log": log,
+        "gateway": gateway,
+    })
 }

@@ -11,7 +11,7 @@ use super::{Database, Store, StoreError, on};
 /// and the second one to come finds the work done.
 const TRIES: usize = 5;
 
-const VERSIONS: [(i64, &str, &str); 5] = [
+const VERSIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "keys and usage",
@@ -29,14 +29,26 @@ const VERSIONS: [(i64, &str, &str); 5] = [
         "when a receipt's evidence was asked for",
         include_str!("migrations/0005_receipts_asked.sql"),
     ),
+    (
+        7,
+        "audit anchor",
+        include_str!("migrations/0007_audit_anchor.sql"),
+    ),
 ];
 
 /// What a version has besides, where SQLite and PostgreSQL have no text in common for it.
-const BESIDES: [(i64, &str, &str); 1] = [(
-    3,
-    include_str!("migrations/0003_audit.sqlite.sql"),
-    include_str!("migrations/0003_audit.postgres.sql"),
-)];
+const BESIDES: [(i64, &str, &str); 2] = [
+    (
+        3,
+        include_str!("migrations/0003_audit.sqlite.sql"),
+        include_str!("migrations/0003_audit.postgres.sql"),
+    ),
+    (
+        7,
+        include_str!("migrations/0007_audit_anchor.sqlite.sql"),
+        include_str!("migrations/0007_audit_anchor.postgres.sql"),
+    ),
+];
 
 fn beside(version: i64, database: &Database) -> &'static str {
     let found = BESIDES.iter().find(|(of, ..)| *of == version);

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Engine, Process, prompt, setup::Files, soon};
+use crate::{
+    harness::{Engine, Process, prompt, setup::Files, soon},
+    store::databases,
+};
 
 const TOKEN: &str = "0123456789abcdef-token";
 
@@ -24,15 +27,30 @@ impl Managed {
         Self::with("[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n").await
     }
 
+    /// Over each database.
+    async fn over_all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for database in databases().await {
+            let admin = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n";
+            all.push(Self::over(&database, admin).await);
+        }
+        all
+    }
+
     /// With other tables in the configuration.
     async fn with(tables: &str) -> Self {
+        Self::over("", tables).await
+    }
+
+    async fn over(database: &str, tables: &str) -> Self {
         let (files, engine) = (Files::new(), Engine::start().await);
         files.write("token", TOKEN);
+        files.write("secret", &hex::encode([7; 32]));
         let node = Process::start("node", &files.node("node-a", &engine, "")).await;
         // Nobody looks for keys that changed while the test goes on.
         let text = format!(
             "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n\
-             [store]\npoll_ms = 3600000\n{tables}[[node]]\nurl = \"{}\"\n",
+             [store]\n{database}poll_ms = 3600000\n{tables}[[node]]\nurl = \"{}\"\n",
             node.url
         );
         let config = files.write("gateway.toml", &text);
@@ -80,7 +98,12 @@ impl Managed {
 #[tokio::test]
 async fn a_key_is_in_force_with_the_answer_that_shows_it_and_out_of_it_with_the_one_that_revokes_it()
  {
-    let managed = Managed::start().await;
+    for managed in Managed::over_all().await {
+        a_key_comes_and_goes(managed).await;
+    }
+}
+
+async fn a_key_comes_and_goes(managed: Managed) {
     let body = json!({
         "name": "team/a",
         "owner": "Team A",
@@ -162,7 +185,12 @@ async fn a_key_is_in_force_with_the_answer_that_shows_it_and_out_of_it_with_the_
 
 #[tokio::test]
 async fn usage_is_told_as_the_command_tells_it() {
-    let managed = Managed::start().await;
+    for managed in Managed::over_all().await {
+        usage_is_told(managed).await;
+    }
+}
+
+async fn usage_is_told(managed: Managed) {
     let (_, made) = managed.post("/admin/keys", json!({ "name": "team" })).await;
     let key = made["key"].as_str().unwrap();
     assert_eq!(managed.complete(key).await, 200);

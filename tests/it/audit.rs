@@ -3,10 +3,18 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, sqlite::SqliteConnectOptions};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::mpsc,
+};
 
-use crate::harness::{Engine, Process, process::sealgate, setup::Files};
+use crate::{
+    harness::{Engine, Process, process::sealgate, setup::Files},
+    store::databases,
+};
 
 /// What a command prints that works on a configuration, and its exit code.
 async fn command(config: &Path, name: &[&str], rest: &[&str]) -> (i32, String) {
@@ -31,7 +39,25 @@ fn of<'a>(entries: &'a [Value], event: &str) -> Vec<&'a Value> {
     found.collect()
 }
 
-async fn execute(files: &Files, statements: &[&'static str]) {
+/// Does something to a database, whose keys in the configuration are `database`.
+async fn execute(files: &Files, database: &str, statements: &[&'static str]) {
+    if let Some(url) = database.strip_prefix("url = \"postgres") {
+        let url = format!("postgres{}", url.split('"').next().unwrap());
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        for statement in statements {
+            let at = if statement.starts_with("DROP TRIGGER") {
+                " ON audit"
+            } else {
+                ""
+            };
+            let statement = sqlx::AssertSqlSafe(format!("{statement}{at}"));
+            sqlx::query(statement)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        return;
+    }
     let options = SqliteConnectOptions::new().filename(files.dir.path().join("sealgate.db"));
     let mut connection = options.connect().await.unwrap();
     for statement in statements {
@@ -44,13 +70,20 @@ async fn execute(files: &Files, statements: &[&'static str]) {
 
 #[tokio::test]
 async fn what_happens_is_in_the_log_and_what_is_done_to_the_log_is_told() {
+    for database in databases().await {
+        what_happens_is_told(&database).await;
+    }
+}
+
+async fn what_happens_is_told(database: &str) {
     let (files, engine) = (Files::new(), Engine::start().await);
     let node = Process::start("node", &files.node("node-a", &engine, "")).await;
     let text = format!(
         "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n\
-         [store.audit]\nhead_file = \"head.json\"\n[[node]]\nurl = \"{}\"\n",
+         [store]\n{database}[store.audit]\nhead_file = \"head.json\"\n[[node]]\nurl = \"{}\"\n",
         node.url
     );
+    files.write("secret", &hex::encode([7; 32]));
     let config = files.write("gateway.toml", &text);
     let mut gateway = Process::start("gateway", &config).await;
     gateway.logged("node verified", 1).await;
@@ -129,6 +162,7 @@ async fn what_happens_is_in_the_log_and_what_is_done_to_the_log_is_told() {
     // The end is cut off, with what the log itself says of its end.
     execute(
         &files,
+        database,
         &[
             "DROP TRIGGER audit_is_not_shortened",
             "DELETE FROM audit WHERE seq = (SELECT seq FROM audit_head)",
@@ -146,6 +180,7 @@ async fn what_happens_is_in_the_log_and_what_is_done_to_the_log_is_told() {
     // An entry is changed.
     execute(
         &files,
+        database,
         &[
             "DROP TRIGGER audit_is_not_changed",
             "UPDATE audit SET actor = 'somebody else' WHERE seq = 2",
@@ -155,4 +190,88 @@ async fn what_happens_is_in_the_log_and_what_is_done_to_the_log_is_told() {
     let (code, text) = command(&config, verify, &[]).await;
     assert_eq!(code, 1);
     assert!(text.contains("entry 2: it was changed"), "{text}");
+    // And what is no number, where the database takes it: the log is broken, and was read.
+    if database.contains("sqlite") {
+        execute(
+            &files,
+            database,
+            &["UPDATE audit SET seq = 'two' WHERE seq = 2"],
+        )
+        .await;
+        let (code, text) = command(&config, verify, &[]).await;
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("entry 2: it is missing"), "{text}");
+    }
+}
+
+/// A server on this machine that takes what is posted: where it is, and what comes.
+async fn receiver() -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/heads", listener.local_addr().unwrap());
+    let (got, coming) = mpsc::channel(64);
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut request = String::new();
+            while !request.ends_with("}\n") {
+                let mut bytes = [0; 1024];
+                let n = tcp.read(&mut bytes).await.unwrap();
+                assert_ne!(n, 0, "{request}");
+                request.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+            }
+            let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+            tcp.write_all(answer).await.unwrap();
+            got.send(request).await.unwrap();
+        }
+    });
+    (url, coming)
+}
+
+#[tokio::test]
+async fn the_head_is_posted_regularly_and_when_the_gateway_stops() {
+    let (files, engine) = (Files::new(), Engine::start().await);
+    let node = Process::start("node", &files.node("node-a", &engine, "")).await;
+    let (url, mut coming) = receiver().await;
+    files.write("token", "a-token");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n\
+         [store.audit]\nhead_url = \"{url}\"\nhead_token_file = \"token\"\nhead_every_s = 1\n\
+         [proxy]\nurl = \"http://127.0.0.1:9\"\ncredential_file = \"login\"\n\
+         [[node]]\nurl = \"{}\"\n",
+        node.url
+    );
+    files.write("login", "user:one");
+    let config = files.write("gateway.toml", &text);
+    let mut gateway = Process::start("gateway", &config).await;
+    for _ in 0..2 {
+        let request = coming.recv().await.unwrap();
+        assert!(request.starts_with("POST /heads HTTP/1.1\r\n"), "{request}");
+        let lower = request.to_ascii_lowercase();
+        assert!(
+            lower.contains("authorization: bearer a-token\r\n"),
+            "{request}"
+        );
+    }
+    // Nothing but what lies in a file of the configuration is another.
+    files.write("login", "user:two");
+    gateway.signal("HUP").await;
+    gateway.logged("configuration in force", 1).await;
+    gateway.terminate().await;
+    assert!(gateway.ended().await.success());
+    let mut last = String::new();
+    while let Ok(request) = coming.try_recv() {
+        last = request;
+    }
+    let (_, body) = last.split_once("\r\n\r\n").unwrap();
+    let posted: Value = serde_json::from_str(body).unwrap();
+    let entries = listed(&config).await;
+    let end = entries.last().unwrap();
+    assert_eq!(end["event"], "gateway.stopped");
+    assert_eq!(
+        (&posted["seq"], &posted["hash"]),
+        (&end["seq"], &end["hash"])
+    );
+    let taken = of(&entries, "config.in_force");
+    assert_eq!(taken.len(), 1, "{entries:#?}");
+    let login = files.dir.path().join("login");
+    assert_eq!(taken[0]["detail"]["files"], json!([login]));
 }

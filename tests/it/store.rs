@@ -27,7 +27,7 @@ struct Stored {
 
 /// The `[store]` keys of a database that nobody else has: SQLite, and PostgreSQL where the environment has a
 /// URL of one (`tests/store/run.sh`).
-async fn databases() -> Vec<String> {
+pub(crate) async fn databases() -> Vec<String> {
     let sqlite = "url = \"sqlite:sealgate.db\"\n".to_owned();
     let Ok(base) = std::env::var("SEALGATE_TEST_POSTGRES") else {
         return vec![sqlite];

@@ -49,7 +49,7 @@ start_server
 export SEALGATE_TEST_POSTGRES="postgres://postgres@${folder//\//%2F}/postgres"
 
 cargo test --workspace --locked --lib store::
-cargo test --workspace --locked --test it store::
+cargo test --workspace --locked --test it -- store:: audit:: admin_api::
 
 # What restarts the database after it was killed.
 cat >"$folder/start" <<START

@@ -237,6 +237,11 @@ const AUDIT_FAILED: Family<0> = Family::counter(
     [],
     "Batches of entries that the store did not take when they were tried; they are tried again.",
 );
+const AUDIT_HEADS: Family<2> = Family::counter(
+    "audit_heads",
+    ["to", "outcome"],
+    "Times that the head of the audit log was told, to the file or the URL that keeps it.",
+);
 const ARCHIVE_LIMIT: Family<0> = Family::gauge(
     "archive_queue_limit",
     [],
@@ -254,7 +259,7 @@ const NODE: [&str; 2] = ["node", "url"];
 
 /// Every metric that is written, in that order.
 #[cfg(test)]
-pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 53] = [
+pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 54] = [
     BUILD.row(),
     DRAINING.row(),
     REQUESTS.row(),
@@ -305,6 +310,7 @@ pub(in crate::gateway) const FAMILIES: [crate::telemetry::metrics::Row; 53] = [
     AUDIT_QUEUE.row(),
     AUDITED.row(),
     AUDIT_FAILED.row(),
+    AUDIT_HEADS.row(),
     RECEIPTS.row(),
     RECEIPTS_CHECKING.row(),
     RECEIPTS_CHECKING_LIMIT.row(),
@@ -417,7 +423,14 @@ fn audit(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {
         series.number(["written"], written)?;
         series.number(["lost"], lost)
     })?;
-    page.number(&AUDIT_FAILED, counts.map_or(0, |[_, failed, _]| failed))
+    page.number(&AUDIT_FAILED, counts.map_or(0, |[_, failed, _]| failed))?;
+    page.family(&AUDIT_HEADS, |series| {
+        let heads = shared.audit.heads().map(|heads| heads.counts());
+        for (words, count) in heads.unwrap_or_default() {
+            series.number(words, count)?;
+        }
+        Ok(())
+    })
 }
 
 fn requests(shared: &Shared, page: &mut Page<'_>) -> fmt::Result {

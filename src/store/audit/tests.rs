@@ -8,6 +8,9 @@ use crate::store::{
     tests::{Place, at, execute, new_key, places},
 };
 
+mod beside;
+mod prune;
+
 fn event(subject: &str) -> Event {
     Event::new(at(100), What::NodeAdded, subject).with(json!({ "url": subject }))
 }

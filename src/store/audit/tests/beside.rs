@@ -1,0 +1,195 @@
+//! What others write into the tables: a row under the next number, and in SQLite what is no number and no text.
+
+use super::*;
+
+/// A row under the number that comes next.
+const FOREIGN: &str = "INSERT INTO audit (seq, at, actor, event, subject, detail, prev, hash) \
+                       SELECT MAX(seq) + 1, 1, 'x', 'x', 'x', '{}', 'x', 'x' FROM audit";
+
+#[tokio::test]
+async fn a_row_that_something_else_wrote_holds_up_nothing_and_stays_to_be_seen() {
+    for place in places().await {
+        let store = filled(&place, 2).await;
+        let kept: Kept = store.audit_head().await.unwrap().into();
+        // One, and then many at once.
+        execute(&store, FOREIGN).await;
+        let secret = KeySecret::generate();
+        store
+            .create_key(&new_key("a"), &secret, at(100))
+            .await
+            .unwrap();
+        for _ in 0..40 {
+            execute(&store, FOREIGN).await;
+        }
+        store.revoke_key("a", at(200)).await.unwrap();
+        store.append_audit(&[event("last")]).await.unwrap();
+
+        let entries = store.audit(0, None, 100).await.unwrap();
+        let own: Vec<_> = entries.iter().filter(|it| it.actor == "test").collect();
+        let numbers: Vec<_> = own.iter().map(|it| it.seq).collect();
+        assert_eq!(numbers, [1, 2, 4, 45, 46], "{}", place.name);
+        for pair in own.windows(2) {
+            assert_eq!(pair[1].prev, pair[0].hash, "{}", place.name);
+        }
+        let audited = store.verify_audit(Some(&kept)).await.unwrap();
+        assert_eq!(audited.flaw, Some((3, Wrong::Foreign)), "{}", place.name);
+        assert_eq!(audited.head.seq, 46, "the chain leads to its end");
+        // A head that was kept since is of the same chain.
+        let late = store.audit_head().await.unwrap();
+        let audited = store.verify_audit(Some(&late.into())).await.unwrap();
+        assert_eq!(audited.flaw, Some((3, Wrong::Foreign)), "{}", place.name);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_forged_as_the_next_entry_is_seen_too() {
+    for place in places().await {
+        let store = filled(&place, 2).await;
+        let last = store.audit_head().await.unwrap();
+        let forged = Entry::following(3, last.hash, "test", &event("forged"));
+        let statement = "INSERT INTO audit (seq, at, actor, event, subject, detail, prev, hash) \
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        on!(store, pool => sqlx::query(statement)
+            .bind(forged.seq).bind(forged.at).bind(&forged.actor).bind(&forged.event)
+            .bind(&forged.subject).bind(&forged.detail).bind(&forged.prev).bind(&forged.hash)
+            .execute(pool).await.map(drop).unwrap());
+        assert_eq!(
+            flaw(&store, None).await,
+            Some((3, Wrong::Beside)),
+            "{}",
+            place.name
+        );
+        store.append_audit(&[event("own")]).await.unwrap();
+        assert_eq!(
+            flaw(&store, None).await,
+            Some((4, Wrong::Elsewhere)),
+            "{}",
+            place.name
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_at_the_end_of_all_numbers_takes_none() {
+    for place in places().await {
+        let store = filled(&place, 2).await;
+        let statement = "INSERT INTO audit (seq, at, actor, event, subject, detail, prev, hash) \
+                         VALUES (9223372036854775807, 1, 'x', 'x', 'x', '{}', 'x', 'x')";
+        execute(&store, statement).await;
+        execute(&store, "UPDATE audit_head SET seq = 1").await;
+        store.append_audit(&[event("a"), event("b")]).await.unwrap();
+        assert_eq!(store.audit_head().await.unwrap().seq, 4, "{}", place.name);
+        assert_eq!(
+            flaw(&store, None).await,
+            Some((5, Wrong::Beside)),
+            "{}",
+            place.name
+        );
+    }
+}
+
+/// SQLite takes anything anywhere: what somebody does, and what is found in a log of three entries.
+const NONSENSE: [(&[&str], i64, Wrong); 18] = [
+    (
+        &["UPDATE audit SET seq = 'two' WHERE seq = 2"],
+        2,
+        Wrong::Missing(3),
+    ),
+    (
+        &["UPDATE audit SET seq = 2.5 WHERE seq = 2"],
+        2,
+        Wrong::Missing(3),
+    ),
+    (
+        &["UPDATE audit SET seq = NULL WHERE seq = 2"],
+        2,
+        Wrong::Missing(3),
+    ),
+    (
+        &["UPDATE audit SET seq = -2 WHERE seq = 2"],
+        2,
+        Wrong::Missing(3),
+    ),
+    (
+        &["UPDATE audit SET seq = x'02' WHERE seq = 2"],
+        2,
+        Wrong::Missing(3),
+    ),
+    (
+        &["UPDATE audit SET seq = NULL WHERE seq = 3"],
+        3,
+        Wrong::Cut,
+    ),
+    (
+        &[
+            "INSERT INTO audit SELECT NULL, at, actor, event, subject, detail, prev, hash FROM audit WHERE seq = 3",
+        ],
+        4,
+        Wrong::Beside,
+    ),
+    (
+        &[
+            "INSERT INTO audit SELECT 1.5, at, actor, event, subject, detail, prev, hash FROM audit WHERE seq = 3",
+        ],
+        4,
+        Wrong::Beside,
+    ),
+    (
+        &["UPDATE audit SET at = 'then' WHERE seq = 2"],
+        2,
+        Wrong::Unreadable,
+    ),
+    (
+        &["UPDATE audit SET at = 1.5 WHERE seq = 2"],
+        2,
+        Wrong::Unreadable,
+    ),
+    (
+        &["UPDATE audit SET at = -5 WHERE seq = 2"],
+        2,
+        Wrong::Changed,
+    ),
+    (
+        &["UPDATE audit SET actor = x'ff' WHERE seq = 2"],
+        2,
+        Wrong::Unreadable,
+    ),
+    (
+        &["UPDATE audit SET actor = CAST(x'ff' AS TEXT) WHERE seq = 2"],
+        2,
+        Wrong::Unreadable,
+    ),
+    (
+        &["UPDATE audit SET detail = hex(zeroblob(5000000)) WHERE seq = 2"],
+        2,
+        Wrong::Changed,
+    ),
+    (&["UPDATE audit_head SET seq = 'three'"], 0, Wrong::NoHead),
+    (&["UPDATE audit_head SET seq = -3"], 0, Wrong::NoHead),
+    (&["UPDATE audit_head SET hash = x'00'"], 0, Wrong::NoHead),
+    (
+        &[
+            "DROP TRIGGER audit_begins_where_it_says",
+            "UPDATE audit_anchor SET seq = 'a'",
+        ],
+        0,
+        Wrong::NoAnchor,
+    ),
+];
+
+#[tokio::test]
+async fn what_is_no_number_and_no_text_is_a_flaw_of_the_log() {
+    for (statements, seq, wrong) in NONSENSE {
+        let place = places().await.remove(0);
+        let store = filled(&place, 3).await;
+        unguard(&store).await;
+        for statement in statements {
+            execute(&store, statement).await;
+        }
+        assert_eq!(
+            flaw(&store, None).await,
+            Some((seq, wrong)),
+            "{statements:?}"
+        );
+    }
+}
