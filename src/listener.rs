@@ -10,32 +10,19 @@
 //! leave the connection well: its window stays shut and no write ever waits, so what each reply has
 //! given and nobody took is watched, too.
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
-use http_body::{Body, Frame, SizeHint};
+use http::{Request, Response};
+use http_body::Body;
 use hyper::{body::Incoming, service::Service};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use pin_project_lite::pin_project;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, Semaphore},
-    time::{Instant, sleep, sleep_until, timeout},
+    sync::Semaphore,
+    time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
@@ -45,16 +32,20 @@ use crate::{
     tls::Tls,
 };
 
+mod activity;
 mod counts;
 mod protocol;
 mod sockets;
+mod tracked;
 mod write_timeout;
 
-pub use self::{counts::ConnectionCounts, sockets::Sockets};
 use self::{
+    activity::{Activity, Overdue},
     protocol::{Begun, Protocol},
+    tracked::Tracked,
     write_timeout::WriteTimeout,
 };
+pub use self::{counts::ConnectionCounts, sockets::Sockets};
 
 /// Most bytes of one header list on HTTP/2; on HTTP/1.1 a head must fit `MAX_BUFFER_BYTES`.
 pub const MAX_HEAD_BYTES: u32 = 32 * 1024;
@@ -394,255 +385,6 @@ where
 fn ended(result: Result<(), Box<dyn Error + Send + Sync>>) {
     if let Err(error) = result {
         tracing::debug!(error, "connection ended");
-    }
-}
-
-/// Whether a connection has a request in flight, since when it has none, and what nobody reads.
-#[derive(Debug)]
-struct Activity {
-    opened: Instant,
-    in_flight: AtomicUsize,
-    /// Says that there was a request.
-    begun: Notify,
-    /// Milliseconds from `opened` to the end of the last request; 0 before the first.
-    idle_since_ms: AtomicU64,
-    /// For each reply that shares the connection with others, and some that ended.
-    untaken: Mutex<Vec<Weak<Untaken>>>,
-    /// Milliseconds from `opened` to when the peer last took something of any of them.
-    taken_ms: AtomicU64,
-}
-
-/// Why a connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overdue {
-    Request,
-    Taking,
-}
-
-/// Milliseconds from a connection's beginning to when a reply gave what was not taken yet; 0 while
-/// the reply is the one that is waited for.
-type Untaken = AtomicU64;
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            opened: Instant::now(),
-            in_flight: AtomicUsize::new(0),
-            begun: Notify::new(),
-            idle_since_ms: AtomicU64::new(0),
-            untaken: Mutex::default(),
-            taken_ms: AtomicU64::new(0),
-        }
-    }
-
-    /// Ends once the connection has been without a request for too long, or nothing of its replies
-    /// was taken though something of each waits. Where others go on, one that nobody reads may wait: who
-    /// shares a connection to us is not cut off because of a neighbour.
-    async fn idle(&self, limits: &Limits) -> Overdue {
-        loop {
-            let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
-            let limit = if since.is_zero() {
-                limits.head_timeout
-            } else {
-                limits.idle_timeout
-            };
-            let busy = self.in_flight.load(Ordering::Relaxed) > 0;
-            let now = Instant::now();
-            let deadline = if busy {
-                let taken = Duration::from_millis(self.taken_ms.load(Ordering::Relaxed));
-                let since = self.untaken_since().map(|it| it.max(self.opened + taken));
-                since.unwrap_or(now) + limits.write_timeout
-            } else {
-                self.opened + since + limit
-            };
-            if deadline <= now {
-                return if busy {
-                    Overdue::Taking
-                } else {
-                    Overdue::Request
-                };
-            }
-            // An idle connection can become one whose reply is not taken.
-            sleep_until(deadline.min(now + limits.write_timeout)).await;
-        }
-    }
-
-    /// Waits until there is no request, nor was any for a moment.
-    async fn until_at_rest(&self) {
-        loop {
-            sleep(CLOSE_GRACE).await;
-            if self.in_flight.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Waits until the connection is to close after its requests. The first one of a connection that
-    /// was just made may be on its way.
-    async fn until_leave(&self, leave: &CancellationToken) {
-        leave.cancelled().await;
-        tokio::select! {
-            biased;
-            () = self.begun.notified() => {}
-            () = sleep_until(self.opened + CLOSE_GRACE) => {}
-        }
-    }
-
-    /// Milliseconds since the connection began, and never 0.
-    fn age_ms(&self) -> u64 {
-        let age = self.opened.elapsed().as_millis();
-        u64::try_from(age).unwrap_or(u64::MAX).max(1)
-    }
-
-    /// Watches one more reply.
-    fn watch(&self) -> Arc<Untaken> {
-        let since = Arc::default();
-        let mut untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
-        if untaken.len() == untaken.capacity() {
-            untaken.retain(|reply| reply.strong_count() > 0);
-        }
-        untaken.push(Arc::downgrade(&since));
-        since
-    }
-
-    /// Since when the peer has left every reply untaken, if it has. While one is waited for, as a long
-    /// answer is, nothing shows that the peer is gone, and its neighbours are not cut off.
-    fn untaken_since(&self) -> Option<Instant> {
-        let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = untaken.iter().filter_map(Weak::upgrade);
-        let oldest = since.map(|since| since.load(Ordering::Relaxed)).min()?;
-        (oldest > 0).then(|| self.opened + Duration::from_millis(oldest))
-    }
-}
-
-/// A request in flight on its connection; lives as long as the reply's body.
-#[derive(Debug)]
-struct InFlight(Arc<Activity>);
-
-impl InFlight {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.in_flight.fetch_add(1, Ordering::Relaxed);
-        activity.begun.notify_one();
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0
-            .idle_since_ms
-            .store(self.0.age_ms(), Ordering::Relaxed);
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts a connection's requests, tells the service who asks, and who asks when to go.
-struct Tracked<S> {
-    service: S,
-    peer: Peer,
-    activity: Arc<Activity>,
-    shutdown: CancellationToken,
-    leave: CancellationToken,
-}
-
-impl<S, B> Service<Request<Incoming>> for Tracked<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-{
-    type Response = Response<TrackedBody<B>>;
-    type Error = Infallible;
-    type Future = TrackedReply<S::Future>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
-        let shares = request.version() == Version::HTTP_2;
-        if self.shutdown.is_cancelled() {
-            self.leave.cancel();
-        }
-        TrackedReply {
-            shutdown: (!shares).then(|| self.shutdown.clone()),
-            in_flight: Some(InFlight::begin(&self.activity)),
-            untaken: shares.then(|| self.activity.watch()),
-            reply: self.service.call(request),
-        }
-    }
-}
-
-pin_project! {
-    struct TrackedReply<F> {
-        #[pin]
-        reply: F,
-        in_flight: Option<InFlight>,
-        untaken: Option<Arc<Untaken>>,
-        // Of HTTP/1 alone: on HTTP/2 the connection itself says it.
-        shutdown: Option<CancellationToken>,
-    }
-}
-
-impl<F, B> Future for TrackedReply<F>
-where
-    F: Future<Output = Result<Response<B>, Infallible>>,
-{
-    type Output = Result<Response<TrackedBody<B>>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let reply = ready!(this.reply.poll(cx));
-        let (in_flight, untaken) = (this.in_flight.take(), this.untaken.take());
-        let tracked = |body| TrackedBody {
-            body,
-            in_flight,
-            untaken,
-        };
-        let closes = this.shutdown.as_ref();
-        let closes = closes.is_some_and(CancellationToken::is_cancelled);
-        Poll::Ready(reply.map(|mut reply| {
-            if closes {
-                let close = HeaderValue::from_static("close");
-                reply.headers_mut().insert(CONNECTION, close);
-            }
-            reply.map(tracked)
-        }))
-    }
-}
-
-pin_project! {
-    /// A reply's body that counts as in flight until it is dropped.
-    struct TrackedBody<B> {
-        #[pin]
-        body: B,
-        in_flight: Option<InFlight>,
-        untaken: Option<Arc<Untaken>>,
-    }
-}
-
-impl<B: Body> Body for TrackedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let polled = this.body.poll_frame(cx);
-        if let (Some(in_flight), Some(untaken)) = (this.in_flight, this.untaken) {
-            let gave = matches!(polled, Poll::Ready(Some(Ok(_))));
-            // It is asked for more only once the peer has taken what was given.
-            let now = in_flight.0.age_ms();
-            in_flight.0.taken_ms.fetch_max(now, Ordering::Relaxed);
-            let since = if gave { now } else { 0 };
-            untaken.store(since, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

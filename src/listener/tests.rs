@@ -1,6 +1,11 @@
-use std::future::Ready;
+use std::{
+    future::Ready,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use tokio::{

@@ -11,13 +11,15 @@ import json
 import pathlib
 import queue
 import random
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+# pylint: disable=wrong-import-position
+from roles import PATIENCE_S, Role, changed, demo_files
 
 WORKERS = 16
 KEY = "sk-soak-0123456789abcdef0123456789abcdef"
@@ -31,61 +33,10 @@ GAUGES = {
 MAX_GROWTH, MORE_FILES = 0.10, 8
 # What the allocator takes and gives back by chance: a role has some 50 MiB, and 5 of them come and go.
 NOISE_BYTES = 8 << 20
-PATIENCE_S = 60
 
 
-class Role:
-    """One process, its addresses taken from its ready lines."""
-
-    def __init__(self, binary, role, config, log):
-        self.role, self.log = role, open(log, "w", encoding="utf-8")
-        self.process = subprocess.Popen([binary, role, "--config", str(config)],
-                                        stdout=subprocess.PIPE, stderr=self.log, text=True)
-        self.address = self.listening()
-        self.admin = self.listening()
-
-    def listening(self):
-        line = self.process.stdout.readline()
-        found = re.search(r"listening on http://(\S+)", line)
-        if not found:
-            sys.exit(f"{self.role} did not start: {line!r}, see {self.log.name}")
-        return found[1]
-
-    def metrics(self):
-        connection = http.client.HTTPConnection(self.admin, timeout=PATIENCE_S)
-        connection.request("GET", "/metrics")
-        page = connection.getresponse().read().decode()
-        connection.close()
-        sums = collections.Counter()
-        for line in page.splitlines():
-            if not line.startswith("#"):
-                series, value = line.rsplit(" ", 1)
-                sums[series.split("{")[0]] += float(value)
-        return sums
-
-    def stop(self):
-        self.process.terminate()
-        return self.process.wait(PATIENCE_S)
-
-
-def files(binary, folder):
-    """The files of a demo, changed so that every port is the kernel's choice."""
-    demo = subprocess.Popen([binary, "demo", "--listen", "127.0.0.1:0", "--api-key", KEY, "--dir",
-                             str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for line in demo.stdout:
-        if line.startswith("api key"):
-            break
-    demo.terminate()
-    demo.wait(PATIENCE_S)
-
-
-def configure(path, changes, more=""):
-    text = path.read_text(encoding="utf-8")
-    for pattern, value in changes:
-        text, count = re.subn(pattern, value, text)
-        if not count:
-            sys.exit(f"no {pattern} in {path}")
-    path.write_text(text + more, encoding="utf-8")
+def configure(path, changes):
+    path.write_text(changed(path.read_text(encoding="utf-8"), changes) + ADMIN, encoding="utf-8")
 
 
 def post(address, body, key=KEY):
@@ -246,13 +197,13 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder, roles, bad = pathlib.Path(name), {}, []
         made = folder / "demo"
-        files(binary, made)
+        demo_files(binary, made, KEY)
         try:
-            port0 = (r'(?m)^listen = ".*"$', 'listen = "127.0.0.1:0"')
-            configure(made / "node.toml", [port0], ADMIN)
+            port0 = (r'^listen = ".*"$', 'listen = "127.0.0.1:0"')
+            configure(made / "node.toml", [port0])
             roles["node"] = Role(binary, "node", made / "node.toml", folder / "node.log")
-            url = (r'(?m)^url = "http.*"$', f'url = "http://{roles["node"].address}"')
-            configure(made / "gateway.toml", [port0, url], ADMIN)
+            url = (r'^url = "http.*"$', f'url = "http://{roles["node"].address}"')
+            configure(made / "gateway.toml", [port0, url])
             roles["gateway"] = Role(binary, "gateway", made / "gateway.toml", folder / "gateway.log")
             bad = judge(roles, *drive(roles, seconds, pause), seconds)
         except OSError as error:
@@ -261,7 +212,7 @@ def main():
             for role in reversed(list(roles.values())):
                 if role.stop() != 0:
                     bad.append(f"{role.role} did not end well")
-                if "panicked" in pathlib.Path(role.log.name).read_text(encoding="utf-8"):
+                if "panicked" in role.log.read_text(encoding="utf-8"):
                     bad.append(f"{role.role} panicked")
     for flaw in bad:
         print(f"FAILED: {flaw}")

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The store's tests over PostgreSQL, and gateways and a database that are killed under load.
+# The store's tests over PostgreSQL, limits of three gateways behind HAProxy, a hundred thousand wrong keys, a full
+# disk, and gateways and a database that are killed under load.
 #
 #   tests/store/run.sh BINARY [SECONDS]
 #
-# PostgreSQL is Debian's, in a folder and on a socket of its own; it is installed if it is not there.
+# PostgreSQL is Debian's, in a folder and on a socket of its own; it and HAProxy are installed if they are not there.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -16,12 +17,15 @@ server() {
 }
 
 bin=$(server)
-if [ -z "$bin" ]; then
+missing=()
+[ -n "$bin" ] || missing+=(postgresql)
+command -v haproxy >/dev/null || missing+=(haproxy)
+if [ "${#missing[@]}" -gt 0 ]; then
   root=()
   [ "$(id -u)" -eq 0 ] || root=(sudo)
   export DEBIAN_FRONTEND=noninteractive
   "${root[@]}" apt-get update -q
-  "${root[@]}" apt-get install -q -y --no-install-recommends postgresql
+  "${root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
   bin=$(server)
 fi
 
@@ -57,7 +61,11 @@ cat >"$folder/start" <<START
 exec ${as_owner[*]} $bin/pg_ctl -D $PGDATA -s -w -l $folder/log -o "-k $folder -c listen_addresses='' -c max_connections=200" start
 START
 chmod 755 "$folder/start"
+export TEST_POSTGRES_URL=$SEALGATE_TEST_POSTGRES TEST_POSTGRES_PID=$PGDATA/postmaster.pid
+export TEST_POSTGRES_START=$folder/start TEST_POSTGRES_LOG=$folder/log
 # It would be taken for a key of the configuration.
-url=$SEALGATE_TEST_POSTGRES
 unset SEALGATE_TEST_POSTGRES
-python3 tests/store/killed.py "$binary" "$seconds" "$url" "$PGDATA/postmaster.pid" "$folder/start"
+for script in limits wrong_keys full killed; do
+  echo "-- $script"
+  python3 "tests/store/$script.py" "$binary" "$seconds"
+done
