@@ -31,8 +31,8 @@ pub(super) struct Args {
     /// Only requests that began before.
     #[arg(long, value_name = "WHEN", value_parser = parse_when)]
     until: Option<When>,
-    /// Only those of the key of this name.
-    #[arg(long, value_name = "NAME")]
+    /// Only those of one key: its id, or its name, which means the key that has it now, or else the last one that had.
+    #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// Print JSON instead of a table.
     #[arg(long, conflicts_with = "csv")]

@@ -19,6 +19,7 @@ use super::{
 };
 
 mod audit;
+mod files;
 
 pub use self::audit::{AuditConfig, HeadUrl, InvalidHeadUrl};
 
@@ -251,7 +252,16 @@ pub(super) fn check(config: &Loaded<GatewayConfig>) -> Result<(), ConfigError> {
             return Err(config.invalid(key, "for PostgreSQL alone"));
         }
     }
-    audit::check(config, &store.audit)
+    audit::check(config, &store.audit)?;
+    files::check(config, &store)
+}
+
+/// The journal of receipts: beside that of usage.
+#[must_use]
+pub fn receipts_journal(usage: &Path) -> PathBuf {
+    let mut name = usage.as_os_str().to_owned();
+    name.push("-receipts");
+    name.into()
 }
 
 /// A file that the table names, where the configuration means it.

@@ -8,12 +8,11 @@
 //! nobody knows, and not that his key is wrong.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -23,7 +22,7 @@ use super::{authenticate::Caller, error::Error, labels::Labels};
 use crate::{
     clock::Clock,
     config::store::StoreConfig,
-    store::{Changes, KeyHash, Spend, Store, StoreError},
+    store::{Change, Changes, KeyHash, KeySecret, Spend, Store, StoreError},
     telemetry::metrics::Counter,
 };
 
@@ -57,8 +56,8 @@ pub(super) struct Book {
 
 #[derive(Debug)]
 struct State {
-    /// The change that is known.
-    n: i64,
+    /// The last change that is known.
+    last: Option<Change>,
     /// When the database last answered, and whether it did when it was asked last.
     answered: Instant,
     is_reached: bool,
@@ -77,23 +76,18 @@ impl Book {
         config: &StoreConfig,
         clock: Clock,
     ) -> Result<Arc<Self>, StoreError> {
-        let changes = store.changes(-1).await?;
+        let changes = store.changes(None).await?;
         let now = Instant::now();
         let book = Self {
             store,
             clock,
             stale: config.stale(),
-            pages: RwLock::new(Pages {
-                by_hash: HashMap::new(),
-                keys: HashMap::new(),
-                labels: Arc::default(),
-                places: 0,
-            }),
+            pages: RwLock::default(),
             turn: tokio::sync::Mutex::default(),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             state: Mutex::new(State {
-                n: -1,
+                last: None,
                 answered: now,
                 is_reached: true,
                 left: MOST_LOOKS,
@@ -175,9 +169,9 @@ impl Book {
     async fn ask(&self) -> Result<(), Unreached> {
         let number = self.begun.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         self.looks.inc();
-        let n = self.state().n;
+        let last = self.state().last.clone();
         let asking = async {
-            let changes = self.store.changes(n).await?;
+            let changes = self.store.changes(last.as_ref()).await?;
             // A key is not used before it is known what it has spent.
             let mut budgeted = self.pages().budgeted();
             budgeted.extend(
@@ -221,27 +215,36 @@ impl Book {
 
     fn take(&self, changes: Changes, spent: &[Spend]) {
         let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        if changes.is_all {
+            pages.keep_only(&changes.keys);
+        }
         for key in changes.keys {
             pages.put(&self.store, key);
         }
         pages.learn(spent, self.clock.now());
         drop(pages);
         let mut state = self.state();
-        state.n = changes.n;
+        let was_known = state.last.replace(changes.last).is_some();
         state.answered = Instant::now();
         if !std::mem::replace(&mut state.is_reached, true) {
             tracing::info!("the store answers again");
         }
+        if changes.is_all && was_known {
+            tracing::warn!("the store is another copy than before: all keys are read anew");
+        }
     }
 
-    /// Has the key of a name, which was revoked, open nothing any more.
-    pub(super) fn forget(&self, name: &str) {
+    /// Has a key, which was revoked, open nothing any more, whatever a question that was begun before says.
+    pub(super) fn forget(&self, id: &str) {
         let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
-        let of_name = pages.keys.values().find(|known| known.key.name == name);
-        let hashes = of_name.map(|known| known.key.secrets.clone());
-        for (hash, _) in hashes.into_iter().flatten() {
-            pages.by_hash.remove(&hash);
-        }
+        pages.forget(id);
+    }
+
+    /// Has what opened a key, which got another secret, end `at` then, unless it ends before.
+    pub(super) fn end_others(&self, id: &str, secret: &KeySecret, at: SystemTime) {
+        let stays = self.store.hash(secret.as_str().as_bytes());
+        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        pages.end_others(id, stays, at);
     }
 
     /// Asks what changed now, so that what this gateway changed itself is in force. Where it has no

@@ -46,9 +46,9 @@ pub(super) struct Keeping {
     writer: Writer,
     receipts: ReceiptWriter,
     auditor: audit::Writer,
+    heads: Arc<Mutex<Heads>>,
     /// Where limits are shared with other gateways.
     teller: Option<Teller>,
-    heads: Arc<Mutex<Heads>>,
 }
 
 /// Opens the store, if there is one, with the journal beside it.
@@ -105,8 +105,8 @@ pub(super) async fn open(
         writer,
         receipts,
         auditor,
-        teller,
         heads: Arc::new(Mutex::new(heads)),
+        teller,
     };
     Ok((shared, Some(Box::new(keeping))))
 }

@@ -56,6 +56,11 @@ pub enum JournalError {
     Open { path: PathBuf, source: io::Error },
     #[error("store.journal: {}: another gateway has it: each has its own", .0.display())]
     Locked(PathBuf),
+    #[error(
+        "store.journal: {}: it is no journal, and would be written over: name a file that holds nothing else",
+        .0.display()
+    )]
+    Foreign(PathBuf),
     #[error("all places of the journal are taken")]
     Full,
     #[error("journal: {0}")]
@@ -127,6 +132,9 @@ impl<R: Journaled> Journal<R> {
             rustix::io::Errno::WOULDBLOCK => JournalError::Locked(path.to_owned()),
             error => failed(error.into()),
         })?;
+        if !is_own::<R>(&file).map_err(failed)? {
+            return Err(JournalError::Foreign(path.to_owned()));
+        }
         let before = file.metadata().map_err(failed)?.len();
         let before = usize::try_from(before).unwrap_or(usize::MAX) / R::PLACE;
         // What is in flight has a place, also where there were more of them once.
@@ -285,6 +293,33 @@ impl<R: Journaled> Place<R> {
     }
 }
 
+/// Whether what a file holds is a journal's: nothing yet, or a place that begins as those of this one do.
+fn is_own<R: Journaled>(file: &File) -> io::Result<bool> {
+    let mut is_blank = true;
+    let mut bytes = vec![0; R::PLACE];
+    for index in 0.. {
+        let mut read = 0;
+        while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            let at = offset::<R>(index).saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+            match file.read_at(rest, at) {
+                Ok(0) => break,
+                Ok(n) => read = read.saturating_add(n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let head = bytes.get(..read.min(HEAD)).unwrap_or_default();
+        if head.is_empty() {
+            break;
+        }
+        if head.starts_with(&R::MAGIC) {
+            return Ok(true);
+        }
+        is_blank &= head.iter().all(|byte| *byte == 0);
+    }
+    Ok(is_blank)
+}
+
 fn offset<R: Journaled>(index: u32) -> u64 {
     u64::from(index).saturating_mul(R::PLACE.try_into().unwrap_or(u64::MAX))
 }
@@ -346,115 +381,4 @@ fn checksum(state: u8, row: &[u8]) -> [u8; 16] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{UsageRow, tests::row, usage::LOST};
-
-    const PLACE: usize = UsageRow::PLACE;
-
-    fn open(path: &Path, places: usize) -> (Arc<Journal<UsageRow>>, Found<UsageRow>) {
-        Journal::open(path, places).unwrap()
-    }
-
-    fn ids(found: &Found<UsageRow>) -> Vec<(String, String)> {
-        let ids = found.rows.iter();
-        let mut ids: Vec<_> = ids
-            .map(|(_, row)| (row.request_id.clone(), row.outcome.clone()))
-            .collect();
-        ids.sort();
-        ids
-    }
-
-    #[test]
-    fn what_is_not_given_back_is_found_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal");
-        let (journal, found) = open(&path, 4);
-        assert!(found.rows.is_empty());
-        let begun = journal.begin(&row("begun")).unwrap();
-        let ended = journal.begin(&row("ended")).unwrap();
-        ended.end(&row("ended")).unwrap();
-        let written = journal.begin(&row("written")).unwrap();
-        written.end(&row("written")).unwrap();
-        written.free();
-        assert_eq!((journal.taken(), journal.places()), (2, 4));
-        drop((begun, ended, journal));
-
-        let (journal, found) = open(&path, 4);
-        let expected = [("begun", LOST), ("ended", "complete")];
-        assert_eq!(
-            ids(&found),
-            expected.map(|(id, end)| (id.to_owned(), end.to_owned()))
-        );
-        assert_eq!(
-            (found.unfinished, found.damaged, journal.taken()),
-            (1, 0, 2)
-        );
-        found.rows.into_iter().for_each(|(place, _)| place.free());
-        drop(journal);
-        assert!(open(&path, 4).1.rows.is_empty());
-    }
-
-    #[test]
-    fn a_full_one_takes_nothing_and_loses_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal");
-        let (journal, _) = open(&path, 2);
-        let held = [
-            journal.begin(&row("a")).unwrap(),
-            journal.begin(&row("b")).unwrap(),
-        ];
-        assert!(matches!(journal.begin(&row("c")), Err(JournalError::Full)));
-        let [a, b] = held;
-        a.free();
-        let c = journal.begin(&row("c")).unwrap();
-        drop((b, c, journal));
-        // Fewer places than it has are not taken away.
-        let (journal, found) = open(&path, 1);
-        assert_eq!((found.rows.len(), journal.places()), (2, 2));
-    }
-
-    #[test]
-    fn one_gateway_alone_has_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal");
-        let held = open(&path, 1);
-        assert!(matches!(
-            Journal::<UsageRow>::open(&path, 1),
-            Err(JournalError::Locked(_))
-        ));
-        drop(held);
-        open(&path, 1);
-    }
-
-    #[test]
-    fn a_row_that_was_written_half_is_told_and_harms_no_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal");
-        let (journal, _) = open(&path, 3);
-        let rows = ["a", "b", "c"].map(|id| {
-            let place = journal.begin(&row(id)).unwrap();
-            place.end(&row(id)).unwrap();
-            place
-        });
-        let half = rows[1].index;
-        journal
-            .file
-            .write_all_at(b"?", offset::<UsageRow>(half) + 200)
-            .unwrap();
-        drop((rows, journal));
-        let (_, found) = open(&path, 3);
-        assert_eq!((found.rows.len(), found.damaged), (2, 1));
-    }
-
-    #[test]
-    fn a_row_that_has_no_room_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = open(&dir.path().join("journal"), 1);
-        drop(journal.reserve().unwrap());
-        let mut long = row("long");
-        long.model = Some("m".repeat(PLACE));
-        assert!(matches!(journal.begin(&long), Err(JournalError::TooLong)));
-        assert_eq!(journal.taken(), 0);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use std::{
 
 use attestation::time::to_rfc3339;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use rand::RngExt as _;
+use rand::{RngExt as _, random};
 use serde_json::json;
 use sqlx::Row as _;
 use zeroize::Zeroizing;
@@ -77,13 +77,23 @@ pub(crate) struct Key {
     pub(crate) secrets: Vec<(KeyHash, Option<SystemTime>)>,
 }
 
-/// What changed since a number.
+/// A change: its number, and its mark, which no other change has. The number of one can come again, where the
+/// database was brought back from an older copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    n: i64,
+    mark: String,
+}
+
+/// What changed since another change.
 #[derive(Clone, Debug)]
 pub(crate) struct Changes {
-    /// The number of the last change.
-    pub(crate) n: i64,
+    /// The last one.
+    pub(crate) last: Change,
     /// The keys that were made or changed, as they are now.
     pub(crate) keys: Vec<Key>,
+    /// Whether these are all: others that were known are not there any more.
+    pub(crate) is_all: bool,
 }
 
 /// Why a key is not changed.
@@ -99,6 +109,10 @@ pub(crate) enum KeyError {
     Taken(String),
     #[error("no key is named {0:?}: see `sealgate keys list`")]
     Unknown(String),
+    #[error(
+        "the key {0:?} has expired: another secret would open nothing; revoke it, and make it anew"
+    )]
+    Expired(String),
 }
 
 impl From<sqlx::Error> for KeyError {
@@ -129,8 +143,28 @@ impl NewKey {
     }
 }
 
+/// Changes that are told from those of another copy of the database; who saw an earlier one reads all keys.
+const MARKS: i64 = 10_000;
+
 /// Counts a change, and holds all others back until it is committed.
-const COUNT: &str = "UPDATE change_count SET n = n + 1 RETURNING n";
+macro_rules! count {
+    ($tx:ident) => {{
+        let count = "UPDATE change_count SET n = n + 1 RETURNING n";
+        let n: i64 = sqlx::query_scalar(count).fetch_one(&mut *$tx).await?;
+        let mark = "INSERT INTO key_change (n, mark) VALUES ($1, $2) \
+                    ON CONFLICT (n) DO UPDATE SET mark = excluded.mark";
+        sqlx::query(mark)
+            .bind(n)
+            .bind(hex::encode(random::<[u8; 16]>()))
+            .execute(&mut *$tx)
+            .await?;
+        sqlx::query("DELETE FROM key_change WHERE n <= $1")
+            .bind(n.saturating_sub(MARKS))
+            .execute(&mut *$tx)
+            .await?;
+        n
+    }};
+}
 
 impl Store {
     /// Adds a key, and gives its id.
@@ -162,7 +196,7 @@ impl Store {
         };
         on!(self, pool => {
             let mut tx = pool.begin().await?;
-            let n: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *tx).await?;
+            let n = count!(tx);
             let added = sqlx::query(
                 "INSERT INTO api_key (id, name, owner, terms, created_at, expires_at, change_n) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -182,31 +216,40 @@ impl Store {
     }
 
     /// Gives a key another secret. Those of before open it for `overlap` more, and no longer than they
-    /// would have.
+    /// would have. Gives the key's id.
     ///
     /// # Errors
-    /// [`KeyError::Unknown`].
+    /// [`KeyError::Unknown`], [`KeyError::Expired`].
     pub(crate) async fn rotate_key(
         &self,
         name: &str,
         secret: &KeySecret,
         overlap: Duration,
         now: SystemTime,
-    ) -> Result<(), KeyError> {
+    ) -> Result<String, KeyError> {
+        let unknown = || KeyError::Unknown(name.to_owned());
+        // Nothing else is told to the database: PostgreSQL takes no zero byte in a text.
+        if !is_name(name) {
+            return Err(unknown());
+        }
         let hash = self.hash(secret.as_str().as_bytes()).to_hex();
         let ends_at = now.checked_add(overlap).map_or(i64::MAX, millis);
         let said = Event::new(now, What::KeyRotated, name);
         let now = millis(now);
-        on!(self, pool => {
+        let id = on!(self, pool => {
             let mut tx = pool.begin().await?;
-            let n: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *tx).await?;
-            let id: Option<String> = sqlx::query_scalar(
-                "UPDATE api_key SET change_n = $1 WHERE name = $2 AND revoked_at IS NULL RETURNING id",
+            let n = count!(tx);
+            let found: Option<(String, Option<i64>)> = sqlx::query_as(
+                "UPDATE api_key SET change_n = $1 WHERE name = $2 AND revoked_at IS NULL \
+                 RETURNING id, expires_at",
             )
             .bind(n).bind(name)
             .fetch_optional(&mut *tx)
             .await?;
-            let id = id.ok_or_else(|| KeyError::Unknown(name.to_owned()))?;
+            let (id, expires_at) = found.ok_or_else(unknown)?;
+            if expires_at.is_some_and(|at| at <= now) {
+                return Err(KeyError::Expired(name.to_owned()));
+            }
             // What has ended opens nothing any more.
             sqlx::query("DELETE FROM api_key_secret WHERE key_id = $1 AND ends_at <= $2")
                 .bind(&id).bind(now)
@@ -225,20 +268,25 @@ impl Store {
                 .await?;
             append!(self, tx, said.with(json!({ "id": id, "overlap_s": overlap.as_secs() })));
             tx.commit().await?;
+            id
         });
-        Ok(())
+        Ok(id)
     }
 
-    /// Revokes a key for good; its name is free again.
+    /// Revokes a key for good, and gives its id; its name is free again.
     ///
     /// # Errors
     /// [`KeyError::Unknown`].
-    pub(crate) async fn revoke_key(&self, name: &str, now: SystemTime) -> Result<(), KeyError> {
+    pub(crate) async fn revoke_key(&self, name: &str, now: SystemTime) -> Result<String, KeyError> {
+        let unknown = || KeyError::Unknown(name.to_owned());
+        if !is_name(name) {
+            return Err(unknown());
+        }
         let said = Event::new(now, What::KeyRevoked, name);
         let now = millis(now);
-        on!(self, pool => {
+        let id = on!(self, pool => {
             let mut tx = pool.begin().await?;
-            let n: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *tx).await?;
+            let n = count!(tx);
             let id: Option<String> = sqlx::query_scalar(
                 "UPDATE api_key SET revoked_at = $1, change_n = $2 \
                  WHERE name = $3 AND revoked_at IS NULL RETURNING id",
@@ -246,11 +294,12 @@ impl Store {
             .bind(now).bind(n).bind(name)
             .fetch_optional(&mut *tx)
             .await?;
-            let id = id.ok_or_else(|| KeyError::Unknown(name.to_owned()))?;
+            let id = id.ok_or_else(unknown)?;
             append!(self, tx, said.with(json!({ "id": id })));
             tx.commit().await?;
+            id
         });
-        Ok(())
+        Ok(id)
     }
 
     /// All keys that ever were, the oldest first.
@@ -258,41 +307,48 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn keys(&self) -> Result<Vec<Key>, StoreError> {
-        Ok(self.changes(-1).await?.keys)
+        Ok(self.changes(None).await?.keys)
     }
 
-    /// The number of the last change.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub(crate) async fn last_change(&self) -> Result<i64, StoreError> {
-        let n = on!(self, pool => {
-            sqlx::query_scalar("SELECT n FROM change_count").fetch_one(pool).await?
+    /// The last change, and whether `since` is one that led to it.
+    async fn last_change(&self, since: Option<&Change>) -> Result<(Change, bool), StoreError> {
+        let (n, mark) = since.map_or((-1, ""), |since| (since.n, &since.mark));
+        let statement = "SELECT c.n, COALESCE(m.mark, ''), \
+                         (SELECT COUNT(*) FROM key_change WHERE n = $1 AND mark = $2 AND n <= c.n) \
+                         FROM change_count c LEFT JOIN key_change m ON m.n = c.n";
+        let (n, mark, known): (i64, String, i64) = on!(self, pool => {
+            sqlx::query_as(statement).bind(n).bind(mark).fetch_one(pool).await?
         });
-        Ok(n)
+        Ok((Change { n, mark }, known > 0))
     }
 
-    /// What changed after the change number `since`.
+    /// What changed after another change; everything where the database does not have that one.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn changes(&self, since: i64) -> Result<Changes, StoreError> {
-        let n = self.last_change().await?;
-        if n == since {
+    pub(crate) async fn changes(&self, since: Option<&Change>) -> Result<Changes, StoreError> {
+        let (last, is_known) = self.last_change(since).await?;
+        if since == Some(&last) {
             return Ok(Changes {
-                n,
+                last,
                 keys: Vec::new(),
+                is_all: false,
             });
         }
+        // One that has changed once more by now comes with the next look; where all are read, it must not
+        // be missing until then.
+        let (after, up_to) = match since.filter(|_| is_known) {
+            Some(since) => (since.n, last.n),
+            None => (-1, i64::MAX),
+        };
         let mut keys: Vec<Key> = Vec::new();
         let mut at = HashMap::new();
-        // One that has changed once more by now comes with the next look.
         let statement = "SELECT k.id, k.name, k.owner, k.terms, k.created_at, k.expires_at, \
                          k.revoked_at, s.hash, s.ends_at FROM api_key k \
                          LEFT JOIN api_key_secret s ON s.key_id = k.id \
                          WHERE k.change_n > $1 AND k.change_n <= $2 ORDER BY k.created_at, k.id";
         on!(self, pool => {
-            let rows = sqlx::query(statement).bind(since).bind(n).fetch_all(pool).await?;
+            let rows = sqlx::query(statement).bind(after).bind(up_to).fetch_all(pool).await?;
             for row in rows {
                 let id: String = row.try_get(0)?;
                 let index = match at.get(&id) {
@@ -322,7 +378,11 @@ impl Store {
                 }
             }
         });
-        Ok(Changes { n, keys })
+        Ok(Changes {
+            last,
+            keys,
+            is_all: !is_known,
+        })
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) use self::{
     audit::{Audited, Entry as AuditEntry, Event, Head, Held, Kept, Pruned, What, Wrong},
     hash::KeyHash,
     journal::{Journal, JournalError, Reserved},
-    keys::{Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
+    keys::{Change, Changes, Key, KeyError, KeySecret, NewKey, is_name, millis as unix_millis},
     ledger::{Ledger, Open, Settle, Watch as LedgerWatch, Writer},
     receipts::{PLACES as RECEIPT_PLACES, ReceiptQueue, ReceiptRow, ReceiptWriter, journal_beside},
     retry::Retry,
@@ -120,6 +120,8 @@ pub enum StoreError {
     Url(sqlx::Error),
     #[error("the database was made by a newer version, or by something else: {0}")]
     Schema(sqlx::migrate::MigrateError),
+    #[error("the database is not brought to version {version}: {source}")]
+    Migration { version: i64, source: sqlx::Error },
     #[error("the keys in the database were hashed with another secret: {} is not theirs", .0.display())]
     OtherSecret(PathBuf),
     #[error("the database holds what this version cannot read: {0}")]

@@ -26,6 +26,7 @@ use super::{
     ledger::is_of_a_row,
     on,
 };
+use crate::config::store::receipts_journal;
 
 /// Most rows of one statement: each has 13 values, and SQLite takes 32,766.
 const MAX_ROWS: usize = 256;
@@ -125,9 +126,7 @@ impl ReceiptQueue {
 
 /// The receipts' journal, beside that of usage.
 pub(crate) fn journal_beside(usage: &Path) -> PathBuf {
-    let mut name = usage.as_os_str().to_owned();
-    name.push("-receipts");
-    name.into()
+    receipts_journal(usage)
 }
 
 impl ReceiptWriter {

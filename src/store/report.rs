@@ -58,8 +58,7 @@ const COLUMNS: [&str; 11] = [
 
 /// The names of what is told of each sum.
 pub(crate) fn columns(query: &Query) -> Vec<&'static str> {
-    let by = query.by.iter().map(|by| by.as_str());
-    by.chain(COLUMNS).collect()
+    query.of().map(|(name, _)| name).chain(COLUMNS).collect()
 }
 
 fn values(sum: &Sum) -> [Value; 11] {

@@ -1,17 +1,17 @@
 //! Brings a database to the present version. Versions are only ever added.
 
 use sqlx::{
-    AssertSqlSafe, SqlSafeStr as _,
-    migrate::{Migration, MigrationType, Migrator},
+    AssertSqlSafe, Connection as _, SqlSafeStr as _,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-use super::{Database, Store, StoreError, on};
+use super::{Database, Store, StoreError};
 
 /// Tries to migrate a file that another process migrates at the same time: SQLite has no lock for that,
 /// and the second one to come finds the work done.
 const TRIES: usize = 5;
 
-const VERSIONS: [(i64, &str, &str); 6] = [
+const VERSIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "keys and usage",
@@ -33,6 +33,11 @@ const VERSIONS: [(i64, &str, &str); 6] = [
         6,
         "audit anchor",
         include_str!("migrations/0006_audit_anchor.sql"),
+    ),
+    (
+        7,
+        "marks of changes",
+        include_str!("migrations/0007_key_change.sql"),
     ),
 ];
 
@@ -61,7 +66,8 @@ fn beside(version: i64, database: &Database) -> &'static str {
 /// Applies what is missing, each version in a transaction of its own.
 ///
 /// # Errors
-/// [`StoreError::Schema`] if the database is not one of this program, or of a newer version.
+/// [`StoreError::Schema`] if the database is not one of this program, or of a newer version,
+/// [`StoreError::Migration`] for a version that it does not take.
 pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
     let versions = VERSIONS.into_iter().map(|(version, name, sql)| {
         let sql = [sql, beside(version, &store.database)].concat();
@@ -69,14 +75,39 @@ pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
         Migration::new(version, name.into(), MigrationType::Simple, sql, false)
     });
     let migrator = Migrator::with_migrations(versions.collect());
-    let mut tries = 0;
-    loop {
-        let done = on!(store, pool => migrator.run(pool).await);
-        tries += 1;
-        match done {
-            Ok(()) => return Ok(()),
-            Err(_) if tries < TRIES => {}
-            Err(error) => return Err(StoreError::Schema(error)),
+    match &store.database {
+        Database::Sqlite(pool) => {
+            let mut tries = 1;
+            loop {
+                match migrator.run(pool).await.map_err(StoreError::from) {
+                    Err(StoreError::Migration { .. } | StoreError::Database(_))
+                        if tries < TRIES =>
+                    {
+                        tries += 1;
+                    }
+                    done => return done,
+                }
+            }
+        }
+        // On a connection that ends with it: an error leaves the lock that is taken for all of it to the
+        // connection, and whoever comes next would wait for that.
+        Database::Postgres(pool) => {
+            let mut connection = pool.acquire().await?.detach();
+            let done = migrator.run(&mut connection).await;
+            // Where it is gone already, so is the lock.
+            let _ = connection.close().await;
+            Ok(done?)
+        }
+    }
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(error) => Self::Database(error),
+            MigrateError::ExecuteMigration(source, version) => Self::Migration { version, source },
+            // The others are all about which versions there are.
+            error => Self::Schema(error),
         }
     }
 }

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::terms::KeyTerms;
 
+mod keys;
 mod ledger;
 mod partition;
+mod schema;
 mod spending;
 
 const POSTGRES: &str = "SEALGATE_TEST_POSTGRES";
@@ -200,8 +202,12 @@ async fn both_secrets_open_a_key_while_a_rotation_overlaps() {
         let store = place.open().await;
         let secrets: Vec<_> = (0..3).map(|_| KeySecret::generate()).collect();
         let hash = |n: usize| store.hash(secrets[n].as_str().as_bytes());
+        let for_ever = NewKey {
+            expires_at: None,
+            ..new_key("a")
+        };
         store
-            .create_key(&new_key("a"), &secrets[0], at(100))
+            .create_key(&for_ever, &secrets[0], at(100))
             .await
             .unwrap();
         let hour = Duration::from_secs(3600);
@@ -258,11 +264,12 @@ async fn who_follows_changes_misses_none_of_those_that_others_make_at_the_same_t
             }
         };
         let making = tokio::spawn(async move { tokio::join!(make(a, "a"), make(b, "b")) });
-        let (mut since, mut seen) = (-1, BTreeSet::new());
+        let (mut since, mut seen) = (None, BTreeSet::new());
         while seen.len() < 2 * EACH {
             let is_over = making.is_finished();
-            let changes = follower.changes(since).await.unwrap();
-            since = changes.n;
+            let changes = follower.changes(since.as_ref()).await.unwrap();
+            assert_eq!(changes.is_all, since.is_none(), "{}", place.name);
+            since = Some(changes.last);
             seen.extend(changes.keys.into_iter().map(|key| key.name));
             assert!(
                 !is_over || seen.len() == 2 * EACH,
@@ -271,7 +278,8 @@ async fn who_follows_changes_misses_none_of_those_that_others_make_at_the_same_t
             );
         }
         making.await.unwrap();
-        assert!(follower.changes(since).await.unwrap().keys.is_empty());
+        let changes = follower.changes(since.as_ref()).await.unwrap();
+        assert!(changes.keys.is_empty() && !changes.is_all);
     }
 }
 

@@ -123,12 +123,17 @@ impl By {
         }
     }
 
-    const fn expression(self) -> &'static str {
+    /// What is told of a sum because of it: names, and what they are in the database. A key's id is what makes it
+    /// one: a name is free again once its key is revoked, and the next one can be of another owner.
+    pub(crate) const fn columns(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Key => "COALESCE(k.name, u.key_id)",
-            Self::Model => "u.model",
-            Self::Node => "u.node",
-            Self::Day => "CAST(u.started_at / 86400000 AS TEXT)",
+            Self::Key => &[
+                ("key", "COALESCE(k.name, u.key_id)"),
+                ("key_id", "u.key_id"),
+            ],
+            Self::Model => &[("model", "u.model")],
+            Self::Node => &[("node", "u.node")],
+            Self::Day => &[("day", "CAST(u.started_at / 86400000 AS TEXT)")],
         }
     }
 }
@@ -159,14 +164,21 @@ pub(crate) struct Query {
     pub(crate) by: Vec<By>,
     pub(crate) since: Option<SystemTime>,
     pub(crate) until: Option<SystemTime>,
-    /// The name of one key.
+    /// The id of one key, or its name: that of the key that has it now, or else of the last one that had.
     pub(crate) key: Option<String>,
+}
+
+impl Query {
+    /// What each sum is of: names, and what they are in the database.
+    pub(crate) fn of(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.by.iter().flat_map(|by| by.columns()).copied()
+    }
 }
 
 /// A sum of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sum {
-    /// In the order of [`Query::by`]; a day as `YYYY-MM-DD`. Nothing where a row has no such thing.
+    /// As [`Query::of`] has them; a day as `YYYY-MM-DD`. Nothing where a row has no such thing.
     pub(crate) of: Vec<Option<String>>,
     pub(crate) requests: u64,
     /// Those of them whose tokens nobody counted.
@@ -255,9 +267,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn usage(&self, query: &Query) -> Result<Vec<Sum>, StoreError> {
-        let groups: Vec<_> = query.by.iter().map(|by| by.expression()).collect();
+        let groups: Vec<_> = query.of().collect();
         let mut statement = String::from("SELECT ");
-        for group in &groups {
+        for (_, group) in &groups {
             statement.push_str(group);
             statement.push_str(", ");
         }
@@ -267,13 +279,17 @@ impl Store {
             let numbers = numbers.join(", ");
             statement.push_str(&format!(" GROUP BY {numbers} ORDER BY {numbers}"));
         }
+        let key = match &query.key {
+            Some(key) => Some(self.key_id(key).await?),
+            None => None,
+        };
         let since = query.since.map_or(0, millis);
         let until = query.until.map_or(i64::MAX, millis);
         let first = groups.len();
         let mut sums = Vec::new();
         on!(self, pool => {
             let rows = sqlx::query(AssertSqlSafe(statement))
-                .bind(since).bind(until).bind(&query.key)
+                .bind(since).bind(until).bind(&key)
                 .fetch_all(pool)
                 .await?;
             for row in rows {
@@ -282,9 +298,9 @@ impl Store {
                     Ok(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0))
                 };
                 let requests = number(0)?;
-                let of = query.by.iter().enumerate().map(|(n, by)| {
+                let of = groups.iter().enumerate().map(|(n, (name, _))| {
                     let text: Option<String> = row.try_get(n)?;
-                    Ok(text.map(|text| if *by == By::Day { date(&text) } else { text }))
+                    Ok(text.map(|text| if *name == By::Day.as_str() { date(&text) } else { text }))
                 });
                 let of = of.collect::<Result<Vec<_>, sqlx::Error>>()?;
                 sums.push(Sum {
@@ -310,6 +326,18 @@ impl Store {
         Ok(sums)
     }
 
+    /// The id of the key that somebody means: by its id, or by its name the one that has it now, or else the last
+    /// one that had. What no key here has is an id of a key that is not here.
+    async fn key_id(&self, meant: &str) -> Result<String, StoreError> {
+        let statement = "SELECT id FROM api_key WHERE id = $1 OR name = $1 \
+                         ORDER BY CASE WHEN id = $1 THEN 0 WHEN revoked_at IS NULL THEN 1 ELSE 2 END, \
+                         revoked_at DESC, created_at DESC LIMIT 1";
+        let found: Option<String> = on!(self, pool => {
+            sqlx::query_scalar(statement).bind(meant).fetch_optional(pool).await?
+        });
+        Ok(found.unwrap_or_else(|| meant.to_owned()))
+    }
+
     /// Removes some of the rows that began before `before`, and says how many.
     ///
     /// # Errors
@@ -333,7 +361,7 @@ const SUMS: &str = "CAST(COUNT(*) AS BIGINT), CAST(COUNT(u.completion_tokens) AS
     CAST(SUM(COALESCE(u.cost, u.charged_cost)) AS BIGINT), CAST(SUM(u.bytes_in) AS BIGINT), CAST(SUM(u.bytes_out) AS BIGINT) \
     FROM usage_row u LEFT JOIN api_key k ON k.id = u.key_id \
     WHERE u.started_at >= $1 AND u.started_at < $2 \
-    AND ($3 IS NULL OR COALESCE(k.name, u.key_id) = $3)";
+    AND ($3 IS NULL OR u.key_id = $3)";
 
 /// A number as the database has it; sums of what is larger would overflow there.
 pub(super) fn number(value: u64) -> i64 {

@@ -87,6 +87,19 @@ impl Managed {
         (response.status(), response.json().await.unwrap())
     }
 
+    /// A key whose time is over.
+    async fn make_expired(&self, name: &str) {
+        let (_, made) = self.post("/admin/keys", json!({ "name": name })).await;
+        assert_eq!(made["name"], name);
+        let file = self.config.with_file_name("sealgate.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        let statement = "UPDATE api_key SET expires_at = created_at WHERE name = $1";
+        let done = sqlx::query(statement).bind(name).execute(&pool).await;
+        assert_eq!(done.unwrap().rows_affected(), 1);
+        pool.close().await;
+    }
+
     async fn complete(&self, key: &str) -> StatusCode {
         let url = format!("{}/v1/completions", self.gateway.url);
         let body = json!({ "model": "tiny", "prompt": prompt("admin") });
@@ -216,7 +229,8 @@ async fn usage_is_told(managed: Managed) {
     let text = csv.text().await.unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert!(
-        lines[0].starts_with("key,requests,") && lines[1].starts_with("team,1,"),
+        lines[0].starts_with("key,key_id,requests,")
+            && lines[1].starts_with(&format!("team,{},1,", made["id"].as_str().unwrap())),
         "{text}"
     );
 }
@@ -224,6 +238,11 @@ async fn usage_is_told(managed: Managed) {
 #[tokio::test]
 async fn what_is_asked_wrongly_is_refused_and_changes_nothing() {
     let managed = Managed::start().await;
+    let (_, stays) = managed
+        .post("/admin/keys", json!({ "name": "stays" }))
+        .await;
+    managed.make_expired("over").await;
+    let before = managed.get("/admin/keys?all=true").await;
     let cases = [
         (
             "POST",
@@ -292,6 +311,30 @@ async fn what_is_asked_wrongly_is_refused_and_changes_nothing() {
         ),
         ("DELETE", "/admin/keys/b", "", 404, "key_not_found"),
         ("GET", "/admin/keys?every=true", "", 400, "invalid_request"),
+        // A parameter that does nothing is not passed over where it could have been meant.
+        (
+            "POST",
+            "/admin/keys?dry_run=true",
+            "{\"name\": \"c\"}",
+            400,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/admin/keys/stays/rotate?overlap_s=0",
+            "{}",
+            400,
+            "invalid_request",
+        ),
+        (
+            "DELETE",
+            "/admin/keys/stays?dry_run=true",
+            "",
+            400,
+            "invalid_request",
+        ),
+        ("GET", "/openapi.json?v=2", "", 400, "invalid_request"),
+        ("POST", "/admin/keys/over/rotate", "{}", 409, "key_expired"),
         ("GET", "/admin/usage?by=owner", "", 400, "invalid_request"),
         ("GET", "/admin/usage?by=key,key", "", 400, "invalid_request"),
         (
@@ -333,10 +376,8 @@ async fn what_is_asked_wrongly_is_refused_and_changes_nothing() {
         .header("content-type", "application/json");
     let large = large.body(" ".repeat(65 * 1024)).send().await.unwrap();
     assert_eq!(large.status(), 413);
-    assert_eq!(
-        managed.get("/admin/keys?all=true").await,
-        json!({ "keys": [] })
-    );
+    assert_eq!(managed.get("/admin/keys?all=true").await, before);
+    assert_eq!(managed.complete(stays["key"].as_str().unwrap()).await, 200);
     let document = managed.get("/openapi.json").await;
     assert!(document["paths"]["/admin/keys"]["post"].is_object());
     // None of it is where callers are.
@@ -407,4 +448,42 @@ async fn nobody_is_an_administrator_without_the_token() {
     assert_eq!(refused.status(), 409);
     let error: Value = refused.json().await.unwrap();
     assert_eq!(error["error"]["code"], "no_store");
+    drop(gateway);
+
+    // One that asks for no key makes none, and neither does the command.
+    let open = "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\nauth = \"open\"\n[store]\n";
+    let config = files.write(
+        "open.toml",
+        &format!("{open}[[node]]\nurl = \"{}\"\n{table}", node.url),
+    );
+    let gateway = Process::start("gateway", &config).await;
+    let url = format!("{}/admin/keys", gateway.admin);
+    let make = reqwest::Client::new().post(url).bearer_auth(TOKEN);
+    let refused = make.json(&json!({ "name": "a" })).send().await.unwrap();
+    assert_eq!(refused.status(), 409);
+    let error: Value = refused.json().await.unwrap();
+    assert_eq!(error["error"]["code"], "keys_not_in_store");
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("auth is open")
+    );
+    for (name, rest) in [
+        ("create", ["--name", "a"].as_slice()),
+        ("rotate", &["a"]),
+        ("revoke", &["a"]),
+    ] {
+        let mut command = crate::harness::process::sealgate();
+        command
+            .args(["keys", name])
+            .args(rest)
+            .arg("--config")
+            .arg(&config);
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(output.stdout.is_empty(), "{name}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("auth is open"), "{name}: {error}");
+    }
 }

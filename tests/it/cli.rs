@@ -270,6 +270,12 @@ async fn keys_are_shown_once_and_stored_as_hashes() {
     assert!(!again.status.success(), "a name is taken once");
     let list = run(&["keys", "list", "--config", config]).await;
     assert!(text(&list.stdout).contains("alice"));
+    let list = run(&["keys", "list", "--config", config, "--json"]).await;
+    let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(
+        list,
+        serde_json::json!({ "keys": [{ "name": "tests" }, { "name": "alice" }] })
+    );
     let revoked = run(&["keys", "revoke", "--config", config, "alice"]).await;
     assert!(revoked.status.success(), "{}", text(&revoked.stderr));
     let stored = std::fs::read_to_string(files.dir.path().join("keys.toml")).unwrap();

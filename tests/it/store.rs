@@ -14,6 +14,10 @@ use crate::harness::{
 };
 
 mod fleet;
+mod reports;
+
+/// Of the admin listener, in the file `token`.
+const TOKEN: &str = "0123456789abcdef-token";
 
 /// A gateway with a store, and a node.
 struct Stored {
@@ -59,6 +63,7 @@ impl Stored {
             node.url
         );
         files.write("secret", &hex::encode([7; 32]));
+        files.write("token", TOKEN);
         let config = files.write("gateway.toml", &text);
         Self {
             gateway: Process::start("gateway", &config).await,
@@ -386,9 +391,17 @@ async fn a_store_that_cannot_be_used_stops_the_start_and_says_why() {
             "[store]\njournal = \"no/such/folder/journal\"\n",
             "store.journal",
         ),
+        (
+            "[store]\njournal = \"sealgate.secret\"\n",
+            "store.secret_file",
+        ),
+        ("[store]\njournal = \"notes\"\n", "it is no journal"),
+        ("[store]\nurl = \"sqlite:notes\"\n", "database: "),
         ("[store]\n", "keys_file"),
     ];
     files.write("short", "guess me");
+    let notes = "what was written down ".repeat(400);
+    let notes_file = files.write("notes", &notes);
     for (store, named) in cases {
         let keys = if named == "keys_file" {
             "keys_file = \"keys.toml\"\n"
@@ -403,6 +416,7 @@ async fn a_store_that_cannot_be_used_stops_the_start_and_says_why() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{store}");
         assert!(error.contains(named), "{store}: {error}");
+        assert_eq!(std::fs::read_to_string(&notes_file).unwrap(), notes);
     }
 }
 

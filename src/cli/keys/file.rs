@@ -1,11 +1,14 @@
 //! Keys in the file that `keys_file` names.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
@@ -38,15 +41,29 @@ pub(super) fn create(
     if of_store || made.owner.is_some() || made.expires_at.is_some() {
         return Err(KeysError::OfStore);
     }
-    let mut keys = Keys::open(config)?;
-    if keys.names().any(|taken| taken == made.name) {
-        return Err(KeysError::Taken(made.name.clone()));
-    }
+    add(&path(config)?, made, |key| shown.show(key))
+}
+
+/// Adds a key once it was shown.
+fn add(
+    path: &Path,
+    made: &Made,
+    show: impl FnOnce(&KeySecret) -> Result<(), KeysError>,
+) -> Result<(), KeysError> {
+    let is_free = |keys: &Keys| match keys.names().any(|taken| taken == made.name) {
+        true => Err(KeysError::Taken(made.name.clone())),
+        false => Ok(()),
+    };
+    is_free(&Keys::read(path)?)?;
     let key = KeySecret::generate();
-    keys.entries().push(entry(&made.name, &key, &made.terms));
-    // Shown first: nobody can use a key that was stored and never seen.
-    shown.show(&key)?;
-    keys.save()
+    // Shown first: nobody can use a key that was stored and never seen. Whoever is shown it can take his time, and
+    // holds nobody back who revokes another one: the file is locked, and read again, behind it.
+    show(&key)?;
+    Keys::change(path, |keys| {
+        is_free(keys)?;
+        keys.entries().push(entry(&made.name, &key, &made.terms));
+        Ok(())
+    })
 }
 
 fn entry(name: &str, key: &KeySecret, terms: &KeyTerms) -> Table {
@@ -82,20 +99,41 @@ fn entry(name: &str, key: &KeySecret, terms: &KeyTerms) -> Table {
     entry
 }
 
-pub(super) fn list(config: &Loaded<GatewayConfig>) -> Result<(), KeysError> {
-    Keys::open(config)?.names().for_each(terminal::say);
+pub(super) fn list(config: &Loaded<GatewayConfig>, json: bool) -> Result<(), KeysError> {
+    let keys = Keys::read(&path(config)?)?;
+    if json {
+        let keys: Vec<_> = keys.names().map(|name| json!({ "name": name })).collect();
+        terminal::say(json!({ "keys": keys }));
+    } else {
+        keys.names().for_each(terminal::say);
+    }
     Ok(())
 }
 
 pub(super) fn revoke(config: &Loaded<GatewayConfig>, name: &str) -> Result<(), KeysError> {
-    let mut keys = Keys::open(config)?;
-    let before = keys.names().count();
-    keys.entries()
-        .retain(|entry| entry.get("name").and_then(Item::as_str) != Some(name));
-    if keys.names().count() == before {
-        return Err(KeysError::Unknown(name.to_owned()));
-    }
-    keys.save()
+    remove(&path(config)?, name)
+}
+
+fn remove(path: &Path, name: &str) -> Result<(), KeysError> {
+    Keys::change(path, |keys| {
+        let before = keys.names().count();
+        keys.entries()
+            .retain(|entry| entry.get("name").and_then(Item::as_str) != Some(name));
+        if keys.names().count() == before {
+            return Err(KeysError::Unknown(name.to_owned()));
+        }
+        Ok(())
+    })
+}
+
+/// Where the file is. A link stays one: what it leads to is replaced.
+fn path(config: &Loaded<GatewayConfig>) -> Result<PathBuf, KeysError> {
+    let Some(path) = &config.value.keys_file else {
+        let message = "name the file that holds the keys";
+        return Err(config.invalid("keys_file", message).into());
+    };
+    let path = config.resolve(path);
+    Ok(path.canonicalize().unwrap_or(path))
 }
 
 /// The key file as text that keeps its comments.
@@ -105,15 +143,25 @@ struct Keys {
 }
 
 impl Keys {
-    fn open(config: &Loaded<GatewayConfig>) -> Result<Self, KeysError> {
-        let Some(path) = &config.value.keys_file else {
-            return Err(config
-                .invalid("keys_file", "name the file that holds the keys")
-                .into());
+    /// Replaces the file by what `change` makes of it, with nobody else in between.
+    fn change(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> Result<(), KeysError>,
+    ) -> Result<(), KeysError> {
+        let failed = |source| KeysError::Write {
+            path: path.to_owned(),
+            source,
         };
-        let path = config.resolve(path);
-        // A link stays one: what it leads to is replaced.
-        let path = path.canonicalize().unwrap_or(path);
+        // The folder, since the file is another one after each change.
+        let folder = File::open(folder_of(path)).map_err(failed)?;
+        flock(&folder, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        let mut keys = Self::read(path)?;
+        change(&mut keys)?;
+        keys.save()
+    }
+
+    fn read(path: &Path) -> Result<Self, KeysError> {
+        let path = path.to_owned();
         let text = if path.exists() {
             config::read_text(&path)?
         } else {
@@ -167,15 +215,16 @@ impl Keys {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
 /// Replaces a file at once: a crash leaves the old one or the new. A new file is readable by its
 /// owner alone; one that was there keeps its owner, group and mode, so that whoever could read it
 /// still can.
 pub(in crate::cli) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(dir)?;
+    let file = tempfile::NamedTempFile::new_in(folder_of(path))?;
     fs::write(file.path(), bytes)?;
     if let Ok(old) = fs::metadata(path) {
         let new = file.as_file().metadata()?;
@@ -187,4 +236,66 @@ pub(in crate::cli) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()>
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(name: &str) -> Made {
+        Made {
+            name: name.to_owned(),
+            owner: None,
+            expires_at: None,
+            terms: KeyTerms::default(),
+        }
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let keys = Keys::read(path).unwrap();
+        let mut names: Vec<_> = keys.names().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_key_that_is_revoked_while_another_is_shown_stays_revoked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.toml");
+        add(&path, &made("leaked"), |_| Ok(())).unwrap();
+        add(&path, &made("new"), |_| remove(&path, "leaked")).unwrap();
+        assert_eq!(names(&path), ["new"]);
+        let taken = add(&path, &made("other"), |_| {
+            add(&path, &made("other"), |_| Ok(()))
+        });
+        assert!(matches!(taken, Err(KeysError::Taken(name)) if name == "other"));
+        assert_eq!(names(&path), ["new", "other"]);
+    }
+
+    #[test]
+    fn of_changes_at_the_same_time_none_is_lost() {
+        const EACH: usize = 10;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.toml");
+        let name = |thread: usize, n: usize| format!("{thread}-{n}");
+        for thread in 0..4 {
+            add(&path, &made(&format!("old-{thread}")), |_| Ok(())).unwrap();
+        }
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        add(path, &made(&name(thread, n)), |_| Ok(())).unwrap();
+                    }
+                    remove(path, &format!("old-{thread}")).unwrap();
+                });
+            }
+        });
+        let mut expected: Vec<_> = (0..4)
+            .flat_map(|thread| (0..EACH).map(move |n| name(thread, n)))
+            .collect();
+        expected.sort();
+        assert_eq!(names(&path), expected);
+    }
 }

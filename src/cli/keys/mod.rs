@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     config::{
         self, ConfigError, Loaded,
-        gateway::{self, GatewayConfig, Label, ReceiptMode},
+        gateway::{self, Auth, GatewayConfig, Label, ReceiptMode},
         prices::Money,
         terms::{Budget, KeyLimits, KeyTerms, Most, Period, Tee, Tees},
     },
@@ -188,6 +188,18 @@ impl File {
         gateway::check(&config)?;
         Ok(config)
     }
+
+    /// The same, to change keys that a gateway goes by.
+    ///
+    /// # Errors
+    /// [`KeysError::Open`] where it goes by none.
+    fn of_keys(&self) -> Result<Loaded<GatewayConfig>, KeysError> {
+        let config = self.load()?;
+        match config.value.auth {
+            Auth::Keys => Ok(config),
+            Auth::Open => Err(KeysError::Open),
+        }
+    }
 }
 
 /// What can be wrong with the keys.
@@ -224,6 +236,8 @@ enum KeysError {
          `keys_file` out of the configuration, so that keys are in a [store]"
     )]
     OfStore,
+    #[error("auth is open: no key is asked for; take `auth` out of the configuration first")]
+    Open,
     #[error("a key has one budget of a kind for a period: {0} is there twice")]
     BudgetTwice(Period),
     #[error("that is in the past: the key would open nothing")]
@@ -332,7 +346,7 @@ fn create(
         expires_at,
         terms,
     };
-    let config = file.load()?;
+    let config = file.of_keys()?;
     match config.value.keys_file {
         Some(_) => file::create(&config, &made, shown)?,
         None => stored::create(&config, made, shown)?,
@@ -346,13 +360,13 @@ fn create(
 fn list(file: &File, all: bool, json: bool) -> Result<(), KeysError> {
     let config = file.load()?;
     match config.value.keys_file {
-        Some(_) => file::list(&config),
+        Some(_) => file::list(&config, json),
         None => stored::list(&config, all, json),
     }
 }
 
 fn rotate(file: &File, name: &str, overlap: Duration, shown: &Shown) -> Result<(), KeysError> {
-    let config = file.load()?;
+    let config = file.of_keys()?;
     if config.value.keys_file.is_some() {
         return Err(KeysError::OfStore);
     }
@@ -364,7 +378,7 @@ fn rotate(file: &File, name: &str, overlap: Duration, shown: &Shown) -> Result<(
 }
 
 fn revoke(file: &File, name: &str) -> Result<(), KeysError> {
-    let config = file.load()?;
+    let config = file.of_keys()?;
     match config.value.keys_file {
         Some(_) => file::revoke(&config, name)?,
         None => stored::revoke(&config, name)?,

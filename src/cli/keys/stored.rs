@@ -57,12 +57,14 @@ pub(super) fn rotate(
     shown: &Shown,
 ) -> Result<(), KeysError> {
     with_store(config, async |store| {
+        // Before another one is shown: what is shown is to open something.
         let keys = store.keys().await?;
-        if !keys
+        let key = keys
             .iter()
-            .any(|known| known.name == name && known.revoked_at.is_none())
-        {
-            return Err(KeyError::Unknown(name.to_owned()).into());
+            .find(|known| known.name == name && known.revoked_at.is_none());
+        let key = key.ok_or_else(|| KeyError::Unknown(name.to_owned()))?;
+        if state(key, Clock::system().now()) != ACTIVE {
+            return Err(KeyError::Expired(name.to_owned()).into());
         }
         let secret = KeySecret::generate();
         shown.show(&secret)?;

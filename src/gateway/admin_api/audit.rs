@@ -22,6 +22,7 @@ impl AdminApi {
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Problem::Value("limit is 1 to 1000"));
         }
+        let _alone = self.report()?;
         let entries = stored.store.audit(after, since, limit).await?;
         let is_full = u32::try_from(entries.len()) == Ok(limit);
         let next = entries.last().filter(|_| is_full).map(|last| last.seq);

@@ -73,6 +73,7 @@ impl AdminApi {
             Some(_) => return Err(Problem::Value("all is true or false")),
         };
         stored.book()?;
+        let _alone = self.report()?;
         let now = self.clock.now();
         let mut keys = stored.store.keys().await?;
         keys.retain(|key| all || state(key, now) == ACTIVE);
@@ -80,7 +81,13 @@ impl AdminApi {
     }
 
     /// Makes a key. Its answer is the only one that shows it.
-    pub(super) async fn create(&self, stored: &Stored, body: &Bytes) -> Result<Answer, Problem> {
+    pub(super) async fn create(
+        &self,
+        stored: &Stored,
+        query: &str,
+        body: &Bytes,
+    ) -> Result<Answer, Problem> {
+        Parameters::none(query)?;
         let wanted: Create = read(body)?;
         let book = stored.book()?;
         let now = self.clock.now();
@@ -106,8 +113,9 @@ impl AdminApi {
         &self,
         stored: &Stored,
         name: &str,
-        body: &Bytes,
+        (query, body): (&str, &Bytes),
     ) -> Result<Answer, Problem> {
+        Parameters::none(query)?;
         let Rotate { overlap_s } = read(body)?;
         if overlap_s > MAX_OVERLAP_S {
             return Err(Problem::Value("overlap_s is at most a hundred years"));
@@ -115,17 +123,27 @@ impl AdminApi {
         let book = stored.book()?;
         let (secret, overlap) = (KeySecret::generate(), Duration::from_secs(overlap_s));
         let now = self.clock.now();
-        stored.store.rotate_key(name, &secret, overlap, now).await?;
+        let id = stored.store.rotate_key(name, &secret, overlap, now).await?;
+        // Whatever becomes of the question: those of before end then here, too.
+        if let Some(at) = now.checked_add(overlap) {
+            book.end_others(&id, &secret, at);
+        }
         book.refresh().await;
         let made = json!({ "name": name, "key": secret.as_str() });
         Ok(answer(StatusCode::OK, &made))
     }
 
-    pub(super) async fn revoke(&self, stored: &Stored, name: &str) -> Result<Answer, Problem> {
+    pub(super) async fn revoke(
+        &self,
+        stored: &Stored,
+        name: &str,
+        query: &str,
+    ) -> Result<Answer, Problem> {
+        Parameters::none(query)?;
         let book = stored.book()?;
-        stored.store.revoke_key(name, self.clock.now()).await?;
+        let id = stored.store.revoke_key(name, self.clock.now()).await?;
         // Whatever becomes of the question: it opens nothing here any more.
-        book.forget(name);
+        book.forget(&id);
         book.refresh().await;
         let done = json!({ "name": name, "state": "revoked" });
         Ok(answer(StatusCode::OK, &done))

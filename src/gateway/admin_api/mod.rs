@@ -8,9 +8,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Method, StatusCode, header::ALLOW, request::Parts};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
-use self::problem::Problem;
+use self::{problem::Problem, query::Parameters};
 use super::{book::Book, routes::percent_decoded};
 use crate::{
     admin::{Answer, of_type},
@@ -36,6 +39,8 @@ pub(super) struct AdminApi {
     clock: Clock,
     /// One walk at a time through the audit log.
     walk: tokio::sync::Mutex<()>,
+    /// One report at a time, so that connections to the database are left for what it is of.
+    reports: Semaphore,
 }
 
 /// Where there is a store.
@@ -94,7 +99,16 @@ impl AdminApi {
             stored: stored.map(|(store, book)| Stored { store, book }),
             clock,
             walk: tokio::sync::Mutex::default(),
+            reports: Semaphore::new(1),
         }
+    }
+
+    /// Admits a report, for as long as what is given is held.
+    ///
+    /// # Errors
+    /// [`Problem::Reporting`].
+    fn report(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.reports.try_acquire().map_err(|_| Problem::Reporting)
     }
 
     pub(super) async fn answer(&self, parts: &Parts, body: &Bytes) -> Answer {
@@ -130,15 +144,16 @@ impl AdminApi {
         body: &Bytes,
     ) -> Result<Answer, Problem> {
         if path == Path::Document {
+            Parameters::none(query)?;
             return Ok(of_type("application/json", document::TEXT));
         }
         let stored = self.stored.as_ref().ok_or(Problem::NoStore)?;
         match path {
             Path::Document => Err(Problem::NoPath),
-            Path::Keys if method == Method::POST => self.create(stored, body).await,
+            Path::Keys if method == Method::POST => self.create(stored, query, body).await,
             Path::Keys => self.list(stored, query).await,
-            Path::Key(name) => self.revoke(stored, &name).await,
-            Path::Rotate(name) => self.rotate(stored, &name, body).await,
+            Path::Key(name) => self.revoke(stored, &name, query).await,
+            Path::Rotate(name) => self.rotate(stored, &name, (query, body)).await,
             Path::Usage => self.usage(stored, query).await,
             Path::Audit => self.audit(stored, query).await,
             Path::Verify => self.verify(stored, query).await,

@@ -16,7 +16,7 @@ pub(super) enum Problem {
     Method(&'static str),
     #[error("this gateway has no store: add the table [store] to its configuration")]
     NoStore,
-    #[error("this gateway's keys are not in its store: take `keys_file` out of its configuration")]
+    #[error("auth is open: no key is asked for; take `auth` out of this gateway's configuration")]
     NoKeys,
     #[error("the body: {0}")]
     Body(serde_json::Error),
@@ -30,6 +30,8 @@ pub(super) enum Problem {
     Twice(By),
     #[error("another walk through the audit log goes on: wait for its end")]
     Walking,
+    #[error("another report is made: wait for its end")]
+    Reporting,
     #[error(
         "the store took too long; what was asked may be done all the same: look, and ask again"
     )]
@@ -59,11 +61,12 @@ impl Problem {
             Self::NoKeys => (S::CONFLICT, "keys_not_in_store"),
             Self::Body(_) => (S::BAD_REQUEST, "invalid_json"),
             Self::Value(_) | Self::Query | Self::Twice(_) => (S::BAD_REQUEST, "invalid_request"),
-            Self::Walking => (S::TOO_MANY_REQUESTS, "overloaded"),
+            Self::Walking | Self::Reporting => (S::TOO_MANY_REQUESTS, "overloaded"),
             Self::Slow | Self::Store(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::Key(error) => match error {
                 KeyError::BadName | KeyError::BadOwner => (S::BAD_REQUEST, "invalid_request"),
                 KeyError::Taken(_) => (S::CONFLICT, "key_exists"),
+                KeyError::Expired(_) => (S::CONFLICT, "key_expired"),
                 KeyError::Unknown(_) => (S::NOT_FOUND, "key_not_found"),
                 KeyError::Store(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
             },

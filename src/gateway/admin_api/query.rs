@@ -28,6 +28,14 @@ impl Parameters {
         Ok(Self(read))
     }
 
+    /// Has no parameter be taken for one that counts, where none does.
+    ///
+    /// # Errors
+    /// [`Problem::Query`].
+    pub(super) fn none(query: &str) -> Result<(), Problem> {
+        Self::read(query, &[]).map(drop)
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| value.as_str())

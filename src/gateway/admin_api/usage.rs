@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::{AdminApi, Stored, json as answer, problem::Problem, query::Parameters};
 use crate::{
     admin::{Answer, of_type},
-    store::{By, Query, report},
+    store::{By, Query, is_name, report},
 };
 
 impl AdminApi {
@@ -16,13 +16,14 @@ impl AdminApi {
             by: by(parameters.get("by").unwrap_or("key,model"))?,
             since: parameters.time("since")?,
             until: parameters.time("until")?,
-            key: parameters.get("key").map(str::to_owned),
+            key: parameters.get("key").map(key).transpose()?,
         };
         let in_csv = match parameters.get("format") {
             None | Some("json") => false,
             Some("csv") => true,
             Some(_) => return Err(Problem::Value("format is json or csv")),
         };
+        let _alone = self.report()?;
         let sums = stored.store.usage(&query).await?;
         if in_csv {
             let mut text = report::usage_csv(&query, &sums).join("\r\n");
@@ -31,6 +32,13 @@ impl AdminApi {
         }
         Ok(answer(StatusCode::OK, &report::usage(&query, &sums)))
     }
+}
+
+/// The name or the id of a key; nothing else is told to the database.
+fn key(text: &str) -> Result<String, Problem> {
+    const WRONG: Problem =
+        Problem::Value("key is a name or an id: 1 to 64 visible ASCII characters");
+    is_name(text).then(|| text.to_owned()).ok_or(WRONG)
 }
 
 /// What usage is summed by: a list with commas, each once.

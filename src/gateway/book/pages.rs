@@ -1,7 +1,7 @@
 //! What a book knows of each key, and of what its requests hold.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::SystemTime,
 };
@@ -17,10 +17,15 @@ use crate::{
 };
 
 /// What is known of the keys.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pages {
     pub(super) by_hash: HashMap<KeyHash, Entry>,
     pub(super) keys: HashMap<String, Known>,
+    /// Keys that were revoked here. No answer of the database makes one open again: it can be of before, or
+    /// of another copy. An administrator asked for each, and its row is kept for ever as well.
+    revoked: HashSet<String>,
+    /// When secrets end that were ended here, until the database says the same.
+    ends: HashMap<KeyHash, SystemTime>,
     pub(super) labels: Arc<Labels>,
     pub(super) places: usize,
 }
@@ -61,14 +66,76 @@ impl Known {
 impl Pages {
     /// A key as it is now, in place of what it was.
     pub(super) fn put(&mut self, store: &Store, key: Key) {
-        let before = self.keys.remove(&key.id);
-        if let Some(before) = &before {
-            for (hash, _) in &before.key.secrets {
-                self.by_hash.remove(hash);
+        let before = self.remove(&key.id);
+        let secrets: HashMap<_, _> = key.secrets.iter().copied().collect();
+        for (hash, _) in before.iter().flat_map(|before| &before.key.secrets) {
+            let end = self.ends.get(hash);
+            let said = secrets.get(hash).is_none_or(|ends_at| {
+                ends_at.is_some_and(|ends_at| end.is_some_and(|end| ends_at <= *end))
+            });
+            if said {
+                self.ends.remove(hash);
             }
         }
         // What its requests hold counts on, also for those that were let in before.
         self.add(store, key, before.map(|before| before.held));
+    }
+
+    fn remove(&mut self, id: &str) -> Option<Known> {
+        let known = self.keys.remove(id)?;
+        for (hash, _) in &known.key.secrets {
+            self.by_hash.remove(hash);
+        }
+        Some(known)
+    }
+
+    fn drop_key(&mut self, id: &str) {
+        let known = self.remove(id);
+        for (hash, _) in known.iter().flat_map(|known| &known.key.secrets) {
+            self.ends.remove(hash);
+        }
+    }
+
+    /// Removes all keys but these.
+    pub(super) fn keep_only(&mut self, keys: &[Key]) {
+        let stay: HashSet<_> = keys.iter().map(|key| key.id.as_str()).collect();
+        let known = self.keys.keys();
+        let gone: Vec<_> = known
+            .filter(|id| !stay.contains(id.as_str()))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.drop_key(&id);
+        }
+    }
+
+    /// A key that was revoked.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.drop_key(id);
+        self.revoked.insert(id.to_owned());
+    }
+
+    /// A key that got another secret, besides which all others end.
+    pub(super) fn end_others(&mut self, id: &str, stays: KeyHash, at: SystemTime) {
+        let Some(known) = self.keys.get(id) else {
+            return;
+        };
+        let goes_on = |(hash, ends_at): &&(KeyHash, Option<SystemTime>)| {
+            *hash != stays && ends_at.is_none_or(|ends_at| at < ends_at)
+        };
+        for (hash, _) in known.key.secrets.iter().filter(goes_on) {
+            let end = self.ends.entry(*hash).or_insert(at);
+            *end = at.min(*end);
+            if let Some(entry) = self.by_hash.get_mut(hash) {
+                entry.until = earliest([entry.until, Some(at)]);
+            }
+        }
+    }
+
+    /// Whether secrets end here of which the database has not said so.
+    #[cfg(test)]
+    pub(super) fn ends_anything(&self) -> bool {
+        !self.ends.is_empty()
     }
 
     /// Those whose budgets have to be known.
@@ -86,7 +153,7 @@ impl Pages {
     }
 
     pub(super) fn add(&mut self, store: &Store, key: Key, held: Option<Held>) {
-        if key.revoked_at.is_some() {
+        if key.revoked_at.is_some() || self.revoked.contains(&key.id) {
             return;
         }
         let Some(terms) = key.terms.clone() else {
@@ -110,15 +177,19 @@ impl Pages {
         let pseudonym = Some(store.pseudonym(&key.id));
         let caller = Caller::new((&key.id, &key.name), pseudonym, (terms, wish), rooms);
         for (hash, ends_at) in &key.secrets {
-            let ends = [*ends_at, key.expires_at].into_iter().flatten();
+            let ended = self.ends.get(hash).copied();
             let entry = Entry {
                 caller: Arc::clone(&caller),
-                until: ends.min(),
+                until: earliest([*ends_at, key.expires_at, ended]),
             };
             self.by_hash.insert(*hash, entry);
         }
         self.keys.insert(key.id.clone(), Known { key, held });
     }
+}
+
+fn earliest<const N: usize>(ends: [Option<SystemTime>; N]) -> Option<SystemTime> {
+    ends.into_iter().flatten().min()
 }
 
 pub(super) fn has_budget(key: &Key) -> bool {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::{
     config::{store::StoreUrl, terms::KeyTerms},
-    store::{KeySecret, NewKey},
+    store::{KeySecret, NewKey, tests::execute},
 };
 
 pub(super) struct Held {
@@ -79,10 +79,112 @@ async fn a_key_that_was_revoked_here_opens_nothing_though_the_store_is_gone() {
         held.make("stays", KeyTerms::default(), None).await,
     );
     held.find(&gone).await.unwrap();
+    // What a question that was begun before is answered with.
+    let before = held.store.changes(None).await.unwrap();
+    let id = held.store.revoke_key("gone", Clock::system().now()).await;
     held.store.close().await;
-    held.book.forget("gone");
+    held.book.forget(&id.unwrap());
     assert!(held.find(&gone).await.is_err());
     assert_eq!(held.find(&stays).await.unwrap(), "stays");
+    held.book.arrange(&Arc::default(), 3);
+    assert!(held.find(&gone).await.is_err(), "after a reload");
+    held.book.take(before, &[]);
+    assert!(held.find(&gone).await.is_err(), "after an answer of before");
+    assert_eq!(held.find(&stays).await.unwrap(), "stays");
+}
+
+#[tokio::test]
+async fn a_secret_that_was_ended_here_opens_nothing_though_the_store_is_gone() {
+    let held = held(60).await;
+    let old = held.make("a", KeyTerms::default(), None).await;
+    held.find(&old).await.unwrap();
+    let before = held.store.changes(None).await.unwrap();
+    let (new, now) = (KeySecret::generate(), Clock::system().now());
+    let turned = held.store.rotate_key("a", &new, Duration::ZERO, now).await;
+    let id = turned.unwrap();
+    // A look in between knows the new one already: that one goes on.
+    held.book.ask().await.ok().unwrap();
+    held.book.take(before.clone(), &[]);
+    assert_eq!(held.find(&old).await.unwrap(), "a", "as before");
+    held.store.close().await;
+    held.book.end_others(&id, &new, now);
+    assert!(held.find(&old).await.is_err());
+    held.book.arrange(&Arc::default(), 3);
+    assert!(held.find(&old).await.is_err(), "after a reload");
+    held.book.take(before, &[]);
+    assert!(held.find(&old).await.is_err(), "after an answer of before");
+}
+
+#[tokio::test]
+async fn a_secret_that_was_ended_here_leaves_those_that_come_after_it_alone() {
+    let held = held(60).await;
+    let old = held.make("a", KeyTerms::default(), None).await;
+    held.find(&old).await.unwrap();
+    let (new, now) = (KeySecret::generate(), Clock::system().now());
+    let turned = held.store.rotate_key("a", &new, Duration::ZERO, now).await;
+    let id = turned.unwrap();
+    held.book.end_others(&id, &new, now);
+    held.book.ask().await.ok().unwrap();
+    held.book.end_others(&id, &new, now);
+    assert_eq!(held.find(&new).await.unwrap(), "a");
+    assert!(held.find(&old).await.is_err());
+    // The database has it, and nothing is kept here of what it says itself.
+    held.book.ask().await.ok().unwrap();
+    let (newest, hour) = (KeySecret::generate(), Duration::from_secs(3600));
+    held.store
+        .rotate_key("a", &newest, hour, now)
+        .await
+        .unwrap();
+    held.book.ask().await.ok().unwrap();
+    for secret in [&new, &newest] {
+        assert_eq!(held.find(secret).await.unwrap(), "a");
+    }
+    assert!(held.find(&old).await.is_err());
+    assert!(!held.book.pages().ends_anything());
+}
+
+#[tokio::test]
+async fn a_key_that_has_the_name_of_one_that_was_revoked_is_another() {
+    let held = held(60).await;
+    let old = held.make("a", KeyTerms::default(), None).await;
+    held.find(&old).await.unwrap();
+    let id = held.store.revoke_key("a", Clock::system().now()).await;
+    let new = held.make("a", KeyTerms::default(), None).await;
+    held.book.ask().await.ok().unwrap();
+    held.book.forget(&id.unwrap());
+    assert_eq!(held.find(&new).await.unwrap(), "a");
+    assert!(held.find(&old).await.is_err());
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_store_opens_only_what_is_in_it() {
+    let held = held(60).await;
+    let a = held.make("a", KeyTerms::default(), None).await;
+    let b = held.make("b", KeyTerms::default(), None).await;
+    for secret in [&a, &b] {
+        held.find(secret).await.unwrap();
+    }
+    let of_b =
+        "DELETE FROM api_key_secret WHERE key_id IN (SELECT id FROM api_key WHERE name = 'b')";
+    for statement in [
+        of_b,
+        "DELETE FROM api_key WHERE name = 'b'",
+        "UPDATE change_count SET n = n - 1",
+    ] {
+        execute(&held.store, statement).await;
+    }
+    held.book.ask().await.ok().unwrap();
+    assert!(matches!(held.find(&b).await, Err(Error::Unauthenticated)));
+    assert_eq!(held.find(&a).await.unwrap(), "a");
+    assert_eq!(held.book.len(), 1);
+    // And a change in it that has the number of one that was seen is a change.
+    let c = held.make("c", KeyTerms::default(), None).await;
+    held.find(&c).await.unwrap();
+    execute(&held.store, "UPDATE change_count SET n = n - 1").await;
+    let now = Clock::system().now();
+    held.store.revoke_key("a", now).await.unwrap();
+    held.book.ask().await.ok().unwrap();
+    assert!(matches!(held.find(&a).await, Err(Error::Unauthenticated)));
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn keys_are_looked_for_while_all_else_waits() {
     };
     let store = place.open().await;
     let held = hold_all(&store).await;
-    let looked = timeout(PATIENCE, store.for_looks().changes(-1)).await;
+    let looked = timeout(PATIENCE, store.for_looks().changes(None)).await;
     assert!(looked.unwrap().unwrap().keys.is_empty());
     assert!(store.keys().await.is_err(), "nothing is left for others");
     drop(held);
