@@ -116,7 +116,7 @@ def main():
         disk = folder / "disk"
         made = disk / "demo"
         disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
         try:
             demo_files(binary, made, "sk-demo-0123456789abcdef0123456789abcdef")
             for file in made.glob("sealgate.*"):
