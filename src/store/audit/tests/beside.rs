@@ -41,6 +41,70 @@ async fn a_row_that_something_else_wrote_holds_up_nothing_and_stays_to_be_seen()
     }
 }
 
+/// A row that is none of the log's: wherever it is, what was cut off behind it is said, by any kept head.
+#[tokio::test]
+async fn a_row_that_something_else_wrote_hides_no_cut() {
+    for place in places().await {
+        let store = filled(&place, 2).await;
+        execute(&store, FOREIGN).await;
+        for name in ["own 4", "own 5", "own 6", "own 7"] {
+            store.append_audit(&[event(name)]).await.unwrap();
+        }
+        let late = store.audit_head().await.unwrap();
+        let by_number = late.clone().into();
+        let by_hash = Kept::hash(&late.hash).unwrap();
+        assert_eq!(late.seq, 7, "{}", place.name);
+        unguard(&store).await;
+        execute(&store, "DELETE FROM audit WHERE seq > 5").await;
+        let cut = (6, Wrong::Also(3, &Wrong::Cut));
+        assert_eq!(flaw(&store, None).await, Some(cut), "{}", place.name);
+        // With the head that the log names: by a kept one alone, before the row as well as behind it.
+        for (end, first) in [(5, (3, Wrong::Foreign)), (2, (3, Wrong::Beside))] {
+            let statements = [
+                format!("DELETE FROM audit WHERE seq > {end} AND actor <> 'x'"),
+                format!(
+                    "UPDATE audit_head SET seq = {end}, hash = (SELECT hash FROM audit WHERE seq = {end})"
+                ),
+            ];
+            for statement in &statements {
+                alter(&store, statement).await;
+            }
+            assert_eq!(flaw(&store, None).await, Some(first), "{}", place.name);
+            let cut = (end + 1, Wrong::Also(3, &Wrong::Cut));
+            assert_eq!(flaw(&store, Some(&by_number)).await, Some(cut));
+            let cut = (end, Wrong::Also(3, &Wrong::NotKept));
+            assert_eq!(flaw(&store, Some(&by_hash)).await, Some(cut));
+        }
+        let message = Wrong::Also(3, &Wrong::Cut).to_string();
+        assert!(message.contains("its end was cut off. And entry 3 is"));
+    }
+}
+
+/// Nor what was done to an entry behind it, or a log that was written anew.
+#[tokio::test]
+async fn a_row_that_something_else_wrote_hides_no_change() {
+    for place in places().await {
+        let store = filled(&place, 2).await;
+        execute(&store, FOREIGN).await;
+        store.append_audit(&[event("4"), event("5")]).await.unwrap();
+        let anew = Head {
+            hash: "ab".repeat(32),
+            ..store.audit_head().await.unwrap()
+        };
+        let found = flaw(&store, Some(&anew.into())).await;
+        let expected = (5, Wrong::Also(3, &Wrong::Anew));
+        assert_eq!(found, Some(expected), "{}", place.name);
+        unguard(&store).await;
+        execute(&store, "UPDATE audit SET at = 1 WHERE seq = 5").await;
+        let expected = (5, Wrong::Also(3, &Wrong::Changed));
+        assert_eq!(flaw(&store, None).await, Some(expected), "{}", place.name);
+        execute(&store, "UPDATE audit SET seq = 9 WHERE seq = 5").await;
+        execute(&store, "UPDATE audit_head SET seq = 9").await;
+        let expected = (5, Wrong::Also(3, &Wrong::Gone));
+        assert_eq!(flaw(&store, None).await, Some(expected), "{}", place.name);
+    }
+}
+
 #[tokio::test]
 async fn a_row_that_is_forged_as_the_next_entry_is_seen_too() {
     for place in places().await {

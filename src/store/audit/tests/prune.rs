@@ -112,6 +112,24 @@ async fn nothing_goes_before_it_is_a_day_too_old_nor_from_a_log_that_is_not_whol
     }
 }
 
+/// What something else wrote there says any time: it is told, however young it is.
+#[tokio::test]
+async fn a_row_of_another_time_does_not_end_pruning_without_a_word() {
+    for time in [0, i64::MAX] {
+        for place in places().await {
+            let store = daily(&place, 3).await;
+            let pruned = store.prune_audit(at(3 * DAY), at(4 * DAY)).await;
+            assert_eq!(pruned.unwrap(), Pruned::Removed(2), "{}", place.name);
+            unguard(&store).await;
+            let foreign = format!("UPDATE audit SET actor = 'x', at = {time} WHERE seq = 3");
+            alter(&store, &foreign).await;
+            let none = store.prune_audit(at(40 * DAY), at(41 * DAY)).await;
+            let expected = Pruned::NotWhole(3, Wrong::Changed);
+            assert_eq!(none.unwrap(), expected, "{}: {time}", place.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn gateways_that_prune_at_once_make_one_log() {
     for place in places().await {
