@@ -294,26 +294,39 @@ impl Store {
         Ok(Head { seq, hash })
     }
 
-    /// Whether the log goes on from `head`.
+    /// Whether the log goes on from `head`: it holds that entry as it was written, and the chain leads from it to
+    /// the last one.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn audit_holds(&self, head: &Head) -> Result<Held, StoreError> {
-        let anchor = self.audit_anchor().await?;
-        if head.seq < anchor.seq {
-            return Ok(Held::Pruned);
+        loop {
+            let anchor = self.audit_anchor().await?;
+            if head.seq < anchor.seq {
+                return Ok(Held::Pruned);
+            }
+            let last = self.audit_head().await?;
+            let is_there = head.seq <= last.seq && self.is_there(head, &anchor).await?;
+            if is_there && self.leads(head, &last).await? {
+                return Ok(Held::Yes);
+            }
+            // Whoever removes the oldest ones meanwhile takes none away.
+            if self.audit_anchor().await? == anchor {
+                return Ok(Held::No);
+            }
         }
-        let statement = "SELECT SUBSTR(hash, 1, 65) FROM audit WHERE seq = $1";
-        let there: Option<String> = match head.seq == anchor.seq {
-            true => Some(anchor.hash),
-            false => on!(self, pool => {
-                sqlx::query_scalar(statement).bind(head.seq).fetch_optional(pool).await?
-            }),
-        };
-        Ok(match there {
-            Some(hash) if hash == head.hash => Held::Yes,
-            Some(_) | None => Held::No,
-        })
+    }
+
+    /// Whether the log begins at `head`, or has it as an entry that says what its hash is of.
+    async fn is_there(&self, head: &Head, anchor: &Head) -> Result<bool, StoreError> {
+        if head.seq == anchor.seq {
+            return Ok(head == anchor);
+        }
+        let one = (head.seq.saturating_sub(1), head.seq);
+        let there = self.page(one, None, 1).await?.pop();
+        Ok(there
+            .and_then(Result::ok)
+            .is_some_and(|entry| entry.hash == head.hash && entry.digest() == entry.hash))
     }
 
     /// How the log is called where its heads are kept: the same at all gateways of this store.
