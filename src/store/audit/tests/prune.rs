@@ -176,6 +176,23 @@ async fn entries_go_only_up_to_where_an_entry_says() {
             let is_told = error.contains("only ever added") || error.contains("begins where");
             assert!(is_told, "{}: {statement}: {error}", place.name);
         }
+        let written = store.audit(0, None, 10).await.unwrap();
+        let anchored = store.audit_anchor().await.unwrap();
+        if let Database::Sqlite(_) = store.database {
+            let over = "INSERT OR REPLACE INTO audit_anchor VALUES (1, 4, (SELECT hash FROM audit WHERE seq = 4))";
+            let done = on!(store, pool => sqlx::query(over).execute(pool).await.map(drop));
+            let error = done.unwrap_err().to_string();
+            assert!(error.contains("begins where"), "{error}");
+            for to in ["seq", "4"] {
+                let over = format!(
+                    "INSERT OR REPLACE INTO audit \
+                     SELECT {to}, 1, 'x', 'x', 'x', '{{}}', prev, hash FROM audit WHERE seq = 3"
+                );
+                alter(&store, &over).await;
+            }
+        }
+        assert_eq!(store.audit_anchor().await.unwrap(), anchored);
+        assert_eq!(store.audit(0, None, 10).await.unwrap(), written);
         assert_eq!(numbers(&store).await, [3, 4, 5, 6], "{}", place.name);
         // Without the triggers, a beginning that no entry tells of is seen.
         unguard(&store).await;
