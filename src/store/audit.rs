@@ -223,10 +223,18 @@ pub(crate) enum Held {
 
 /// Entries, each no longer than this program writes them and a bit: what somebody else wrote is as long as he
 /// likes. A number that is none, which SQLite takes, is of no entry.
-const PAGE_OF_ENTRIES: &str = "SELECT seq, at, SUBSTR(actor, 1, 257), SUBSTR(event, 1, 65), \
-     SUBSTR(subject, 1, 1025), SUBSTR(detail, 1, 16385), SUBSTR(prev, 1, 65), SUBSTR(hash, 1, 65) \
-     FROM audit WHERE seq > $1 AND seq <= $2 AND seq = CAST(seq AS BIGINT) AND at >= $3 \
-     ORDER BY seq LIMIT $4";
+macro_rules! page_of_entries {
+    ($order:literal) => {
+        concat!(
+            "SELECT seq, at, SUBSTR(actor, 1, 257), SUBSTR(event, 1, 65), \
+             SUBSTR(subject, 1, 1025), SUBSTR(detail, 1, 16385), SUBSTR(prev, 1, 65), SUBSTR(hash, 1, 65) \
+             FROM audit WHERE seq > $1 AND seq <= $2 AND seq = CAST(seq AS BIGINT) AND at >= $3 \
+             ORDER BY seq",
+            $order,
+            " LIMIT $4"
+        )
+    };
+}
 
 impl Store {
     /// At most `limit` entries after number `after` that are no older than `since`.
@@ -248,14 +256,30 @@ impl Store {
 
     async fn page(
         &self,
-        (after, until): (i64, i64),
+        range: (i64, i64),
         since: Option<SystemTime>,
         limit: u32,
     ) -> Result<Vec<Read>, StoreError> {
         let since = since.map_or(i64::MIN, millis);
+        self.rows(page_of_entries!(""), range, since, limit).await
+    }
+
+    /// A page from the end on.
+    async fn page_back(&self, range: (i64, i64), limit: u32) -> Result<Vec<Read>, StoreError> {
+        let statement = page_of_entries!(" DESC");
+        self.rows(statement, range, i64::MIN, limit).await
+    }
+
+    async fn rows(
+        &self,
+        statement: &'static str,
+        (after, until): (i64, i64),
+        since: i64,
+        limit: u32,
+    ) -> Result<Vec<Read>, StoreError> {
         let mut page = Vec::new();
         on!(self, pool => {
-            let rows = sqlx::query(PAGE_OF_ENTRIES)
+            let rows = sqlx::query(statement)
                 .bind(after).bind(until).bind(since).bind(i64::from(limit))
                 .fetch_all(pool)
                 .await?;

@@ -2,7 +2,10 @@
 //!
 //! The walk goes from entry to entry by their hashes. A row that is none of the chain's is what is wrong, and
 //! where a later entry goes on from the one before it, the walk does too: it ends at the last entry that the
-//! chain leads to. Such a row hides nothing: what is wrong with the end, or with a kept head, is said before it.
+//! chain leads to. Who forges a row as the next entry leads it astray: where that may be, it goes again, by the entries
+//! that the last one leads back to. Such a row hides nothing: what is wrong with the end, or with a kept head, is said before it.
+
+use std::collections::BTreeSet;
 
 use sqlx::Row as _;
 
@@ -11,6 +14,9 @@ use crate::store::{Store, StoreError, on};
 
 /// Entries that are read at once.
 const PAGE: u32 = 1000;
+
+/// Most rows beside a chain with which it is looked for from its end: each is kept in memory.
+const MAX_STRAYS: usize = 100_000;
 
 /// A head that was kept elsewhere; its number, where that was kept too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +136,8 @@ pub(super) struct Walk<'a> {
     flaw: Option<(i64, Wrong)>,
     /// The first row behind `head`, as long as none goes on from it.
     suspect: Option<Suspect>,
+    /// Rows that are known to be none of the chain's, whatever they say.
+    strays: BTreeSet<i64>,
     /// Whether an entry says that the log begins at the anchor.
     is_said: bool,
     kept: Option<&'a Kept>,
@@ -146,6 +154,7 @@ impl From<Head> for Walk<'_> {
             anchor,
             flaw: None,
             suspect: None,
+            strays: BTreeSet::new(),
             is_said: false,
             kept: None,
             met: false,
@@ -225,6 +234,9 @@ impl Walk<'_> {
         }
         if entry.prev != self.head.hash {
             return Err(&Wrong::Elsewhere);
+        }
+        if self.strays.contains(&entry.seq) {
+            return Err(&Wrong::Foreign);
         }
         Ok(entry)
     }
@@ -333,14 +345,56 @@ impl Store {
             let flaw = (anchor.seq, Wrong::NoHead);
             return Ok(found(anchor.into(), Some(flaw)));
         };
-        let mut walk = Walk {
-            kept,
-            ..Walk::from(anchor)
-        };
-        let followed = self.follow(&mut walk, &last).await?;
-        let ending = followed.and_then(|()| walk.end(&last, said.rows));
-        let flaw = walk.whole(ending.err());
-        Ok(found(walk, flaw))
+        let mut strays = BTreeSet::new();
+        loop {
+            let is_first = strays.is_empty();
+            let mut walk = Walk {
+                kept,
+                strays,
+                ..Walk::from(anchor.clone())
+            };
+            let followed = self.follow(&mut walk, &last).await?;
+            let ending = followed.and_then(|()| walk.end(&last, said.rows));
+            let flaw = walk.whole(ending.err());
+            if flaw.is_none() || !is_first {
+                return Ok(found(walk, flaw));
+            }
+            strays = self.strays(&anchor, &last).await?;
+            if strays.is_empty() {
+                return Ok(found(walk, flaw));
+            }
+        }
+    }
+
+    /// The rows that are none of the chain's that leads back from `last` to `anchor`, by their hashes; none if it
+    /// does not lead there.
+    async fn strays(&self, anchor: &Head, last: &Head) -> Result<BTreeSet<i64>, StoreError> {
+        let mut strays = BTreeSet::new();
+        let mut wanted = last.hash.clone();
+        let mut until = last.seq;
+        loop {
+            let page = self.page_back((anchor.seq, until), PAGE).await?;
+            if page.is_empty() {
+                let is_chain = wanted == anchor.hash;
+                return Ok(if is_chain { strays } else { BTreeSet::new() });
+            }
+            for read in page {
+                let seq = read.as_ref().map_or_else(|seq| *seq, |entry| entry.seq);
+                until = seq.saturating_sub(1);
+                match read {
+                    Ok(entry) if entry.hash == wanted && entry.digest() == wanted => {
+                        wanted = entry.prev;
+                    }
+                    // What the log names as its last is no stray.
+                    _ if seq == last.seq || strays.len() >= MAX_STRAYS => {
+                        return Ok(BTreeSet::new());
+                    }
+                    _ => {
+                        strays.insert(seq);
+                    }
+                }
+            }
+        }
     }
 
     /// Walks on up to `last`, or until something else than the rows is wrong.
@@ -367,9 +421,25 @@ impl Store {
 
     /// Whether a chain leads from one entry to another, whatever rows are beside it.
     pub(super) async fn leads(&self, from: &Head, to: &Head) -> Result<bool, StoreError> {
-        let mut walk = Walk::from(from.clone());
-        let followed = self.follow(&mut walk, to).await?;
-        let is_chain = matches!(walk.flaw(), None | Some((_, Wrong::Foreign)));
-        Ok(followed.is_ok() && is_chain && walk.head == *to)
+        let mut strays = BTreeSet::new();
+        loop {
+            let is_first = strays.is_empty();
+            let mut walk = Walk {
+                strays,
+                ..Walk::from(from.clone())
+            };
+            let followed = self.follow(&mut walk, to).await?;
+            let is_chain = matches!(walk.flaw(), None | Some((_, Wrong::Foreign)));
+            if followed.is_ok() && is_chain && walk.head == *to {
+                return Ok(true);
+            }
+            if !is_first {
+                return Ok(false);
+            }
+            strays = self.strays(from, to).await?;
+            if strays.is_empty() {
+                return Ok(false);
+            }
+        }
     }
 }

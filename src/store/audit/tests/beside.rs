@@ -105,31 +105,62 @@ async fn a_row_that_something_else_wrote_hides_no_change() {
     }
 }
 
+/// Adds a row whose hash is of what it says, by the next number, as if it followed `prev`.
+async fn forge(store: &Store, seq: i64, prev: &str) -> String {
+    let forged = Entry::following(seq, prev.to_owned(), "test", &event("forged"));
+    let statement = "INSERT INTO audit (seq, at, actor, event, subject, detail, prev, hash) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    on!(store, pool => sqlx::query(statement)
+        .bind(forged.seq).bind(forged.at).bind(&forged.actor).bind(&forged.event)
+        .bind(&forged.subject).bind(&forged.detail).bind(&forged.prev).bind(&forged.hash)
+        .execute(pool).await.map(drop).unwrap());
+    forged.hash
+}
+
 #[tokio::test]
-async fn a_row_that_is_forged_as_the_next_entry_is_seen_too() {
-    for place in places().await {
-        let store = filled(&place, 2).await;
-        let last = store.audit_head().await.unwrap();
-        let forged = Entry::following(3, last.hash, "test", &event("forged"));
-        let statement = "INSERT INTO audit (seq, at, actor, event, subject, detail, prev, hash) \
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        on!(store, pool => sqlx::query(statement)
-            .bind(forged.seq).bind(forged.at).bind(&forged.actor).bind(&forged.event)
-            .bind(&forged.subject).bind(&forged.detail).bind(&forged.prev).bind(&forged.hash)
-            .execute(pool).await.map(drop).unwrap());
-        assert_eq!(
-            flaw(&store, None).await,
-            Some((3, Wrong::Beside)),
-            "{}",
-            place.name
-        );
-        store.append_audit(&[event("own")]).await.unwrap();
-        assert_eq!(
-            flaw(&store, None).await,
-            Some((4, Wrong::Elsewhere)),
-            "{}",
-            place.name
-        );
+async fn a_row_that_is_forged_as_the_next_entry_leads_nobody_astray() {
+    // So many that follow each other, and the entry that the first of them follows.
+    for (forged, follows) in [(1, 2), (3, 2), (1, 1), (2, 1)] {
+        for place in places().await {
+            let case = format!("{}: {forged} after {follows}", place.name);
+            let store = filled(&place, 2).await;
+            let entries = store.audit(0, None, 2).await.unwrap();
+            let early = store.audit_head().await.unwrap();
+            let followed = entries.iter().find(|entry| entry.seq == follows).unwrap();
+            let mut prev = followed.hash.clone();
+            for seq in 3..3 + forged {
+                prev = forge(&store, seq, &prev).await;
+            }
+            let beside = Some((3, Wrong::Beside));
+            assert_eq!(flaw(&store, None).await, beside, "{case}");
+            store
+                .append_audit(&[event("own"), event("own")])
+                .await
+                .unwrap();
+            let last = store.audit_head().await.unwrap();
+            assert_eq!(last.seq, 4 + forged, "{case}");
+            for kept in [None, Some(early.clone().into()), Some(last.clone().into())] {
+                let audited = store.verify_audit(kept.as_ref()).await.unwrap();
+                assert_eq!(audited.flaw, Some((3, Wrong::Foreign)), "{case}");
+                assert_eq!(audited.head, last, "{case}");
+            }
+            assert_eq!(store.audit_holds(&early).await.unwrap(), Held::Yes);
+            // It proves no more than the end that the log names.
+            unguard(&store).await;
+            let cut = format!("DELETE FROM audit WHERE seq = {}", last.seq);
+            alter(&store, &cut).await;
+            assert!(flaw(&store, None).await.is_some(), "{case}");
+            assert_eq!(store.audit_holds(&early).await.unwrap(), Held::No);
+            let back = format!(
+                "UPDATE audit_head SET seq = seq - 1, \
+                 hash = (SELECT hash FROM audit WHERE seq = {} - 1)",
+                last.seq
+            );
+            alter(&store, &back).await;
+            let cut = Some((last.seq, Wrong::Also(3, &Wrong::Cut)));
+            let kept = last.into();
+            assert_eq!(flaw(&store, Some(&kept)).await, cut, "{case}");
+        }
     }
 }
 
