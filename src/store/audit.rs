@@ -223,10 +223,18 @@ pub(crate) enum Held {
 
 /// Entries, each no longer than this program writes them and a bit: what somebody else wrote is as long as he
 /// likes. A number that is none, which SQLite takes, is of no entry.
-const PAGE_OF_ENTRIES: &str = "SELECT seq, at, SUBSTR(actor, 1, 257), SUBSTR(event, 1, 65), \
-     SUBSTR(subject, 1, 1025), SUBSTR(detail, 1, 16385), SUBSTR(prev, 1, 65), SUBSTR(hash, 1, 65) \
-     FROM audit WHERE seq > $1 AND seq <= $2 AND seq = CAST(seq AS BIGINT) AND at >= $3 \
-     ORDER BY seq LIMIT $4";
+macro_rules! page_of_entries {
+    ($order:literal) => {
+        concat!(
+            "SELECT seq, at, SUBSTR(actor, 1, 257), SUBSTR(event, 1, 65), \
+             SUBSTR(subject, 1, 1025), SUBSTR(detail, 1, 16385), SUBSTR(prev, 1, 65), SUBSTR(hash, 1, 65) \
+             FROM audit WHERE seq > $1 AND seq <= $2 AND seq = CAST(seq AS BIGINT) AND at >= $3 \
+             ORDER BY seq",
+            $order,
+            " LIMIT $4"
+        )
+    };
+}
 
 impl Store {
     /// At most `limit` entries after number `after` that are no older than `since`.
@@ -248,14 +256,30 @@ impl Store {
 
     async fn page(
         &self,
-        (after, until): (i64, i64),
+        range: (i64, i64),
         since: Option<SystemTime>,
         limit: u32,
     ) -> Result<Vec<Read>, StoreError> {
         let since = since.map_or(i64::MIN, millis);
+        self.rows(page_of_entries!(""), range, since, limit).await
+    }
+
+    /// A page from the end on.
+    async fn page_back(&self, range: (i64, i64), limit: u32) -> Result<Vec<Read>, StoreError> {
+        let statement = page_of_entries!(" DESC");
+        self.rows(statement, range, i64::MIN, limit).await
+    }
+
+    async fn rows(
+        &self,
+        statement: &'static str,
+        (after, until): (i64, i64),
+        since: i64,
+        limit: u32,
+    ) -> Result<Vec<Read>, StoreError> {
         let mut page = Vec::new();
         on!(self, pool => {
-            let rows = sqlx::query(PAGE_OF_ENTRIES)
+            let rows = sqlx::query(statement)
                 .bind(after).bind(until).bind(since).bind(i64::from(limit))
                 .fetch_all(pool)
                 .await?;
@@ -294,26 +318,39 @@ impl Store {
         Ok(Head { seq, hash })
     }
 
-    /// Whether the log goes on from `head`.
+    /// Whether the log goes on from `head`: it holds that entry as it was written, and the chain leads from it to
+    /// the last one.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn audit_holds(&self, head: &Head) -> Result<Held, StoreError> {
-        let anchor = self.audit_anchor().await?;
-        if head.seq < anchor.seq {
-            return Ok(Held::Pruned);
+        loop {
+            let anchor = self.audit_anchor().await?;
+            if head.seq < anchor.seq {
+                return Ok(Held::Pruned);
+            }
+            let last = self.audit_head().await?;
+            let is_there = head.seq <= last.seq && self.is_there(head, &anchor).await?;
+            if is_there && self.leads(head, &last).await? {
+                return Ok(Held::Yes);
+            }
+            // Whoever removes the oldest ones meanwhile takes none away.
+            if self.audit_anchor().await? == anchor {
+                return Ok(Held::No);
+            }
         }
-        let statement = "SELECT SUBSTR(hash, 1, 65) FROM audit WHERE seq = $1";
-        let there: Option<String> = match head.seq == anchor.seq {
-            true => Some(anchor.hash),
-            false => on!(self, pool => {
-                sqlx::query_scalar(statement).bind(head.seq).fetch_optional(pool).await?
-            }),
-        };
-        Ok(match there {
-            Some(hash) if hash == head.hash => Held::Yes,
-            Some(_) | None => Held::No,
-        })
+    }
+
+    /// Whether the log begins at `head`, or has it as an entry that says what its hash is of.
+    async fn is_there(&self, head: &Head, anchor: &Head) -> Result<bool, StoreError> {
+        if head.seq == anchor.seq {
+            return Ok(head == anchor);
+        }
+        let one = (head.seq.saturating_sub(1), head.seq);
+        let there = self.page(one, None, 1).await?.pop();
+        Ok(there
+            .and_then(Result::ok)
+            .is_some_and(|entry| entry.hash == head.hash && entry.digest() == entry.hash))
     }
 
     /// How the log is called where its heads are kept: the same at all gateways of this store.

@@ -45,6 +45,7 @@ impl Store {
         let due = before.checked_sub(SPARE).map_or(0, millis);
         let anchor = self.audit_anchor().await?;
         let mut walk = Walk::from(anchor.clone());
+        let mut end = anchor.clone();
         let mut entries = 0_usize;
         'pages: while entries < MOST {
             let page = self.page((walk.last(), i64::MAX), None, 1000).await?;
@@ -53,24 +54,25 @@ impl Store {
             }
             for read in page {
                 let at = read.as_ref().map_or(0, |entry| entry.at);
-                let is_due = entries > 0 || at < due;
-                if read.is_ok() && (at >= old || !is_due) {
-                    break 'pages;
-                }
-                let stepped = walk.step(read);
+                let stepped = walk.step(read).map_err(|(seq, wrong)| (seq, *wrong));
                 if let Some((seq, wrong)) = stepped.err().or(walk.flaw()) {
                     // What another gateway removes meanwhile makes no flaw.
                     let is_same = self.audit_anchor().await? == anchor;
                     let flaw = Pruned::NotWhole(seq, wrong);
                     return Ok(if is_same { flaw } else { Pruned::Nothing });
                 }
+                // Only of an entry of the chain: what another wrote there says any time.
+                let is_due = entries > 0 || at < due;
+                if at >= old || !is_due {
+                    break 'pages;
+                }
+                end.clone_from(walk.head());
                 entries = entries.saturating_add(1);
             }
         }
         if entries == 0 {
             return Ok(Pruned::Nothing);
         }
-        let end = walk.into_head();
         let detail = json!({ "entries": entries, "before": to_rfc3339(before) });
         let event = Event::new(now, What::AuditPruned, &end.to_string()).with(detail);
         on!(self, pool => {

@@ -33,6 +33,24 @@ async fn unguard(store: &Store) {
     }
 }
 
+/// What is put together for a case.
+async fn alter(store: &Store, statement: &str) {
+    on!(store, pool => {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::query(statement).execute(pool).await.unwrap();
+    });
+}
+
+impl Store {
+    /// Whoever may write into the database does so, with nothing that keeps him from it.
+    pub(crate) async fn tamper_with_audit(&self, statements: &[&str]) {
+        unguard(self).await;
+        for statement in statements {
+            alter(self, statement).await;
+        }
+    }
+}
+
 /// The number of what is wrong, and what is.
 async fn flaw(store: &Store, kept: Option<&Kept>) -> Option<(i64, Wrong)> {
     store.verify_audit(kept).await.unwrap().flaw

@@ -2,7 +2,10 @@
 //!
 //! The walk goes from entry to entry by their hashes. A row that is none of the chain's is what is wrong, and
 //! where a later entry goes on from the one before it, the walk does too: it ends at the last entry that the
-//! chain leads to.
+//! chain leads to. Who forges a row as the next entry leads it astray: where that may be, it goes again, by the entries
+//! that the last one leads back to. Such a row hides nothing: what is wrong with the end, or with a kept head, is said before it.
+
+use std::collections::BTreeSet;
 
 use sqlx::Row as _;
 
@@ -11,6 +14,9 @@ use crate::store::{Store, StoreError, on};
 
 /// Entries that are read at once.
 const PAGE: u32 = 1000;
+
+/// Most rows beside a chain with which it is looked for from its end: each is kept in memory.
+const MAX_STRAYS: usize = 100_000;
 
 /// A head that was kept elsewhere; its number, where that was kept too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +81,8 @@ pub(crate) enum Wrong {
     NoAnchor,
     #[error("the log begins with it, and no entry says that those before were removed")]
     NotSaid,
+    #[error("it is missing")]
+    Gone,
     #[error("there are entries beside the chain")]
     Beside,
     #[error("it is not the one whose hash was kept: the log was written anew")]
@@ -93,6 +101,27 @@ pub(crate) enum Wrong {
          the log"
     )]
     Pruned,
+    /// That, and before it a row that the chain goes on behind.
+    #[error("{1}. And entry {0} is missing, or what is there is none of the log's")]
+    Also(i64, &'static Wrong),
+}
+
+/// What is wrong with the end of a chain.
+type Ending = (i64, &'static Wrong);
+
+/// A row that the chain does not go on with.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    seq: i64,
+    wrong: &'static Wrong,
+    /// The next one there, where `seq` is missing.
+    next: Option<i64>,
+}
+
+impl Suspect {
+    fn flaw(self) -> (i64, Wrong) {
+        (self.seq, self.next.map_or(*self.wrong, Wrong::Missing))
+    }
 }
 
 /// How far the chain leads.
@@ -101,10 +130,14 @@ pub(super) struct Walk<'a> {
     head: Head,
     /// The number of the last row that was looked at.
     last: i64,
-    /// What is wrong, where the chain goes on behind it.
+    /// How many were.
+    rows: i64,
+    /// What is wrong first, where the chain goes on behind it.
     flaw: Option<(i64, Wrong)>,
-    /// What is wrong with the rows behind `head`, as long as none goes on from it.
-    suspect: Option<(i64, Wrong)>,
+    /// The first row behind `head`, as long as none goes on from it.
+    suspect: Option<Suspect>,
+    /// Rows that are known to be none of the chain's, whatever they say.
+    strays: BTreeSet<i64>,
     /// Whether an entry says that the log begins at the anchor.
     is_said: bool,
     kept: Option<&'a Kept>,
@@ -117,9 +150,11 @@ impl From<Head> for Walk<'_> {
         Self {
             head: anchor.clone(),
             last: anchor.seq,
+            rows: 0,
             anchor,
             flaw: None,
             suspect: None,
+            strays: BTreeSet::new(),
             is_said: false,
             kept: None,
             met: false,
@@ -133,17 +168,27 @@ impl Walk<'_> {
         self.last
     }
 
-    /// What is wrong so far.
+    /// What is wrong first, so far.
     pub(super) fn flaw(&self) -> Option<(i64, Wrong)> {
-        self.flaw.or(self.suspect)
+        self.flaw.or(self.suspect.map(Suspect::flaw))
+    }
+
+    /// What is wrong with all of it: a row that the chain goes on behind is less than what ends the chain.
+    fn whole(&self, ending: Option<Ending>) -> Option<(i64, Wrong)> {
+        let stuck = self.suspect.map(|it| (it.seq, it.wrong));
+        match (self.flaw, stuck.or(ending)) {
+            (Some((first, _)), Some((seq, wrong))) => Some((seq, Wrong::Also(first, wrong))),
+            _ => self.flaw().or(ending.map(|(seq, wrong)| (seq, *wrong))),
+        }
     }
 
     /// Where the chain leads to.
-    pub(super) fn into_head(self) -> Head {
-        self.head
+    pub(super) fn head(&self) -> &Head {
+        &self.head
     }
 
-    pub(super) fn step(&mut self, read: Read) -> Result<(), (i64, Wrong)> {
+    pub(super) fn step(&mut self, read: Read) -> Result<(), Ending> {
+        self.rows = self.rows.saturating_add(1);
         let expected = self.last.saturating_add(1);
         self.last = match &read {
             Ok(entry) => entry.seq,
@@ -152,7 +197,7 @@ impl Walk<'_> {
         let is_next = self.last == expected;
         match self.judged(read) {
             Ok(entry) => {
-                let beside = self.suspect.take().map(|(seq, _)| (seq, Wrong::Foreign));
+                let beside = self.suspect.take().map(|it| (it.seq, Wrong::Foreign));
                 let missing = (!is_next).then_some((expected, Wrong::Missing(entry.seq)));
                 self.flaw = self.flaw.or(beside).or(missing);
                 self.is_said |= entry.event == What::AuditPruned.as_str()
@@ -164,67 +209,75 @@ impl Walk<'_> {
                 self.meet()
             }
             Err(wrong) => {
-                let wrong = match is_next {
-                    true => (self.last, wrong),
-                    false => (expected, Wrong::Missing(self.last)),
-                };
-                self.suspect.get_or_insert(wrong);
+                self.suspect.get_or_insert(match is_next {
+                    true => Suspect {
+                        seq: self.last,
+                        wrong,
+                        next: None,
+                    },
+                    false => Suspect {
+                        seq: expected,
+                        wrong: &Wrong::Gone,
+                        next: Some(self.last),
+                    },
+                });
                 Ok(())
             }
         }
     }
 
     /// The entry, if the chain goes on with it.
-    fn judged(&self, read: Read) -> Result<Entry, Wrong> {
-        let entry = read.map_err(|_| Wrong::Unreadable)?;
+    fn judged(&self, read: Read) -> Result<Entry, &'static Wrong> {
+        let entry = read.map_err(|_| &Wrong::Unreadable)?;
         if entry.digest() != entry.hash {
-            return Err(Wrong::Changed);
+            return Err(&Wrong::Changed);
         }
         if entry.prev != self.head.hash {
-            return Err(Wrong::Elsewhere);
+            return Err(&Wrong::Elsewhere);
+        }
+        if self.strays.contains(&entry.seq) {
+            return Err(&Wrong::Foreign);
         }
         Ok(entry)
     }
 
     /// Holds the kept head against the entry that was reached.
-    fn meet(&mut self) -> Result<(), (i64, Wrong)> {
+    fn meet(&mut self) -> Result<(), Ending> {
         let Some(kept) = self.kept else { return Ok(()) };
         let is_same = kept.hash == self.head.hash;
         match kept.seq {
             None => self.met |= is_same,
             Some(seq) if seq == self.head.seq && is_same => self.met = true,
             Some(seq) if self.anchor.seq <= seq && seq <= self.head.seq && !self.met => {
-                return Err((seq, Wrong::Anew));
+                return Err((seq, &Wrong::Anew));
             }
             Some(_) => {}
         }
         Ok(())
     }
 
-    /// Whether all is there that was to be.
-    fn end(&self, last: &Head, rows: i64) -> Result<(), (i64, Wrong)> {
-        if let Some(flaw) = self.flaw() {
-            return Err(flaw);
-        }
+    /// Whether all is there that was to be, up to `last` and of so many rows.
+    fn end(&mut self, last: &Head, rows: i64) -> Result<(), Ending> {
         let after = self.head.seq.saturating_add(1);
         if self.head.seq < last.seq {
-            return Err((after, Wrong::Cut));
+            return Err((after, &Wrong::Cut));
         }
         if self.head != *last {
-            return Err((last.seq, Wrong::NotTheHead));
+            return Err((last.seq, &Wrong::NotTheHead));
         }
-        if rows != last.seq.saturating_sub(self.anchor.seq) {
-            return Err((after, Wrong::Beside));
+        if rows != self.rows {
+            // As with any row that is none of the chain's, it may still be that its end is cut off.
+            self.flaw = self.flaw.or(Some((after, Wrong::Beside)));
         }
         if self.anchor.seq > 0 && !self.is_said {
-            return Err((self.anchor.seq.saturating_add(1), Wrong::NotSaid));
+            return Err((self.anchor.seq.saturating_add(1), &Wrong::NotSaid));
         }
         match self.kept {
             Some(kept) if !self.met => Err(match kept.seq {
-                Some(seq) if seq < self.anchor.seq => (seq, Wrong::Pruned),
-                Some(_) => (after, Wrong::Cut),
-                None if self.anchor.seq > 0 => (self.head.seq, Wrong::NotKeptSince),
-                None => (self.head.seq, Wrong::NotKept),
+                Some(seq) if seq < self.anchor.seq => (seq, &Wrong::Pruned),
+                Some(_) => (after, &Wrong::Cut),
+                None if self.anchor.seq > 0 => (self.head.seq, &Wrong::NotKeptSince),
+                None => (self.head.seq, &Wrong::NotKept),
             }),
             _ => Ok(()),
         }
@@ -288,28 +341,104 @@ impl Store {
         let Some(anchor) = said.anchor else {
             return Ok(found(beginning.into(), Some((0, Wrong::NoAnchor))));
         };
-        let mut walk = Walk {
-            kept,
-            ..Walk::from(anchor)
-        };
         let Some(last) = said.head else {
-            let flaw = (walk.head.seq, Wrong::NoHead);
-            return Ok(found(walk, Some(flaw)));
+            let flaw = (anchor.seq, Wrong::NoHead);
+            return Ok(found(anchor.into(), Some(flaw)));
         };
-        if let Err(flaw) = walk.meet() {
-            return Ok(found(walk, Some(flaw)));
+        let mut strays = BTreeSet::new();
+        loop {
+            let is_first = strays.is_empty();
+            let mut walk = Walk {
+                kept,
+                strays,
+                ..Walk::from(anchor.clone())
+            };
+            let followed = self.follow(&mut walk, &last).await?;
+            let ending = followed.and_then(|()| walk.end(&last, said.rows));
+            let flaw = walk.whole(ending.err());
+            if flaw.is_none() || !is_first {
+                return Ok(found(walk, flaw));
+            }
+            strays = self.strays(&anchor, &last).await?;
+            if strays.is_empty() {
+                return Ok(found(walk, flaw));
+            }
+        }
+    }
+
+    /// The rows that are none of the chain's that leads back from `last` to `anchor`, by their hashes; none if it
+    /// does not lead there.
+    async fn strays(&self, anchor: &Head, last: &Head) -> Result<BTreeSet<i64>, StoreError> {
+        let mut strays = BTreeSet::new();
+        let mut wanted = last.hash.clone();
+        let mut until = last.seq;
+        loop {
+            let page = self.page_back((anchor.seq, until), PAGE).await?;
+            if page.is_empty() {
+                let is_chain = wanted == anchor.hash;
+                return Ok(if is_chain { strays } else { BTreeSet::new() });
+            }
+            for read in page {
+                let seq = read.as_ref().map_or_else(|seq| *seq, |entry| entry.seq);
+                until = seq.saturating_sub(1);
+                match read {
+                    Ok(entry) if entry.hash == wanted && entry.digest() == wanted => {
+                        wanted = entry.prev;
+                    }
+                    // What the log names as its last is no stray.
+                    _ if seq == last.seq || strays.len() >= MAX_STRAYS => {
+                        return Ok(BTreeSet::new());
+                    }
+                    _ => {
+                        strays.insert(seq);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Walks on up to `last`, or until something else than the rows is wrong.
+    async fn follow(
+        &self,
+        walk: &mut Walk<'_>,
+        last: &Head,
+    ) -> Result<Result<(), Ending>, StoreError> {
+        if let Err(ending) = walk.meet() {
+            return Ok(Err(ending));
         }
         loop {
             let page = self.page((walk.last, last.seq), None, PAGE).await?;
             if page.is_empty() {
-                let flaw = walk.end(&last, said.rows).err();
-                return Ok(found(walk, flaw));
+                return Ok(Ok(()));
             }
             for read in page {
-                if let Err(flaw) = walk.step(read) {
-                    let flaw = walk.flaw().unwrap_or(flaw);
-                    return Ok(found(walk, Some(flaw)));
+                if let Err(ending) = walk.step(read) {
+                    return Ok(Err(ending));
                 }
+            }
+        }
+    }
+
+    /// Whether a chain leads from one entry to another, whatever rows are beside it.
+    pub(super) async fn leads(&self, from: &Head, to: &Head) -> Result<bool, StoreError> {
+        let mut strays = BTreeSet::new();
+        loop {
+            let is_first = strays.is_empty();
+            let mut walk = Walk {
+                strays,
+                ..Walk::from(from.clone())
+            };
+            let followed = self.follow(&mut walk, to).await?;
+            let is_chain = matches!(walk.flaw(), None | Some((_, Wrong::Foreign)));
+            if followed.is_ok() && is_chain && walk.head == *to {
+                return Ok(true);
+            }
+            if !is_first {
+                return Ok(false);
+            }
+            strays = self.strays(from, to).await?;
+            if strays.is_empty() {
+                return Ok(false);
             }
         }
     }

@@ -13,3 +13,10 @@ WHEN NEW.seq <= OLD.seq
 BEGIN SELECT RAISE(ABORT, 'the audit log begins where an entry of it says'); END;
 CREATE TRIGGER audit_anchor_is_kept BEFORE DELETE ON audit_anchor
 BEGIN SELECT RAISE(ABORT, 'the audit log begins where an entry of it says'); END;
+-- INSERT OR REPLACE asks neither of the triggers on what it removes. Nothing is added where an entry is: so the program
+-- adds its own, too.
+CREATE TRIGGER audit_anchor_is_one BEFORE INSERT ON audit_anchor
+BEGIN SELECT RAISE(ABORT, 'the audit log begins where an entry of it says'); END;
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
+BEGIN SELECT RAISE(IGNORE); END;

@@ -185,6 +185,74 @@ async fn a_head_that_the_log_does_not_hold_any_more_is_not_written_over() {
     assert_eq!(place.read("head.json.other").seq, 4);
 }
 
+/// What somebody does to a log of six entries, the third of which is in the file.
+const DEEDS: [(&str, &[&str]); 6] = [
+    (
+        "a decoy by the kept number and hash behind the end",
+        &[
+            "DELETE FROM audit WHERE seq > 1",
+            "UPDATE audit_head SET seq = 1, hash = (SELECT hash FROM audit WHERE seq = 1)",
+            "INSERT INTO audit VALUES (3, 1, 'x', 'x', 'x', '{}', 'x', 'KEPT')",
+        ],
+    ),
+    (
+        "that decoy named as the last",
+        &[
+            "DELETE FROM audit WHERE seq > 1",
+            "INSERT INTO audit VALUES (3, 1, 'x', 'x', 'x', '{}', 'x', 'KEPT')",
+            "UPDATE audit_head SET seq = 3, hash = 'KEPT'",
+        ],
+    ),
+    (
+        "the entry changed, its hash as it was",
+        &["UPDATE audit SET subject = 'b' WHERE seq = 3"],
+    ),
+    ("a gap behind it", &["DELETE FROM audit WHERE seq = 5"]),
+    (
+        "the head set back before it, all entries there",
+        &["UPDATE audit_head SET seq = 2, hash = (SELECT hash FROM audit WHERE seq = 2)"],
+    ),
+    ("the end cut off", &["DELETE FROM audit WHERE seq > 4"]),
+];
+
+#[tokio::test]
+async fn an_entry_that_only_looks_like_the_kept_one_does_not_get_it_away() {
+    for (deed, statements) in DEEDS {
+        let place = Place::new(FILE).await;
+        place.add(3).await;
+        place.heads().tell().await;
+        let kept = place.read("head.json");
+        assert_eq!(kept.seq, 3);
+        let file = place.dir.path().join("head.json");
+        let good = fs::read(&file).unwrap();
+        place.add(3).await;
+        let statements = statements.iter().map(|it| it.replace("KEPT", &kept.hash));
+        let statements: Vec<_> = statements.collect();
+        let statements: Vec<_> = statements.iter().map(String::as_str).collect();
+        place.store.tamper_with_audit(&statements).await;
+        let mut heads = place.heads();
+        heads.tell().await;
+        let counts = heads.counts.counts();
+        assert_eq!(counts, [(["file", "other_log"], 1)], "{deed}");
+        assert_eq!(fs::read(&file).unwrap(), good, "{deed}");
+    }
+}
+
+/// The chain goes on behind such a row, and so does the file.
+#[tokio::test]
+async fn a_row_that_something_else_wrote_keeps_no_head_from_its_file() {
+    let place = Place::new(FILE).await;
+    place.add(3).await;
+    place.heads().tell().await;
+    let foreign = "INSERT INTO audit VALUES (4, 1, 'x', 'x', 'x', '{}', 'x', 'x')";
+    place.store.tamper_with_audit(&[foreign]).await;
+    place.add(2).await;
+    let mut heads = place.heads();
+    heads.tell().await;
+    assert_eq!(heads.counts.counts(), [(["file", "kept"], 1)]);
+    assert_eq!(place.read("head.json").seq, 6);
+}
+
 #[tokio::test]
 async fn the_head_is_posted_with_the_names_of_log_and_gateway() {
     let receiver = Receiver::start().await;

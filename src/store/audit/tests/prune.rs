@@ -112,6 +112,24 @@ async fn nothing_goes_before_it_is_a_day_too_old_nor_from_a_log_that_is_not_whol
     }
 }
 
+/// What something else wrote there says any time: it is told, however young it is.
+#[tokio::test]
+async fn a_row_of_another_time_does_not_end_pruning_without_a_word() {
+    for time in [0, i64::MAX] {
+        for place in places().await {
+            let store = daily(&place, 3).await;
+            let pruned = store.prune_audit(at(3 * DAY), at(4 * DAY)).await;
+            assert_eq!(pruned.unwrap(), Pruned::Removed(2), "{}", place.name);
+            unguard(&store).await;
+            let foreign = format!("UPDATE audit SET actor = 'x', at = {time} WHERE seq = 3");
+            alter(&store, &foreign).await;
+            let none = store.prune_audit(at(40 * DAY), at(41 * DAY)).await;
+            let expected = Pruned::NotWhole(3, Wrong::Changed);
+            assert_eq!(none.unwrap(), expected, "{}: {time}", place.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn gateways_that_prune_at_once_make_one_log() {
     for place in places().await {
@@ -158,6 +176,23 @@ async fn entries_go_only_up_to_where_an_entry_says() {
             let is_told = error.contains("only ever added") || error.contains("begins where");
             assert!(is_told, "{}: {statement}: {error}", place.name);
         }
+        let written = store.audit(0, None, 10).await.unwrap();
+        let anchored = store.audit_anchor().await.unwrap();
+        if let Database::Sqlite(_) = store.database {
+            let over = "INSERT OR REPLACE INTO audit_anchor VALUES (1, 4, (SELECT hash FROM audit WHERE seq = 4))";
+            let done = on!(store, pool => sqlx::query(over).execute(pool).await.map(drop));
+            let error = done.unwrap_err().to_string();
+            assert!(error.contains("begins where"), "{error}");
+            for to in ["seq", "4"] {
+                let over = format!(
+                    "INSERT OR REPLACE INTO audit \
+                     SELECT {to}, 1, 'x', 'x', 'x', '{{}}', prev, hash FROM audit WHERE seq = 3"
+                );
+                alter(&store, &over).await;
+            }
+        }
+        assert_eq!(store.audit_anchor().await.unwrap(), anchored);
+        assert_eq!(store.audit(0, None, 10).await.unwrap(), written);
         assert_eq!(numbers(&store).await, [3, 4, 5, 6], "{}", place.name);
         // Without the triggers, a beginning that no entry tells of is seen.
         unguard(&store).await;
