@@ -264,6 +264,14 @@ pub fn receipts_journal(usage: &Path) -> PathBuf {
     name.into()
 }
 
+/// Where the name stands by which a process tells other gateways what its keys hold: beside the journal.
+#[must_use]
+pub fn name_of_teller(journal: &Path) -> PathBuf {
+    let mut name = journal.as_os_str().to_owned();
+    name.push(".id");
+    name.into()
+}
+
 /// A file that the table names, where the configuration means it.
 #[must_use]
 pub fn resolved(config: &Loaded<GatewayConfig>, store: &StoreConfig) -> StoreConfig {

@@ -93,6 +93,10 @@ pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
         // connection, and whoever comes next would wait for that.
         Database::Postgres(pool) => {
             let mut connection = pool.acquire().await?.detach();
+            // For the lock, too: another gateway may be at it.
+            sqlx::query("SET statement_timeout = '10min'")
+                .execute(&mut connection)
+                .await?;
             let done = migrator.run(&mut connection).await;
             // Where it is gone already, so is the lock.
             let _ = connection.close().await;

@@ -1,13 +1,14 @@
 //! Keys in the file that `keys_file` names.
 
 use std::{
-    fs::{self, File},
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt as _, fchown},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
@@ -136,6 +137,17 @@ fn path(config: &Loaded<GatewayConfig>) -> Result<PathBuf, KeysError> {
     Ok(path.canonicalize().unwrap_or(path))
 }
 
+/// The file whose lock is the key file's. It stays.
+fn lock_of(path: &Path) -> io::Result<File> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".lock");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    options.custom_flags(flags).open(folder_of(path).join(name))
+}
+
 /// The key file as text that keeps its comments.
 struct Keys {
     path: PathBuf,
@@ -152,9 +164,9 @@ impl Keys {
             path: path.to_owned(),
             source,
         };
-        // The folder, since the file is another one after each change.
-        let folder = File::open(folder_of(path)).map_err(failed)?;
-        flock(&folder, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        // A file beside it, since it is another one after each change; and one that nobody else can open, and so hold.
+        let lock = lock_of(path).map_err(failed)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
         let mut keys = Self::read(path)?;
         change(&mut keys)?;
         keys.save()

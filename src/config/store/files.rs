@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{StoreConfig, StoreUrl, receipts_journal, resolved};
+use super::{StoreConfig, StoreUrl, name_of_teller, receipts_journal, resolved};
 use crate::config::{ConfigError, Loaded, gateway::GatewayConfig};
 
 /// What SQLite writes beside its file.
@@ -22,6 +22,10 @@ pub(super) fn check(
         (
             "store.journal (with -receipts at its end)",
             receipts_journal(&store.journal),
+        ),
+        (
+            "store.journal (with .id at its end)",
+            name_of_teller(&store.journal),
         ),
     ];
     let mut read = vec![
@@ -105,6 +109,10 @@ mod tests {
             ),
             (
                 "secret_file = \"sealgate.journal-receipts\"",
+                Some("store.secret_file"),
+            ),
+            (
+                "secret_file = \"sealgate.journal.id\"",
                 Some("store.secret_file"),
             ),
             ("journal = \"gateway.toml\"", Some("the configuration")),

@@ -17,7 +17,7 @@ use crate::{
     config::terms::KeyTerms,
     gateway::book::Book,
     store::{
-        KeySecret, NewKey,
+        KeyError, KeySecret, NewKey,
         report::{self, ACTIVE, state},
     },
 };
@@ -123,7 +123,8 @@ impl AdminApi {
         let book = stored.book()?;
         let (secret, overlap) = (KeySecret::generate(), Duration::from_secs(overlap_s));
         let now = self.clock.now();
-        let id = stored.store.rotate_key(name, &secret, overlap, now).await?;
+        let rotated = stored.store.rotate_key(name, &secret, overlap, now).await;
+        let id = known(book, rotated).await?;
         // Whatever becomes of the question: those of before end then here, too.
         if let Some(at) = now.checked_add(overlap) {
             book.end_others(&id, &secret, at);
@@ -141,11 +142,21 @@ impl AdminApi {
     ) -> Result<Answer, Problem> {
         Parameters::none(query)?;
         let book = stored.book()?;
-        let id = stored.store.revoke_key(name, self.clock.now()).await?;
+        let revoked = stored.store.revoke_key(name, self.clock.now()).await;
+        let id = known(book, revoked).await?;
         // Whatever becomes of the question: it opens nothing here any more.
         book.forget(&id);
         book.refresh().await;
         let done = json!({ "name": name, "state": "revoked" });
         Ok(answer(StatusCode::OK, &done))
     }
+}
+
+/// What a change came to. One that failed may be done all the same, with its answer lost, now or the time before: so what the
+/// store has is asked for first.
+async fn known<T>(book: &Book, changed: Result<T, KeyError>) -> Result<T, Problem> {
+    if changed.is_err() {
+        book.refresh().await;
+    }
+    Ok(changed?)
 }

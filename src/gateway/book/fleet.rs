@@ -8,18 +8,15 @@
 //! One that stops takes back what it told, and one that starts takes back what its process of before told: so
 //! nobody counts what a gateway held that was killed.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Book;
-use crate::store::{OtherShare, Share, Store, StoreError};
+use crate::{
+    config::store::name_of_teller,
+    store::{OtherShare, Share, Store, StoreError},
+};
 
 /// Intervals after which what a gateway told counts no more, and after which it is removed.
 const STALE: u32 = 5;
@@ -38,14 +35,20 @@ impl Teller {
     /// A new one. The name stands beside the journal, whose lock the caller has, so that the next process takes back
     /// what this one told, as this one does for the last.
     pub(in crate::gateway) async fn begin(store: &Store, journal: &Path) -> Self {
-        let file = beside(journal);
-        if let Ok(before) = fs::read_to_string(&file)
-            && is_id(before.trim())
-        {
-            Self::named(before.trim()).leave(store).await;
-        }
+        let file = name_of_teller(journal);
+        let before = match fs::read_to_string(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(before) if is_id(before.trim()) => {
+                Self::named(before.trim()).leave(store).await;
+                Ok(())
+            }
+            Ok(before) if before.is_empty() => Ok(()),
+            // Whatever it is, it is somebody's.
+            Ok(_) => Err(io::Error::other("it holds something else")),
+            Err(error) => Err(error),
+        };
         let own = Self::named(&hex::encode(rand::random::<[u8; 16]>()));
-        if let Err(error) = own.write(&file) {
+        if let Err(error) = before.and_then(|()| own.write(&file)) {
             tracing::warn!(
                 file = %file.display(), %error,
                 "not written: if this gateway is killed, what it held counts for some intervals more"
@@ -75,12 +78,6 @@ impl Teller {
             );
         }
     }
-}
-
-fn beside(journal: &Path) -> PathBuf {
-    let mut name = journal.as_os_str().to_owned();
-    name.push(".id");
-    name.into()
 }
 
 fn is_id(text: &str) -> bool {

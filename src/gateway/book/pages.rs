@@ -67,16 +67,6 @@ impl Pages {
     /// A key as it is now, in place of what it was.
     pub(super) fn put(&mut self, store: &Store, key: Key) {
         let before = self.remove(&key.id);
-        let secrets: HashMap<_, _> = key.secrets.iter().copied().collect();
-        for (hash, _) in before.iter().flat_map(|before| &before.key.secrets) {
-            let end = self.ends.get(hash);
-            let said = secrets.get(hash).is_none_or(|ends_at| {
-                ends_at.is_some_and(|ends_at| end.is_some_and(|end| ends_at <= *end))
-            });
-            if said {
-                self.ends.remove(hash);
-            }
-        }
         // What its requests hold counts on, also for those that were let in before.
         self.add(store, key, before.map(|before| before.held));
     }
@@ -89,13 +79,6 @@ impl Pages {
         Some(known)
     }
 
-    fn drop_key(&mut self, id: &str) {
-        let known = self.remove(id);
-        for (hash, _) in known.iter().flat_map(|known| &known.key.secrets) {
-            self.ends.remove(hash);
-        }
-    }
-
     /// Removes all keys but these.
     pub(super) fn keep_only(&mut self, keys: &[Key]) {
         let stay: HashSet<_> = keys.iter().map(|key| key.id.as_str()).collect();
@@ -105,13 +88,13 @@ impl Pages {
             .cloned()
             .collect();
         for id in gone {
-            self.drop_key(&id);
+            self.remove(&id);
         }
     }
 
     /// A key that was revoked.
     pub(super) fn forget(&mut self, id: &str) {
-        self.drop_key(id);
+        self.remove(id);
         self.revoked.insert(id.to_owned());
     }
 
@@ -130,12 +113,6 @@ impl Pages {
                 entry.until = earliest([entry.until, Some(at)]);
             }
         }
-    }
-
-    /// Whether secrets end here of which the database has not said so.
-    #[cfg(test)]
-    pub(super) fn ends_anything(&self) -> bool {
-        !self.ends.is_empty()
     }
 
     /// Those whose budgets have to be known.
