@@ -147,9 +147,12 @@ async fn a_secret_that_was_ended_here_leaves_those_that_come_after_it_alone() {
             .iter_mut()
             .for_each(|(_, ends_at)| *ends_at = None);
     }
-    let mut pages = held.book.pages.write().unwrap();
-    keys.into_iter().for_each(|key| pages.put(&held.store, key));
-    drop(pages);
+    {
+        let mut pages = held.book.pages.write().unwrap();
+        for key in keys {
+            pages.put(&held.store, key);
+        }
+    }
     assert_eq!(held.find(&newest).await.unwrap(), "a");
     assert!(held.find(&old).await.is_err());
 }
